@@ -1,0 +1,51 @@
+# What people, CI and the README call. `make test` and `make demo` need Python 3.11+ and make, and set up the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make .venv with the pinned requirements and this project
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup ## invert the demo's scenes, start to report, in demo-run/
+	@$(BIN)/python -m pipeline.demo.write_shards demo-run/shards
+	@$(BIN)/invertmill run demo.yaml
+
+check: setup ## lint, types, import directions, file sizes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/file_sizes.py
+
+test: check ## check, then all tests
+	@$(BIN)/python -m pytest
+
+format: setup ## let ruff fix and format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## every benchmark, quickly
+	@for name in $$(cd benchmarks && ls *.py | grep -v __init__ | sed 's/\.py$$//'); do \
+	  $(BIN)/python -m benchmarks.$$name --quick --json benchmarks/results/$$name.json || exit 1; done
+
+lock: ## pin requirements.txt anew: hashes, no addresses
+	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 --group dev pyproject.toml -o requirements.txt
+
+clean: ## remove what setup and demo made
+	@rm -rf $(VENV) demo-run

@@ -1,0 +1,9 @@
+"""Everything that can go wrong with a generator, drawn in one place."""
+
+
+class GeneratorError(Exception):
+    """Root of the errors that a user can meet in this package."""
+
+
+class CheckpointError(GeneratorError):
+    """A checkpoint is missing, torn, of an unknown format, or holds something that is never loaded."""

@@ -1,0 +1,170 @@
+"""The contract of a generator, and image formation and editing written once for every family (thesis Sec. 3.3, 3.4)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from generators.latents import NOTHING
+
+
+@dataclass(frozen=True)
+class State:
+    """What flows from block to block: the feature `[N, C, h, w]` and, where a family has one, the image so far."""
+
+    feature: Tensor
+    image: Tensor | None = None
+
+
+class Generator(nn.Module, ABC):
+    """A pretrained generator: frozen, in eval mode, driven by codes.
+
+    A family supplies its blocks; which feature a space changes, how codes form an image and how an edit spares what
+    was inverted in a feature space is the same for all and lives here.
+    """
+
+    family: str
+    resolution: int
+    z_dim: int
+    w_dim: int
+    num_ws: int
+    label_dim: int
+    digest: str = ""
+    """SHA-256 of the checkpoint this generator was read from; empty for one made in memory."""
+    about: str = ""
+    """Where the weights come from, if the checkpoint says so."""
+
+    @property
+    @abstractmethod
+    def spaces(self) -> tuple[str, ...]:
+        """The spaces of this generator, most editable first."""
+
+    @property
+    @abstractmethod
+    def block_spaces(self) -> tuple[str | None, ...]:
+        """For each block in order, the feature space that is its output, or None."""
+
+    @abstractmethod
+    def feature_shape(self, space: str) -> tuple[int, int, int]:
+        """Return `(C, h, w)` of a feature space."""
+
+    @abstractmethod
+    def map(self, z: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Return latent codes `[N, num_ws, w_dim]` for `z [N, z_dim]` and, if conditional, `label [N, label_dim]`."""
+
+    @abstractmethod
+    def begin(self, w: Tensor) -> State:
+        """Return the state before the first block."""
+
+    @abstractmethod
+    def run_block(self, index: int, state: State, w: Tensor) -> State:
+        """Return the state after block `index`, modulated by its rows of `w`."""
+
+    @abstractmethod
+    def finish(self, state: State) -> Tensor:
+        """Return the image `[N, 3, R, R]` of the last state."""
+
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """`(C, h, w)` of every feature space, by name."""
+        return {space: self.feature_shape(space) for space in self.block_spaces if space is not None}
+
+    def synthesize(
+        self, w: Tensor, deltas: Mapping[str, Tensor] = NOTHING, masks: Mapping[str, Tensor] = NOTHING
+    ) -> Tensor:
+        """Return the image that codes form: f_k = g(f_j, w+) + m_k ⊙ Δf_k (thesis Eq. 3.3, 3.4).
+
+        Args:
+            w: `[N, num_ws, w_dim]`.
+            deltas: Δf by feature space, `[N, C, h, w]`.
+            masks: m by feature space, `[N, 1, h, w]` in [0, 1]; a delta without a mask acts everywhere.
+
+        Returns:
+            `[N, 3, R, R]`, unclamped, about [-1, 1].
+
+        Raises:
+            ValueError: a tensor has another shape, or a space this generator does not have.
+        """
+        self._check_codes(w, deltas, masks)
+        state = self.begin(w)
+        for index, space in enumerate(self.block_spaces):
+            state = self.run_block(index, state, w)
+            if space is not None and space in deltas:
+                state = replace(state, feature=state.feature + _masked(deltas, masks, space))
+        return self.finish(state)
+
+    def edit(
+        self,
+        w: Tensor,
+        deltas: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        direction: Tensor,
+        *,
+        published: bool = False,
+    ) -> Tensor:
+        """Return the edited image: a segment inverted in F_k feels the direction only after layer k (thesis Sec. 3.4).
+
+        Inside layer k, f' = (1 − m) ⊙ (x' + m ⊙ Δf) + m ⊙ f, with x' the edited and f the unedited feature, so that a
+        zero edit is the reconstruction for any mask. The image accumulated so far is blended with the same mask.
+
+        Args:
+            w: `[N, num_ws, w_dim]`.
+            deltas: Δf by feature space, `[N, C, h, w]`.
+            masks: m by feature space, `[N, 1, h, w]` in [0, 1].
+            direction: δw+, broadcast to `[N, num_ws, w_dim]`.
+            published: do as the authors' code does instead: f' = (1 − m) ⊙ x' + m ⊙ f, and the image skip path
+                follows the edited code everywhere. A zero edit then differs wherever a mask is soft.
+
+        Returns:
+            `[N, 3, R, R]`, unclamped.
+
+        Raises:
+            ValueError: a tensor has another shape, or a space this generator does not have.
+        """
+        self._check_codes(w, deltas, masks)
+        if not _broadcasts(direction, w):
+            raise ValueError(f"the direction must broadcast to {list(w.shape)}, got {list(direction.shape)}")
+        edited_w = w + direction
+        before, after = self.begin(w), self.begin(edited_w)
+        for index, space in enumerate(self.block_spaces):
+            before = self.run_block(index, before, w)
+            after = self.run_block(index, after, edited_w)
+            if space is not None and space in deltas:
+                change = _masked(deltas, masks, space)
+                before = replace(before, feature=before.feature + change)
+                mask = masks[space] if space in masks else torch.ones_like(change[:, :1])
+                after = _spare(before, after, mask, change, published=published)
+        return self.finish(after)
+
+    def _check_codes(self, w: Tensor, deltas: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+        if w.ndim != 3 or w.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f"w must be [N, {self.num_ws}, {self.w_dim}], got {list(w.shape)}")
+        for name, tensors in (("delta", deltas), ("mask", masks)):
+            for space, tensor in tensors.items():
+                if space not in self.block_spaces:
+                    raise ValueError(f"no feature space {space!r}: this generator has {', '.join(self.spaces[1:])}")
+                channels, *size = self.feature_shape(space)
+                wanted = [w.shape[0], channels if name == "delta" else 1, *size]
+                if list(tensor.shape) != wanted:
+                    raise ValueError(f"the {name} of {space} must be {wanted}, got {list(tensor.shape)}")
+
+
+def _broadcasts(x: Tensor, to: Tensor) -> bool:
+    sizes = zip(reversed(x.shape), reversed(to.shape), strict=False)
+    return x.ndim <= to.ndim and all(size in (1, wanted) for size, wanted in sizes)
+
+
+def _masked(deltas: Mapping[str, Tensor], masks: Mapping[str, Tensor], space: str) -> Tensor:
+    return masks[space] * deltas[space] if space in masks else deltas[space]
+
+
+def _spare(before: State, after: State, mask: Tensor, change: Tensor, *, published: bool) -> State:
+    edited = after.feature if published else after.feature + change
+    feature = torch.lerp(edited, before.feature, mask)  # (1 − m) ⊙ edited + m ⊙ f, and exactly f where both are equal
+    if published or before.image is None or after.image is None:
+        return replace(after, feature=feature)
+    return State(feature, torch.lerp(after.image, before.image, mask))

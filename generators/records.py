@@ -1,0 +1,181 @@
+"""What a pickled generator is made of here: inert records in place of every class and function that it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from generators.errors import CheckpointError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """A persistent object of NVIDIA's repositories: what it was, and its attributes. Its source is not kept."""
+
+    class_name: str
+    state: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class Network:
+    """A network of NVIDIA's TensorFlow repositories, with its attributes once it is built."""
+
+    state: Mapping[str, Any] | None = None
+
+    def build(self, state: object) -> None:
+        """Take the attributes."""
+        self.state = expect(dict, state, "the state of a network")
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """The numbers behind a tensor: their type and their bytes, which are a view of the file."""
+
+    dtype: torch.dtype
+    data: memoryview
+
+    @property
+    def count(self) -> int:
+        """How many numbers there are."""
+        return len(self.data) // self.dtype.itemsize
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor that is still in its file; checked to lie inside its storage."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its numbers."""
+        return self.storage.dtype
+
+    def tensor(self) -> Tensor:
+        """Return a copy that owns its memory."""
+        if 0 in self.shape:
+            return torch.empty(self.shape, dtype=self.dtype)
+        size = self.dtype.itemsize
+        span = self.storage.data[self.offset * size : (self.offset + _span(self.shape, self.stride)) * size]
+        return torch.frombuffer(bytearray(span), dtype=self.dtype).as_strided(self.shape, self.stride).contiguous()
+
+
+@dataclass(eq=False)
+class DType:
+    """The type of numpy numbers."""
+
+    dtype: np.dtype[Any]
+
+    def build(self, state: object) -> None:
+        """Take `(version, byte order, ...)`: the order must be little-endian, as it is without."""
+        order = expect(str, expect(tuple, state, "the state of a numpy dtype")[1], "the byte order of numpy numbers")
+        if order not in ("<", "|", "="):
+            raise CheckpointError(f"holds numpy numbers of byte order {brief(order)}: only little-endian is read")
+
+
+@dataclass(eq=False)
+class Array:
+    """A numpy array, read-only, once it is built: a view of the file."""
+
+    value: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+
+    def build(self, state: object) -> None:
+        """Take `(version, shape, dtype, is_fortran, bytes)`."""
+        _, announced, dtype, is_fortran, content = expect(tuple, state, "the state of a numpy array")
+        shape, data = sizes_of(announced), expect(bytes, content, "the bytes of a numpy array")
+        kind = expect(DType, dtype, "the dtype of a numpy array").dtype
+        if math.prod(shape) * kind.itemsize != len(data):
+            raise CheckpointError(f"announces an array of {brief(shape)} {kind.name}, but holds {len(data)} bytes")
+        self.value = np.frombuffer(data, kind).reshape(shape, order="F" if is_fortran else "C")
+
+
+def module_of(meta: object) -> Module:
+    """Return the module that `torch_utils.persistence` describes; the source beside it is left where it is."""
+    record = expect(dict, meta, "a persistent object")
+    state = record.get("state")
+    name = expect(str, record.get("class_name"), "the class name of a persistent object")
+    return Module(name, {} if state is None else expect(dict, state, "the state of a persistent object"))
+
+
+def tensor_of(storage: object, offset: object, shape: object, stride: object, *_rest: object) -> StoredTensor:
+    """Return a tensor for the arguments that torch gives; hooks and metadata are not read."""
+    numbers = expect(Storage, storage, "the storage of a tensor")
+    sizes, strides = sizes_of(shape), sizes_of(stride)
+    (first,) = sizes_of((offset,))
+    if len(sizes) != len(strides):
+        raise CheckpointError(f"holds a tensor of {len(sizes)} sizes and {len(strides)} strides")
+    if first + _span(sizes, strides) > numbers.count or math.prod(sizes) > numbers.count:
+        raise CheckpointError(
+            f"announces a tensor of {brief(sizes)}, strides {brief(strides)}, from number {brief(first)} of a "
+            f"storage of {numbers.count}"
+        )
+    return StoredTensor(numbers, first, sizes, strides)
+
+
+def parameter_of(data: object, *_rest: object) -> StoredTensor:
+    """Return the tensor of a parameter."""
+    return expect(StoredTensor, data, "the data of a parameter")
+
+
+def dtype_of(name: object, *_rest: object) -> DType:
+    """Return the type of a name such as `f4`; objects, strings and structures have none here."""
+    text = expect(str, name, "the name of a numpy dtype")
+    if text not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
+        raise CheckpointError(f"holds numpy numbers of type {brief(text)}: only plain numbers are read")
+    return DType(np.dtype(text).newbyteorder("<"))
+
+
+def scalar_of(dtype: object, data: object) -> float | int | bool:
+    """Return a number for the type and the bytes of a numpy scalar."""
+    kind = expect(DType, dtype, "the dtype of a numpy scalar").dtype
+    value: float | int | bool = np.frombuffer(expect(bytes, data, "a numpy scalar"), kind, count=1)[0].item()
+    return value
+
+
+def expect(kind: type[_T], value: object, what: str) -> _T:
+    """Return a value that is of a kind.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if not isinstance(value, kind):
+        raise CheckpointError(f"is not as published: {what} is a {type(value).__name__}, not a {kind.__name__}")
+    return value
+
+
+def sizes_of(value: object) -> tuple[int, ...]:
+    """Return a shape, or strides, as a tuple of numbers from 0."""
+    sizes = expect(tuple, value, "a shape")
+    if len(sizes) > 8 or not all(type(size) is int and 0 <= size < 2**40 for size in sizes):
+        raise CheckpointError("holds a shape that is not of at most 8 numbers from 0")
+    return sizes
+
+
+def _span(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Return how many numbers lie between the first and the last of a strided tensor, both included."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
+def brief(value: object) -> str:
+    """Return a value for a message, cut where it is long; containers other than shapes show their type only."""
+    if isinstance(value, str):
+        return ascii(value[:80])
+    if isinstance(value, int | float | None):
+        return str(value) if not isinstance(value, int) or value.bit_length() <= 64 else "a number beyond 64 bits"
+    if isinstance(value, tuple) and len(value) <= 8 and all(type(size) is int for size in value):
+        return f"[{', '.join(map(brief, value))}]"
+    return f"a {type(value).__name__}"

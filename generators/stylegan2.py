@@ -1,0 +1,292 @@
+"""StyleGAN2 in plain PyTorch: mapping, modulated convolution, skip architecture (Karras et al. 2020).
+
+Parameters carry the names of NVIDIA's PyTorch checkpoints, so that those load without translation. A modulated
+convolution scales its input and output instead of its weight: one convolution for the whole batch, no grouping.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from generators.generator import Generator, State
+from generators.latents import W_PLUS, feature_space
+
+Noise = Literal["const", "none"]
+SLOPE = 0.2
+GAIN = math.sqrt(2.0)
+LARGE_PX = 256
+LATEST_FEATURE_PX = 128
+
+
+class StyleGAN2Config(BaseModel):
+    """The shape of a StyleGAN2 generator, in the terms of its init arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    z_dim: PositiveInt
+    w_dim: PositiveInt
+    c_dim: NonNegativeInt = 0
+    img_resolution: PositiveInt
+    img_channels: Literal[3] = 3
+    mapping_layers: PositiveInt = 8
+    mapping_lr_multiplier: PositiveFloat = 0.01
+    channel_base: PositiveInt = 32768
+    channel_max: PositiveInt = 512
+    conv_clamp: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _resolution_is_a_power_of_two(self) -> StyleGAN2Config:
+        if self.img_resolution < 8 or self.img_resolution & (self.img_resolution - 1):
+            raise ValueError(f"img_resolution must be a power of two of at least 8, got {self.img_resolution}")
+        return self
+
+    @property
+    def block_resolutions(self) -> tuple[int, ...]:
+        """Side in pixels of every block, first to last."""
+        return tuple(2**i for i in range(2, self.img_resolution.bit_length()))
+
+    def channels(self, resolution: int) -> int:
+        """Return the number of feature channels at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+
+class Linear(nn.Module):
+    """A fully connected layer with runtime weight scaling (equalised learning rate)."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_normal(outputs, inputs, divisor=lr_multiplier))
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.weight_gain = lr_multiplier / math.sqrt(inputs)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[N, outputs]` for `[N, inputs]`."""
+        return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+
+
+class Mapping(nn.Module):
+    """The mapping network: z, and an embedded label where the generator is conditional, to w."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        inputs = config.z_dim
+        if config.c_dim:
+            self.embed = Linear(config.c_dim, config.w_dim)
+            inputs += config.w_dim
+        for i in range(config.mapping_layers):
+            layer = Linear(inputs if i == 0 else config.w_dim, config.w_dim, lr_multiplier=config.mapping_lr_multiplier)
+            self.add_module(f"fc{i}", layer)
+        self.layers = config.mapping_layers
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """Return w `[N, w_dim]` for `z [N, z_dim]` and `label [N, c_dim]`."""
+        x = _unit_second_moment(z)
+        if label is not None:
+            x = torch.cat([x, _unit_second_moment(self.embed(label))], dim=1)
+        for i in range(self.layers):
+            x = F.leaky_relu(self.get_submodule(f"fc{i}")(x), SLOPE) * GAIN
+        return x
+
+
+class StyledConvolution(nn.Module):
+    """A modulated, demodulated 3×3 convolution, upsampling or not, with noise, bias and leaky ReLU."""
+
+    noise_const: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, *, up: bool, clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.affine = Linear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(_normal(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", _normal(resolution, resolution))
+        self.register_buffer("resample_filter", _resample_filter())
+        self.up, self.clamp = up, clamp
+
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
+        """Return `[N, outputs, r, r]`; `x` is `[N, inputs, r, r]`, half that side when upsampling."""
+        style = self.affine(w)
+        scale = GAIN * torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)  # demodulation
+        x = x * style[:, :, None, None]
+        if self.up:
+            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
+            x = _blur(x)
+        else:
+            x = F.conv2d(x, self.weight, padding=1)
+        shift = self.bias[:, None, None] * GAIN
+        if noise == "const":
+            shift = torch.addcmul(shift, self.noise_const, self.noise_strength, value=GAIN)
+        x = F.leaky_relu(torch.addcmul(shift, x, scale[:, :, None, None]), SLOPE)  # GAIN passes through a leaky ReLU
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class ToRGB(nn.Module):
+    """A modulated 1×1 convolution from features to the image."""
+
+    def __init__(self, inputs: int, w_dim: int, *, clamp: float | None) -> None:
+        super().__init__()
+        self.affine = Linear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(_normal(3, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.weight_gain = 1.0 / math.sqrt(inputs)
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return the block's share of the image, `[N, 3, r, r]`."""
+        style = self.affine(w) * self.weight_gain
+        rgb = F.conv2d(x * style[:, :, None, None], self.weight, self.bias)
+        return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
+
+
+class Block(nn.Module):
+    """One resolution of the synthesis network."""
+
+    def __init__(self, config: StyleGAN2Config, resolution: int) -> None:
+        super().__init__()
+        channels, clamp = config.channels(resolution), config.conv_clamp
+        self.first = resolution == 4
+        if self.first:
+            self.const = nn.Parameter(_normal(channels, 4, 4))
+        else:
+            inputs = config.channels(resolution // 2)
+            self.conv0 = StyledConvolution(inputs, channels, config.w_dim, resolution, up=True, clamp=clamp)
+        self.conv1 = StyledConvolution(channels, channels, config.w_dim, resolution, up=False, clamp=clamp)
+        self.torgb = ToRGB(channels, config.w_dim, clamp=clamp)
+        self.register_buffer("resample_filter", _resample_filter())
+        self.convolutions = 1 if self.first else 2
+
+    def forward(self, state: State, w: Tensor, noise: Noise) -> State:
+        """Return the feature and the image after this block; `w [N, convolutions + 1, w_dim]`."""
+        x = state.feature
+        if not self.first:
+            x = self.conv0(x, w[:, 0], noise)
+        x = self.conv1(x, w[:, self.convolutions - 1], noise)
+        rgb = self.torgb(x, w[:, self.convolutions])
+        return State(x, rgb if state.image is None else _upsample(state.image) + rgb)
+
+
+class Synthesis(nn.Module):
+    """The blocks of the synthesis network, named by their resolution."""
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        for resolution in config.block_resolutions:
+            self.add_module(f"b{resolution}", Block(config, resolution))
+
+    def block(self, resolution: int) -> Block:
+        """Return the block of a resolution."""
+        block = self.get_submodule(f"b{resolution}")
+        assert isinstance(block, Block)
+        return block
+
+
+class StyleGAN2(Generator):
+    """A StyleGAN2 generator with the skip architecture."""
+
+    family = "stylegan2"
+
+    def __init__(self, config: StyleGAN2Config, noise: Noise = "const") -> None:
+        super().__init__()
+        self.config, self.noise = config, noise
+        self.mapping = Mapping(config)
+        self.synthesis = Synthesis(config)
+        self.resolution, self.z_dim, self.w_dim = config.img_resolution, config.z_dim, config.w_dim
+        self.label_dim = config.c_dim
+        self.num_ws = 2 * len(config.block_resolutions)
+
+    @property
+    def block_spaces(self) -> tuple[str | None, ...]:
+        """The feature space behind each block; the last block's would change nothing and is not offered."""
+        first = 16 if self.resolution >= LARGE_PX else 8  # the thesis starts at F4; a small generator has room for F2
+        offered = range(first, min(LATEST_FEATURE_PX, self.resolution // 2) + 1)
+        return tuple(feature_space(r) if r in offered else None for r in self.config.block_resolutions)
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """`W+` and the feature spaces, earliest (most editable) first."""
+        return (W_PLUS, *(space for space in self.block_spaces if space is not None))
+
+    def feature_shape(self, space: str) -> tuple[int, int, int]:
+        """Return `(C, h, w)` of a feature space."""
+        if space not in self.block_spaces:
+            raise ValueError(f"no feature space {space!r}: this generator has {', '.join(self.spaces[1:])}")
+        resolution = self.config.block_resolutions[self.block_spaces.index(space)]
+        return self.config.channels(resolution), resolution, resolution
+
+    def map(self, z: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Return w+ `[N, num_ws, w_dim]`; truncation moves w towards the mean w, 1 leaves it.
+
+        Raises:
+            ValueError: z or the label has another shape, or the label is missing or not wanted.
+        """
+        self._check_inputs(z, label)
+        w: Tensor = self.mapping(z, label)
+        if truncation != 1.0:
+            w = torch.lerp(self.mapping.w_avg, w, truncation)
+        return w[:, None].expand(-1, self.num_ws, -1)
+
+    def _check_inputs(self, z: Tensor, label: Tensor | None) -> None:
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise ValueError(f"z must be [N, {self.z_dim}], got {list(z.shape)}")
+        found = None if label is None else list(label.shape)
+        if found != ([z.shape[0], self.label_dim] if self.label_dim else None):
+            wanted = f"[{z.shape[0]}, {self.label_dim}]" if self.label_dim else "none: the generator is unconditional"
+            raise ValueError(f"label must be {wanted}, got {found}")
+
+    def begin(self, w: Tensor) -> State:
+        """Return the learned constant, `[N, C, 4, 4]`, and no image yet."""
+        return State(self.synthesis.block(4).const.expand(w.shape[0], -1, -1, -1))
+
+    def run_block(self, index: int, state: State, w: Tensor) -> State:
+        """Return the state after block `index`; its toRGB has already seen the feature."""
+        block = self.synthesis.block(self.config.block_resolutions[index])
+        row = max(0, 2 * index - 1)
+        out: State = block(state, w[:, row : row + block.convolutions + 1], self.noise)
+        return out
+
+    def finish(self, state: State) -> Tensor:
+        """Return the accumulated image `[N, 3, R, R]`."""
+        assert state.image is not None
+        return state.image
+
+
+def _unit_second_moment(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+def _normal(*shape: int, divisor: float = 1.0) -> Tensor:
+    """Return standard normal numbers over a divisor; none are drawn on the meta device, where only shapes count."""
+    numbers = torch.empty(shape)
+    return numbers if numbers.is_meta else numbers.normal_() / divisor
+
+
+def _resample_filter() -> Tensor:
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device="cpu") / 8
+    return torch.outer(taps, taps)
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Filter the raw output `[N, C, 2r + 1, 2r + 1]` of a stride-2 transposed convolution down to `[N, C, 2r, 2r]`."""
+    taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
+    kernel = taps.expand(x.shape[1], 1, 4)
+    x = F.conv2d(x, kernel[..., None], padding=(1, 0), groups=x.shape[1])
+    return F.conv2d(x, kernel[:, :, None], padding=(0, 1), groups=x.shape[1])
+
+
+def _upsample(image: Tensor) -> Tensor:
+    """Double the side of an image `[N, 3, r, r]` with the [1, 3, 3, 1] filter."""
+    taps = image.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
+    kernel = torch.outer(taps, taps).expand(image.shape[1], 1, 4, 4)
+    return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=image.shape[1])

@@ -1,0 +1,1 @@
+"""Object storage, shards, bundles and receipts; knows nothing of GANs."""

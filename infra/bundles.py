@@ -1,0 +1,220 @@
+"""The two file formats of bundles: rows in parquet, for queries; arrays in npz inside a tar, for machines.
+
+Both are the same bytes for the same input, and open with stock tools: pyarrow, DuckDB and pandas read the parquet;
+webdataset and numpy, with `allow_pickle=False`, the tar.
+"""
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from infra.errors import BundleError, ShardError
+from infra.shards import add_member, split_name
+
+Scalar: TypeAlias = str | int | float | bool | None
+Row: TypeAlias = Mapping[str, Scalar | NDArray[Any]]
+
+TENSORS_KEY = "tensors"
+"""The schema metadata entry that states dtype and shape of each tensor column as JSON: most readers see flat lists."""
+
+_ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The type of a column of arrays that all have one dtype and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+ColumnType: TypeAlias = type[bool] | type[int] | type[float] | type[str] | Tensor
+
+
+def write_rows(
+    rows: Sequence[Row], metadata: Mapping[str, str], columns: Mapping[str, ColumnType] | None = None
+) -> bytes:
+    """Return rows as a parquet file. Scalars that are None, and tensors of rows that have none, are null.
+
+    `columns` states the types of some or all columns, so that files agree even where all values are null or there are
+    no rows; the others are what the rows show. Raises `BundleError` if a row or value does not fit.
+    """
+    kinds = {**_infer_columns(rows), **(columns or {})}
+    for number, row in enumerate(rows):
+        if row.keys() != kinds.keys():
+            raise BundleError(
+                f"row {number} has columns {sorted(row)}, wanted {sorted(kinds)}; missing values are None"
+            )
+    tensors = {name: kind for name, kind in kinds.items() if isinstance(kind, Tensor)}
+    stated = {name: {"dtype": kind.dtype, "shape": kind.shape} for name, kind in tensors.items()}
+    schema = pa.schema(
+        [pa.field(name, _arrow_type(kind)) for name, kind in kinds.items()],
+        metadata={**metadata, TENSORS_KEY: json.dumps(stated, sort_keys=True)},
+    )
+    arrays = [_column([row[name] for row in rows], name, kind) for name, kind in kinds.items()]
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema),
+        sink,
+        compression="zstd",
+        use_dictionary=[name for name in kinds if name not in tensors] or False,
+        write_statistics=[name for name in kinds if name not in tensors] or False,
+    )
+    return sink.getvalue()
+
+
+def read_rows(data: bytes, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a parquet file, all columns or some; tensors come as arrays of their shape and dtype.
+
+    Raises `BundleError` if this is no parquet file or lacks a column.
+    """
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        unknown = sorted(set(columns or ()) - set(file.schema_arrow.names))
+        if unknown:
+            raise BundleError(f"the rows have no columns {unknown}; they have {file.schema_arrow.names}")
+        table = file.read(columns=None if columns is None else list(columns))
+    except pa.ArrowException as error:
+        raise BundleError(f"not a whole parquet file ({len(data)} bytes): {error}") from error
+    read = {name: _values(table.column(name)) for name in table.column_names}
+    return [{name: values[number] for name, values in read.items()} for number in range(table.num_rows)]
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata that was given to `write_rows`. Raises `BundleError` if this is no parquet file."""
+    try:
+        held = pq.read_schema(io.BytesIO(data)).metadata or {}
+    except pa.ArrowException as error:
+        raise BundleError(f"not a whole parquet file ({len(data)} bytes): {error}") from error
+    return {key.decode(): value.decode() for key, value in held.items() if key.decode() != TENSORS_KEY}
+
+
+def write_arrays(items: Iterable[tuple[str, Mapping[str, NDArray[Any]]]], suffix: str) -> bytes:
+    """Return a tar with one member `KEY.SUFFIX.npz` for each item, in their order.
+
+    Raises `BundleError` if a key would not survive webdataset's naming rule, or an array holds Python objects.
+    """
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for key, arrays in items:
+            try:
+                add_member(archive, key, f"{suffix}.npz", _npz(key, arrays))
+            except ShardError as error:
+                raise BundleError(str(error)) from error
+    return sink.getvalue()
+
+
+def read_arrays(data: bytes) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+    """Yield key and arrays of each member. Raises `BundleError` if this is no whole tar of npz files."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for info in archive:
+                split, content = split_name(info.name), archive.extractfile(info)
+                if split is None or content is None or not split[1].endswith(".npz"):
+                    raise BundleError(
+                        f"member {info.name!r} is no KEY.SUFFIX.npz; this tar was not written as a bundle"
+                    )
+                with np.load(io.BytesIO(content.read()), allow_pickle=False) as arrays:
+                    loaded = {name: arrays[name] for name in arrays.files}
+                yield split[0], loaded
+    except (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {error}") from error
+
+
+def _npz(key: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return what `numpy.savez_compressed` would write, with fixed times."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            if array.dtype.hasobject:
+                raise BundleError(f"array {name!r} of {key!r} holds Python objects; bundles hold numbers only")
+            info = zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return sink.getvalue()
+
+
+def _infer_columns(rows: Sequence[Row]) -> dict[str, ColumnType]:
+    """Return each column's type from its first value that is not None; str where all are None."""
+    names = list(rows[0]) if rows else []
+    return {name: _infer([row.get(name) for row in rows], name) for name in names}
+
+
+def _infer(values: Sequence[Scalar | NDArray[Any]], name: str) -> ColumnType:
+    kinds = {kind: None for value in values if (kind := _kind_of(value, name)) is not None}
+    if set(kinds) == {int, float}:
+        return float
+    if len(kinds) > 1:
+        raise BundleError(f"column {name!r} mixes {', '.join(map(str, kinds))}; give every row the same type and shape")
+    return next(iter(kinds), str)
+
+
+def _kind_of(value: Scalar | NDArray[Any], name: str) -> ColumnType | None:
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray) and value.ndim:
+        if value.dtype.kind not in "biuf":
+            raise BundleError(f"column {name!r} holds an array of {value.dtype}; tensor columns hold real numbers")
+        return Tensor(value.dtype.name, value.shape)
+    for kind in (bool, int, float, str):
+        if isinstance(_plain(value), kind):
+            return kind
+    raise BundleError(
+        f"column {name!r} holds a {type(value).__name__}; rows hold str, int, float, bool, None and arrays"
+    )
+
+
+def _plain(value: Scalar | NDArray[Any]) -> Any:  # noqa: ANN401  # whatever numpy's scalar holds
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def _arrow_type(kind: ColumnType) -> pa.DataType:
+    if isinstance(kind, Tensor):
+        return pa.fixed_shape_tensor(pa.from_numpy_dtype(kind.dtype), kind.shape)
+    return _ARROW_TYPES[kind]
+
+
+def _column(values: Sequence[Scalar | NDArray[Any]], name: str, kind: ColumnType) -> pa.Array:
+    for number, value in enumerate(values):
+        held = _kind_of(value, name)
+        if held not in (None, kind) and (held, kind) != (int, float):
+            raise BundleError(f"column {name!r} of row {number} is {held}, wanted {kind}")
+    if isinstance(kind, Tensor):
+        return _tensor_column(values, kind)
+    try:
+        return pa.array([_plain(value) for value in values], _ARROW_TYPES[kind])
+    except (pa.ArrowException, OverflowError) as error:
+        raise BundleError(f"column {name!r} holds a value that is no 64-bit {kind.__name__}: {error}") from error
+
+
+def _tensor_column(values: Sequence[Scalar | NDArray[Any]], kind: Tensor) -> pa.Array:
+    """Return arrays as a tensor column; rows without one are null."""
+    size = int(np.prod(kind.shape))
+    flat = np.zeros((len(values), size), kind.dtype)
+    for number, value in enumerate(values):
+        if value is not None:
+            flat[number] = np.asarray(value).reshape(-1)
+    missing = pa.array([value is None for value in values], pa.bool_())
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), size, mask=missing)
+    return pa.ExtensionArray.from_storage(_arrow_type(kind), storage)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if not isinstance(column.type, pa.FixedShapeTensorType):
+        return list(column.to_pylist())
+    storage = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    present = storage.drop_null().combine_chunks()
+    numbers = present.flatten().to_numpy(zero_copy_only=False)
+    tensors = iter(numbers.reshape(len(present), *column.type.shape))
+    return [next(tensors) if valid else None for valid in storage.is_valid().to_pylist()]

@@ -1,0 +1,283 @@
+"""The commit protocol: files first, under names of their own; then the receipt, in one atomic step.
+
+    receipts/STAGE/FINGERPRINT/UNIT.json                    what readers see: a bundle exists if its receipt does
+    bundles/STAGE/FINGERPRINT/UNIT/ATTEMPT/FILENAME         the files; one folder an attempt, so none is ever replaced
+
+A process that dies at any instruction leaves a bundle or files that no receipt lists, which `Ledger.collect` deletes.
+"""
+
+import hashlib
+import itertools
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from infra.errors import BundleError, NotFoundError
+from infra.os_errors import explained
+from infra.store import Store
+
+RECEIPTS = "receipts"
+BUNDLES = "bundles"
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_READERS = 16
+_READ_AHEAD = 256
+_BLOCK = 8 << 20
+
+
+class FileEntry(BaseModel):
+    """One file of a bundle; `name` is relative to the store's root."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    size: int
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        """The name the stage gave it."""
+        return self.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a bundle lies. Each part holds letters, digits, `.`, `_` and `-` only, and does not begin with `.`."""
+
+    stage: str
+    fingerprint: str
+    unit: str
+
+    def __post_init__(self) -> None:
+        for what, part in (("stage", self.stage), ("fingerprint", self.fingerprint), ("unit", self.unit)):
+            _checked_part(what, part)
+
+    @property
+    def receipt_name(self) -> str:
+        """The name of the receipt in the store."""
+        return f"{RECEIPTS}/{self.stage}/{self.fingerprint}/{self.unit}.json"
+
+    @property
+    def bundle_prefix(self) -> str:
+        """What the names of all files of all attempts begin with."""
+        return f"{BUNDLES}/{self.stage}/{self.fingerprint}/{self.unit}/"
+
+
+class Receipt(BaseModel):
+    """The record that a bundle is complete.
+
+    `outcomes` holds every sample of the unit: None if it is recorded in the bundle, else why it was quarantined.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    fingerprint: str
+    unit: str
+    attempt: str
+    files: tuple[FileEntry, ...]
+    outcomes: Mapping[str, str | None]
+    info: Mapping[str, JsonValue]
+
+    @property
+    def address(self) -> Address:
+        """Where the bundle lies."""
+        return Address(self.stage, self.fingerprint, self.unit)
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Keys of the samples that the bundle holds results for."""
+        return tuple(key for key, reason in self.outcomes.items() if reason is None)
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Keys of the samples that could not be processed, with the reason."""
+        return {key: reason for key, reason in self.outcomes.items() if reason is not None}
+
+    def file(self, filename: str) -> FileEntry:
+        """Return the entry of one file. Raises `BundleError` if the bundle has no such file."""
+        for entry in self.files:
+            if entry.filename == filename:
+                return entry
+        held = ", ".join(entry.filename for entry in self.files) or "no files"
+        raise BundleError(f"{self.address} has no file {filename!r}, it has {held}")
+
+
+class Attempt:
+    """One attempt to make a bundle: its files are invisible to readers until `commit`."""
+
+    def __init__(self, store: Store, address: Address) -> None:
+        self.address = address
+        self.identity = uuid.uuid4().hex[:16]
+        self._store = store
+        self._files: dict[str, FileEntry] = {}
+
+    def put(self, filename: str, data: bytes | Path) -> FileEntry:
+        """Write one file of the bundle, and return its entry.
+
+        Raises `BundleError` if this attempt already has a file of that name.
+        """
+        if _checked_part("file name", filename) in self._files:
+            raise BundleError(f"{self.address} was given two files named {filename!r}; give each a name of its own")
+        name = f"{self.address.bundle_prefix}{self.identity}/{filename}"
+        size, sha256 = _digest_file(data) if isinstance(data, Path) else (len(data), hashlib.sha256(data).hexdigest())
+        self._store.write(name, data)
+        self._files[filename] = FileEntry(name=name, size=size, sha256=sha256)
+        return self._files[filename]
+
+    def commit(self, outcomes: Mapping[str, str | None], info: Mapping[str, JsonValue]) -> Receipt:
+        """Make the bundle exist, and return the receipt that stands: another attempt's if that was there first.
+
+        The files of the attempt that lost are deleted. On a store without conditional writes two attempts that commit
+        at the same moment may both return their own; the later receipt stands, and its files are complete too.
+        """
+        address = self.address
+        receipt = Receipt(
+            stage=address.stage,
+            fingerprint=address.fingerprint,
+            unit=address.unit,
+            attempt=self.identity,
+            files=tuple(self._files.values()),
+            outcomes=dict(outcomes),
+            info=dict(info),
+        )
+        if self._store.create(address.receipt_name, receipt.model_dump_json().encode()) and self._store.conditional:
+            return receipt
+        standing = Ledger(self._store).receipt(address)
+        if standing is None:
+            raise BundleError(f"the receipt of {address} was deleted while it was committed; run the unit again")
+        if standing.attempt != self.identity:
+            self.abandon()
+        return standing
+
+    def abandon(self) -> None:
+        """Delete the files of this attempt; only for one that made no receipt."""
+        self._store.delete([entry.name for entry in self._files.values()])
+        self._files.clear()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The bundles of one store, seen through their receipts."""
+
+    store: Store
+
+    def receipt(self, address: Address) -> Receipt | None:
+        """Return the receipt at an address, None if there is no bundle.
+
+        Raises `BundleError` if what is there is no receipt of that address.
+        """
+        return self._load(address.receipt_name)
+
+    def units(self, stage: str, fingerprint: str) -> set[str]:
+        """Return the units that have a bundle, from one listing."""
+        return {Path(name).stem for name in self._receipt_names(_stage_prefix(stage, fingerprint))}
+
+    def receipts(self, stage: str, fingerprint: str) -> Iterator[Receipt]:
+        """Yield the receipts of a stage in the order of their units, reading several at a time."""
+        return self._load_all(self._receipt_names(_stage_prefix(stage, fingerprint)))
+
+    def begin(self, address: Address) -> Attempt:
+        """Return a new attempt to make the bundle at an address."""
+        return Attempt(self.store, address)
+
+    def read_file(self, receipt: Receipt, filename: str) -> bytes:
+        """Return one file of a bundle. Raises `BundleError` if it is missing, or not what the receipt says it is."""
+        entry = receipt.file(filename)
+        try:
+            data = self.store.read(entry.name)
+        except NotFoundError as error:
+            raise BundleError(f"{receipt.address}: {_missing(entry)}; {self._remedy(receipt)}") from error
+        if problem := _compare(entry, len(data), hashlib.sha256(data).hexdigest()):
+            raise BundleError(f"{receipt.address}: {problem}; {self._remedy(receipt)}")
+        return data
+
+    def verify(self, receipt: Receipt) -> list[str]:
+        """Return what is wrong with the files of a bundle, reading all of them: nothing if it is whole."""
+        return [problem for entry in receipt.files if (problem := self._problem(entry))]
+
+    def collect(self, stage: str | None = None) -> int:
+        """Delete the files that no receipt lists, of one stage or of all, and return how many there were.
+
+        Only for use when no run is active: the files of a live attempt have no receipt yet. Raises `BundleError`,
+        having deleted nothing, if a receipt cannot be read.
+        """
+        part = f"{_checked_part('stage', stage)}/" if stage is not None else ""
+        receipts = self._load_all(self._receipt_names(f"{RECEIPTS}/{part}"))
+        listed = {entry.name for receipt in receipts for entry in receipt.files}
+        left = [entry.name for entry in self.store.list(f"{BUNDLES}/{part}") if entry.name not in listed]
+        self.store.delete(left)
+        swept = (f"{BUNDLES}/{part}", f"{RECEIPTS}/{part}") if part else ("",)
+        return len(left) + sum(self.store.sweep(prefix) for prefix in swept)
+
+    def _receipt_names(self, prefix: str) -> Iterator[str]:
+        return (entry.name for entry in self.store.list(prefix) if entry.name.endswith(".json"))
+
+    def _load_all(self, names: Iterable[str]) -> Iterator[Receipt]:
+        remaining = iter(names)
+        with ThreadPoolExecutor(_READERS, "receipts") as readers:
+            while batch := list(itertools.islice(remaining, _READ_AHEAD)):
+                yield from (receipt for receipt in readers.map(self._load, batch) if receipt)
+
+    def _load(self, name: str) -> Receipt | None:
+        try:
+            data = self.store.read(name)
+        except NotFoundError:
+            return None
+        try:
+            receipt = Receipt.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BundleError(
+                f"{self.store.url}/{name} is not a whole receipt ({first['msg']}, {len(data)} bytes); delete it, and "
+                "its unit will run again"
+            ) from error
+        if receipt.address.receipt_name != name:
+            raise BundleError(f"{self.store.url}/{name} is the receipt of {receipt.address}; put it back or delete it")
+        return receipt
+
+    def _problem(self, entry: FileEntry) -> str | None:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with self.store.open(entry.name) as stream:
+                while block := stream.read(_BLOCK):
+                    digest.update(block)
+                    size += len(block)
+        except NotFoundError:
+            return _missing(entry)
+        return _compare(entry, size, digest.hexdigest())
+
+    def _remedy(self, receipt: Receipt) -> str:
+        return f"delete {self.store.url}/{receipt.address.receipt_name}, and the unit will run again"
+
+
+def _stage_prefix(stage: str, fingerprint: str) -> str:
+    return f"{RECEIPTS}/{_checked_part('stage', stage)}/{_checked_part('fingerprint', fingerprint)}/"
+
+
+def _checked_part(what: str, part: str) -> str:
+    if not _PART.fullmatch(part):
+        raise BundleError(f"a {what} holds letters, digits, '.', '_' and '-' and does not begin with '.', got {part!r}")
+    return part
+
+
+def _digest_file(path: Path) -> tuple[int, str]:
+    with explained(path, "read"), path.open("rb") as stream:
+        return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _missing(entry: FileEntry) -> str:
+    return f"{entry.name} is missing"
+
+
+def _compare(entry: FileEntry, size: int, sha256: str) -> str | None:
+    if size != entry.size:
+        return f"{entry.name} has {size} bytes, its receipt says {entry.size}"
+    if sha256 != entry.sha256:
+        return f"{entry.name} has SHA-256 {sha256}, its receipt says {entry.sha256}"
+    return None

@@ -1,0 +1,370 @@
+"""A store in a bucket of S3-compatible object storage, through boto3."""
+
+import contextlib
+import io
+import itertools
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import boto3
+import botocore.exceptions
+import botocore.loaders
+import botocore.session
+import urllib3.exceptions
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from infra.errors import StoreError, TransientError
+from infra.os_errors import explained
+from infra.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
+from infra.store import RESERVED_PREFIX, Entry, Store, checked_name, is_reserved
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_MIB = 1 << 20
+_READ_BLOCK = 8 * _MIB
+_MULTIPART = TransferConfig(multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=4)
+_DELETE_BATCH = 1000
+_TOKEN = "invertmill-token"  # noqa: S105  # names the writer of an object, opens nothing
+_CONNECTIONS = 32
+_loader = botocore.loaders.Loader()  # its cache of service descriptions makes each further client 5 times cheaper
+_probed: dict[tuple[str, str], bool] = {}
+_probe_lock = threading.Lock()
+
+
+class _BrokenBodyError(botocore.exceptions.HTTPClientError):
+    """The body of an answer broke off."""
+
+    fmt = "the answer broke off: {error}"
+
+
+class S3Options(BaseModel):
+    """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    region: str | None = None
+    profile: str | None = None
+    connect_timeout_s: PositiveFloat = 5
+    read_timeout_s: PositiveFloat = 60
+    attempts: PositiveInt = 5
+
+
+class S3Store(Store):
+    """Objects of one bucket below one prefix.
+
+    An object appears whole or not at all, as S3 has it. Whether `create` is exclusive depends on the server (of five
+    that were measured, three overwrite without a word), so it is probed once a process for each endpoint and bucket.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.options = _with_endpoint(options or S3Options())
+        self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
+        self._client: S3Client | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["S3Store"], tuple[str, str, S3Options]]:
+        return S3Store, (self.bucket, self.prefix, self.options)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the server honours `If-None-Match: *`, probed by writing; needs the right to write."""
+        with _probe_lock:
+            server = (self._api.meta.endpoint_url, self.bucket)
+            if server not in _probed:
+                with self._explained():
+                    _probed[server] = self._probe()
+            return _probed[server]
+
+    def check(self, write: bool = True) -> None:
+        """Return if the bucket can be listed and, with `write`, written; else raise what to do about it."""
+        with self._explained():
+            self._api.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            if write:
+                key = self._probe_key()
+                self._api.put_object(Bucket=self.bucket, Key=key, Body=b"")
+                self._api.delete_object(Bucket=self.bucket, Key=key)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes `[start, stop)` of an object by one ranged GET. Raises `NotFoundError` if there is none."""
+        return self._fetch(name, start, stop)[0]
+
+    def open(self, name: str) -> BinaryIO:
+        """Return a seekable reader that fetches blocks of 8 MiB. Raises `NotFoundError` if there is no such object."""
+        with self._explained(name):
+            head = self._api.head_object(Bucket=self.bucket, Key=self._key(name))
+        return io.BufferedReader(_S3File(self, name, head["ContentLength"], head["ETag"]), _READ_BLOCK)
+
+    def write(self, name: str, data: bytes | Path) -> None:
+        """Put an object in place of what has this name; in parts, several at a time, where it is large."""
+        if isinstance(data, bytes):
+            self._upload(name, io.BytesIO(data), len(data))
+            return
+        with explained(data, "read"):
+            stream, size = data.open("rb"), data.stat().st_size
+        with stream:
+            self._upload(name, stream, size)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Return True if this call made the object, False if it was there already."""
+        if self.conditional:
+            with self._explained(name):
+                return self._create_exclusively(name, data)
+        if self.exists(name):
+            return False
+        self.write(name, data)
+        return True
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is an object of this name."""
+        with self._explained(name):
+            try:
+                self._api.head_object(Bucket=self.bucket, Key=self._key(name))
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.NOT_FOUND:
+                    return False
+                raise
+            return True
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the objects whose names begin with `prefix`, sorted by name."""
+        with self._explained():
+            for page in self._api.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix + prefix
+            ):
+                for found in page.get("Contents", ()):
+                    name = found["Key"][len(self.prefix) :]
+                    if name and not name.endswith("/") and not is_reserved(name):
+                        yield Entry(name, found["Size"], found["ETag"].strip('"'))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects, a thousand a request."""
+        keys = iter([self._key(name) for name in names])
+        while batch := list(itertools.islice(keys, _DELETE_BATCH)):
+            with self._explained():
+                answer = self._api.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+                )
+            for fault in answer.get("Errors", ()):
+                place = self._place(fault["Key"][len(self.prefix) :])
+                raise explain_code(fault["Code"], fault.get("Message", fault["Code"]), 0, place)
+
+    def sweep(self, prefix: str = "") -> int:
+        """Delete probes and abort multipart uploads that were left below `prefix`, and return how many there were."""
+        top = self.prefix + prefix
+        with self._explained():
+            pages = self._api.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=top)
+            left = [found["Key"] for page in pages for found in page.get("Contents", ()) if is_reserved(found["Key"])]
+            for key in left:
+                self._api.delete_object(Bucket=self.bucket, Key=key)
+            uploads = self._unfinished_uploads(top)
+            for key, upload in uploads:
+                self._api.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+        return len(left) + len(uploads)
+
+    @property
+    def _api(self) -> "S3Client":
+        with self._lock:
+            if self._client is None:
+                with self._explained(client=False):
+                    self._client = _make_client(self.options)
+            return self._client
+
+    def _key(self, name: str) -> str:
+        return self.prefix + checked_name(name)
+
+    def _probe_key(self) -> str:
+        return f"{self.prefix}{RESERVED_PREFIX}probe-{uuid.uuid4().hex}"
+
+    def _place(self, name: str = "", endpoint: str | None = None) -> Place:
+        endpoint = endpoint or self._api.meta.endpoint_url
+        return Place(self.bucket, endpoint, self.options.profile, f"{self.url}/{name}".rstrip("/"))
+
+    @contextlib.contextmanager
+    def _explained(self, name: str = "", client: bool = True) -> Iterator[None]:
+        """Raise what boto3 raises inside as one of our errors; `client=False` while there is no client yet."""
+        try:
+            yield
+        except RAISED as error:
+            place = self._place(name, None if client else self.options.endpoint_url or "the default endpoint")
+            raise explain(error, place) from error
+        except ValueError as error:  # boto3 on an endpoint address it cannot read
+            if client:
+                raise
+            raise StoreError(f"cannot use object storage at {self.options.endpoint_url}: {error}") from error
+
+    def _upload(self, name: str, body: BinaryIO, size: int) -> None:
+        with self._explained(name):
+            if size < _MULTIPART.multipart_threshold:
+                self._api.put_object(Bucket=self.bucket, Key=self._key(name), Body=body)
+            else:
+                self._api.upload_fileobj(body, self.bucket, self._key(name), Config=_MULTIPART)
+
+    def _fetch(self, name: str, start: int, stop: int | None) -> tuple[bytes, str]:
+        """Return the bytes `[start, stop)` and the ETag of the object they are from ("" where there are none)."""
+        if stop is not None and stop <= start:
+            return b"", ""
+        wanted: dict[str, Any] = {"Bucket": self.bucket, "Key": self._key(name)}
+        if start or stop is not None:
+            wanted["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        with self._explained(name):
+            for attempt in range(1, self.options.attempts):
+                try:
+                    return self._get(wanted)
+                except (_BrokenBodyError, urllib3.exceptions.HTTPError):
+                    _wait(attempt)
+            return self._get(wanted)
+
+    def _get(self, wanted: dict[str, Any]) -> tuple[bytes, str]:
+        """Return body and ETag; a body that breaks off, which boto3 does not ask for again, is `_BrokenBodyError`."""
+        try:
+            answer = self._api.get_object(**wanted)
+        except ClientError as error:
+            if status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return b"", ""
+            raise
+        try:
+            return answer["Body"].read(), answer["ETag"]
+        except BROKEN_OFF as error:
+            raise _BrokenBodyError(error=error) from error
+
+    def _create_exclusively(self, name: str, data: bytes) -> bool:
+        """Return True if the conditional PUT made the object.
+
+        A PUT whose answer was lost is sent again by boto3 and then meets the object it made itself: the token in the
+        object's metadata tells that from somebody else's.
+        """
+        key, token = self._key(name), uuid.uuid4().hex
+        for attempt in range(1, self.options.attempts + 1):
+            try:
+                self._api.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", Metadata={_TOKEN: token})
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.PRECONDITION_FAILED:
+                    resent = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+                    return (
+                        resent and self._api.head_object(Bucket=self.bucket, Key=key)["Metadata"].get(_TOKEN) == token
+                    )
+                if status_of(error) != HTTPStatus.CONFLICT:
+                    raise
+                _wait(attempt)
+            else:
+                return True
+        raise TransientError(
+            f"{self.url}/{name} is being written by others: {self.options.attempts} attempts to create it conflicted"
+        )
+
+    def _probe(self) -> bool:
+        """Return whether a second conditional PUT of one name is refused."""
+        key = self._probe_key()
+        try:
+            for _ in range(2):
+                self._api.put_object(Bucket=self.bucket, Key=key, Body=b"probe", IfNoneMatch="*")
+        except ClientError as error:
+            if status_of(error) == HTTPStatus.PRECONDITION_FAILED:
+                return True
+            if status_of(error) == HTTPStatus.NOT_IMPLEMENTED or code_of(error) == "NotImplemented":
+                return False
+            raise
+        finally:
+            with contextlib.suppress(*RAISED):
+                self._api.delete_object(Bucket=self.bucket, Key=key)
+        return False
+
+    def _unfinished_uploads(self, top: str) -> Sequence[tuple[str, str]]:
+        try:
+            pages = self._api.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=top)
+            return [(found["Key"], found["UploadId"]) for page in pages for found in page.get("Uploads", ())]
+        except ClientError as error:
+            if status_of(error) in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
+                return []  # a server that cannot list them has to clean them up itself
+            raise
+
+
+class _S3File(io.RawIOBase):
+    """One version of one object as an unbuffered file."""
+
+    def __init__(self, store: S3Store, name: str, size: int, etag: str) -> None:
+        self._store = store
+        self._object = name
+        self._size = size
+        self._etag = etag
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"cannot seek to {base + offset} in {self._object}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # the buffer protocol has no type before Python 3.12
+        data = self._next(min(self._position + len(buffer), self._size))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self._next(self._size)
+
+    def _next(self, stop: int) -> bytes:
+        if self._position >= stop:
+            return b""
+        data, etag = self._store._fetch(self._object, self._position, stop)
+        if etag != self._etag or len(data) != stop - self._position:
+            raise TransientError(
+                f"{self._store.url}/{self._object} changed while it was read: its ETag was {self._etag} and is now "
+                f"{etag or 'none'}; read it again from the beginning"
+            )
+        self._position += len(data)
+        return data
+
+
+def _with_endpoint(options: S3Options) -> S3Options:
+    """Return the options with this environment's endpoint, so that processes which lack it use the same."""
+    endpoint = options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return options.model_copy(update={"endpoint_url": endpoint}) if endpoint else options
+
+
+def _make_client(options: S3Options) -> "S3Client":
+    # Servers other than AWS mostly do not know the newer checksums, and want the bucket in the path.
+    other: dict[str, Any] = {
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "s3": {"addressing_style": "path"},
+    }
+    config = Config(
+        connect_timeout=options.connect_timeout_s,
+        read_timeout=options.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": options.attempts},
+        max_pool_connections=_CONNECTIONS,
+        **(other if options.endpoint_url else {}),
+    )
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _loader)
+    boto = boto3.Session(region_name=options.region, profile_name=options.profile, botocore_session=session)
+    return boto.client("s3", endpoint_url=options.endpoint_url, config=config)
+
+
+def _wait(attempt: int) -> None:
+    """Wait before the next attempt: 0.1 s, doubled each time, at most 5 s."""
+    time.sleep(min(5.0, 0.1 * 2 ** (attempt - 1)))

@@ -1,0 +1,114 @@
+"""What a store is: named byte sequences under one root, replaced and created atomically."""
+
+import posixpath
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from infra.errors import StoreError
+
+RESERVED_PREFIX = ".invertmill-"
+"""How the base names begin that a store keeps for itself (unfinished writes, probes); never listed."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One complete object of a store.
+
+    `version` changes whenever the content may have changed: the ETag, or size and modification time of a file.
+    """
+
+    name: str
+    size: int
+    version: str
+
+
+class Store(ABC):
+    """Named objects below one root, on a filesystem or in object storage.
+
+    Names are relative POSIX paths. A store holds no open connection until it is first used, can be pickled to another
+    process, and may be used from many threads at once. Every method raises `StoreError` for what a person must change
+    and `TransientError` for what may pass by itself.
+    """
+
+    url: str
+
+    @property
+    @abstractmethod
+    def conditional(self) -> bool:
+        """Whether `create` has exactly one winner, whoever else creates the same name at the same time."""
+
+    @abstractmethod
+    def check(self, write: bool = True) -> None:
+        """Return if the store can be reached and read and, with `write`, written; else raise what to do about it."""
+
+    @abstractmethod
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes `[start, stop)` of an object, fewer where it ends earlier, as a slice does.
+
+        Raises `NotFoundError` if there is no such object.
+        """
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """Return a seekable, buffered reader of one object; it reads one version of it or raises.
+
+        Raises `NotFoundError` if there is no such object.
+        """
+
+    @abstractmethod
+    def write(self, name: str, data: bytes | Path) -> None:
+        """Put an object, or the content of a local file, in place of what has this name, in one atomic step."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Return True if this call made the object, in one atomic step, and False if it was there already.
+
+        What was there already is left untouched, and of many callers exactly one gets True, where `conditional`.
+        Elsewhere the name is looked up first, and callers closer together than that both write: the last one stands.
+        """
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Return whether there is a complete object of this name."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the complete objects whose names begin with `prefix`, sorted by name; never unfinished writes."""
+
+    @abstractmethod
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; names that are not there are passed over."""
+
+    @abstractmethod
+    def sweep(self, prefix: str = "") -> int:
+        """Delete what interrupted writes below `prefix` left behind, and return how many there were.
+
+        Only for use when nobody is writing there: a write in progress cannot be told from an interrupted one.
+        """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+
+def checked_name(name: str) -> str:
+    """Return the name if it is a relative POSIX path without detours; raise `StoreError` if not."""
+    if (
+        not name
+        or "\0" in name
+        or name.startswith("/")
+        or name != posixpath.normpath(name)
+        or name in (".", "..")
+        or name.startswith("../")
+    ):
+        raise StoreError(f"a name in a store must be a relative path without '.', '..' or empty parts, got {name!r}")
+    if is_reserved(name):
+        raise StoreError(f"names that begin with {RESERVED_PREFIX!r} are kept for unfinished writes, got {name!r}")
+    return name
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a store keeps this name for itself."""
+    return posixpath.basename(name).startswith(RESERVED_PREFIX)

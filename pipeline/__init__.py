@@ -1,0 +1,1 @@
+"""What is run: configuration, plan, execution on Ray, command line, report, and the demo."""

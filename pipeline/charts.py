@@ -1,0 +1,192 @@
+"""What the report draws: assignments and error maps as images, and the trade-off curve (thesis Fig. 1.1, 3.2)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+MAX_SIDE_PX = 384
+"""Larger pictures are reduced to this, so that a page of many stays light enough to open."""
+
+_COLOURS = {
+    "W+": "#0072b2",
+    "Z+": "#0072b2",
+    "F2": "#56b4e9",
+    "F4": "#009e73",
+    "F6": "#f0e442",
+    "F8": "#e69f00",
+    "F10": "#d55e00",
+}  # Okabe and Ito's, told apart by colour-blind readers; blue is most editable, red most faithful
+_OTHER_COLOUR = "#cc79a7"
+
+_OVERLAY = 0.6  # of the colour; the rest is the picture in grey, so that colours mean spaces only
+_MAP = "magma"
+
+# Stand-ins for the page's own colours, which follow light and dark; see `_themed`.
+_INK, _MUTED, _RULE, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+_THEME = {_INK: "currentColor", _MUTED: "var(--muted)", _RULE: "var(--rule)", _PAPER: "var(--paper)"}
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same figures make the same page
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An image of the page, whole in its address."""
+
+    uri: str
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of every space, from most editable to least, and that of the SAM inversion; None where unknown."""
+
+    label: str
+    values: Mapping[str, float | None]
+    sam: float | None
+    digits: int
+    high_is_good: bool
+
+
+def space_colour(space: str) -> str:
+    """Return the colour of a space, `#rrggbb`: the same in every report."""
+    return _COLOURS.get(space, _OTHER_COLOUR)
+
+
+def draw_image(image_HW3: NDArray[np.uint8]) -> Drawing:
+    """Return an image as it is, reduced if it is large."""
+    return _drawing(_reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS))
+
+
+def draw_error(error_HW: NDArray[np.float32], ceiling: float) -> Drawing:
+    """Return an error map in colours, dark where the error is low; `ceiling` and all above it are brightest."""
+    reduced_HW = np.asarray(_reduced(Image.fromarray(error_HW.astype(np.float32)), Image.Resampling.BOX))
+    index_HW = np.rint(np.clip(reduced_HW / ceiling, 0.0, 1.0) * 255).astype(np.uint8)
+    image = Image.fromarray(index_HW)
+    image.putpalette(_map_colours(256).tobytes())
+    return _drawing(image)
+
+
+def draw_assignment(assignment_HW: NDArray[np.uint8], image_HW3: NDArray[np.uint8], spaces: Sequence[str]) -> Drawing:
+    """Return an assignment in the colours of its spaces, blended over the image in grey."""
+    picture = _reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS)
+    grey_HW1 = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
+    index_HW = np.asarray(_reduced(Image.fromarray(assignment_HW), Image.Resampling.NEAREST))
+    colours_L3 = np.array([list(bytes.fromhex(space_colour(space)[1:])) for space in spaces])
+    blended_HW3 = (1 - _OVERLAY) * grey_HW1 + _OVERLAY * colours_L3[index_HW]
+    return _drawing(Image.fromarray(np.rint(blended_HW3).astype(np.uint8)))
+
+
+def error_ceiling(maps: Iterable[NDArray[np.float32]]) -> float:
+    """Return the end of the common colour scale: nearly all errors lie below it; two significant digits, positive.
+
+    The largest hundredth of the errors is left above, so that one bright spot does not darken every map.
+    """
+    values = np.concatenate([error_HW.ravel() for error_HW in maps] or [np.zeros(1, np.float32)])
+    high = float(np.percentile(values, 99))
+    if high <= 0:
+        high = float(values.max())
+    if high <= 0:
+        return 1.0
+    unit = 10.0 ** (math.floor(math.log10(high)) - 1)
+    return float(f"{math.ceil(high / unit * (1 - 1e-6)) * unit:.2g}")
+
+
+def colour_scale() -> str:
+    """Return the colours of error maps as a CSS gradient, from low to high."""
+    return f"linear-gradient(to right, {', '.join('#' + bytes(colour).hex() for colour in _map_colours(16))})"
+
+
+def mean_position(spaces: Sequence[str], shares: Mapping[str, float | None]) -> float | None:
+    """Return where the SAM inversion stands among the spaces: the mean index of its pixels, 0 is all most editable."""
+    weights = [shares.get(space) or 0.0 for space in spaces]
+    total = sum(weights)
+    return sum(i * weight for i, weight in enumerate(weights)) / total if total > 0 else None
+
+
+def draw_curve(curve: Curve, spaces: Sequence[str], position: float | None) -> str:
+    """Return one panel of the trade-off curve (thesis Fig. 3.2) as an `<svg>` that takes the page's colours.
+
+    Args:
+        curve: the figures; those that are not finite are left out.
+        spaces: most editable first, left to right.
+        position: where the SAM point stands, in `[0, len(spaces) - 1]`; None leaves it out.
+    """
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": curve.label, "font.size": 9.5}):
+        figure = Figure(figsize=(4.7, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        known = [(i, v) for i, v in enumerate(map(curve.values.get, spaces)) if v is not None and math.isfinite(v)]
+        axes.plot(*zip(*known, strict=True) if known else ([], []), color=_MUTED, linewidth=1.2, zorder=1)
+        for i, value in known:
+            axes.scatter(i, value, s=46, color=space_colour(spaces[i]), edgecolors=_INK, linewidths=0.8, zorder=2)
+            _annotate(axes, f"{value:.{curve.digits}f}", (i, value), above=not curve.high_is_good)
+        if position is not None and curve.sam is not None and math.isfinite(curve.sam):
+            axes.scatter(position, curve.sam, s=80, marker="D", color=_INK, edgecolors=_PAPER, linewidths=0.8, zorder=3)
+            _annotate(axes, f"SAM {curve.sam:.{curve.digits}f}", (position, curve.sam), above=curve.high_is_good)
+        axes.set_xticks(range(len(spaces)), spaces)
+        axes.set_xlim(-0.4, len(spaces) - 0.6)
+        axes.margins(y=0.2)
+        axes.set_xlabel("most editable  →  most faithful", color=_MUTED)
+        axes.set_ylabel(curve.label, color=_INK)
+        axes.tick_params(color=_RULE, labelcolor=_INK, length=3)
+        axes.grid(visible=True, axis="y", color=_RULE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_RULE)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
+    return _themed(buffer.getvalue())
+
+
+def _annotate(axes: Axes, text: str, point: tuple[float, float], *, above: bool) -> None:
+    """Write beside a point, on the side of the curve that is free."""
+    axes.annotate(
+        text,
+        point,
+        xytext=(0, 8 if above else -8),
+        textcoords="offset points",
+        ha="center",
+        va="bottom" if above else "top",
+        color=_INK,
+    )
+
+
+def _themed(svg: str) -> str:
+    """Return the `<svg>` element alone, sized by the page, its stand-in colours replaced by the page's."""
+    svg = svg[svg.index("<svg ") :]
+    opening, rest = svg.split(">", 1)
+    kept = [part for part in opening.split('" ') if not part.startswith(("width=", "height="))]
+    svg = '" '.join(kept) + ' aria-hidden="true">' + rest
+    for stand_in, colour in _THEME.items():
+        svg = svg.replace(stand_in, colour)
+    return svg
+
+
+def _map_colours(count: int) -> NDArray[np.uint8]:
+    colours_N4 = np.asarray(mpl.colormaps[_MAP](np.linspace(0, 1, count)), dtype=np.float64)
+    return np.rint(colours_N4[:, :3] * 255).astype(np.uint8)
+
+
+def _reduced(image: Image.Image, resample: Image.Resampling) -> Image.Image:
+    scale = MAX_SIDE_PX / max(image.size)
+    if scale >= 1:
+        return image
+    width, height = image.size
+    return image.resize((max(1, round(width * scale)), max(1, round(height * scale))), resample)
+
+
+def _drawing(image: Image.Image) -> Drawing:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Drawing(uri, *image.size)

@@ -1,0 +1,151 @@
+"""The command line: `invertmill run`, `plan`, `status`, `verify`, `report`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.config import RunConfig, load_config
+from pipeline.errors import USER_ERRORS
+from pipeline.plan import Plan
+from pipeline.progress import Progress
+from pipeline.run import Finished, Run
+from pipeline.status import Stage, Status, status_of
+from pipeline.stores import Stores
+from pipeline.summary import Summary
+from pipeline.verify import verify_run
+
+if TYPE_CHECKING:
+    from pipeline.conclude import Conclusion
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+
+Config = Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+INCOMPLETE, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+@app.command()
+def run(config: Config, overrides: Set = None) -> None:
+    """Start a run, or go on with it: do everything that has no committed result yet."""
+    started = time.monotonic()
+    settings = load_config(config, overrides or ())
+    try:
+        finished = Run(settings, Progress(console)).execute()
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; what is committed stays: the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    report = settings.folder / "report.html"
+    if finished.computed == 0 and report.exists() and (settings.folder / "summary.json").exists():
+        console.print(
+            f"nothing to do: all {len(finished.index.units)} units are committed ({time.monotonic() - started:.1f} s)"
+        )
+    else:
+        conclusion = _conclude(finished)
+        report = conclusion.write(finished.plan)
+        _print_summary(conclusion.summary)
+    console.print(f"report: {report}", soft_wrap=True)
+    for unit, reason in finished.failed.items():
+        console.print(Text.assemble(("failed ", "red"), f"{unit}: {reason}"), soft_wrap=True)
+    if finished.failed:
+        console.print("run again to try the failed units once more")
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def plan(config: Config, overrides: Set = None, as_json: AsJson = False) -> None:
+    """Say what a run would do, in units, GPU-hours and bytes; touch nothing."""
+    status = _status(config, overrides)
+    if as_json:
+        console.print_json(json.dumps(status.as_json()))
+        return
+    console.print(_table(status, ("stage", "to do", "units", "samples", "hours", "bytes"), Stage.planned))
+    console.print(f"{status.shards} shards, {status.new_shards} of them new or changed; hours of one worker and bytes "
+                  "are estimated from the units that are committed")  # fmt: skip
+
+
+@app.command()
+def status(config: Config, overrides: Set = None, as_json: AsJson = False) -> None:
+    """Say what is committed, stage by stage."""
+    status = _status(config, overrides)
+    if as_json:
+        console.print_json(json.dumps(status.as_json()))
+        return
+    console.print(_table(status, ("stage", "done", "units", "recorded", "quarantined", "fingerprint"), Stage.achieved))
+
+
+@app.command()
+def verify(config: Config, overrides: Set = None) -> None:
+    """Prove from storage that every sample is accounted for and every file is what its receipt says."""
+    settings = load_config(config, overrides or ())
+    problems, facts = verify_run(Plan(settings, _reachable(settings)))
+    for fact in facts:
+        console.print(fact, soft_wrap=True)
+    for problem in problems:
+        console.print(Text.assemble(("problem ", "red"), problem), soft_wrap=True)
+    if problems:
+        raise typer.Exit(INCOMPLETE)
+    console.print("verified: inventory = recorded + quarantined in every stage, and every file has its checksum")
+
+
+@app.command()
+def report(config: Config, overrides: Set = None) -> None:
+    """Make summary.json and report.html anew from what is committed."""
+    settings = load_config(config, overrides or ())
+    finished = Run(settings, Progress(console)).committed()
+    conclusion = _conclude(finished)
+    path = conclusion.write(finished.plan)
+    _print_summary(conclusion.summary)
+    console.print(f"report: {path}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one message that says what to do."""
+    try:
+        app()
+    except USER_ERRORS as error:
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(REFUSED)
+
+
+def _status(config: Path, overrides: list[str] | None) -> Status:
+    settings = load_config(config, overrides or ())
+    return status_of(Plan(settings, _reachable(settings)))
+
+
+def _reachable(settings: RunConfig) -> Stores:
+    stores = Stores.of(settings)
+    stores.check(write=False)
+    return stores
+
+
+def _conclude(finished: Finished) -> Conclusion:
+    from pipeline.conclude import conclude  # its drawing libraries take seconds to import
+
+    return conclude(finished.plan, finished.shards, finished.index, finished.published, finished.failed)
+
+
+def _table(status: Status, columns: tuple[str, ...], cells: Callable[[Stage], tuple[str, ...]]) -> Table:
+    table = Table(*columns, box=None, header_style="bold")
+    for stage in status.stages:
+        table.add_row(*cells(stage))
+    return table
+
+
+def _print_summary(summary: Summary) -> None:
+    table = Table("", "", box=None, show_header=False)
+    for name, value in summary.headlines():
+        table.add_row(name, value)
+    console.print(table)

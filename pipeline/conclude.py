@@ -1,0 +1,138 @@
+"""The end of a run: figures and pictures from what is committed, into `summary.json` and `report.html`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from infra.receipts import Receipt
+from pipeline import inventory
+from pipeline.gallery import Gallery
+from pipeline.plan import MapStep, Plan
+from pipeline.publish import Index, read_index
+from pipeline.report import write_report
+from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
+from pipeline.units import Shard, Unit
+from stages.invert import Invert
+from stages.inverter import Inverter
+
+LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """Everything the report shows."""
+
+    summary: Summary
+    timings: list[StageTiming]
+    pictures: list[Picture]
+    quarantine: list[Quarantined]
+    about: dict[str, str]
+
+    def write(self, plan: Plan) -> Path:
+        """Write `summary.json` and `report.html` into the run's folder and beside its bundles; return the report."""
+        folder = plan.config.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        summary, report = folder / "summary.json", folder / "report.html"
+        _replace(summary, json.dumps(self.summary.as_json(), indent=2))
+        partial = report.with_suffix(".partial")
+        write_report(
+            partial,
+            title=folder.name,
+            summary=self.summary,
+            timings=self.timings,
+            pictures=self.pictures,
+            quarantine=self.quarantine,
+            settings=yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False),
+            about=self.about,
+        )
+        partial.replace(report)
+        for path in (summary, report):
+            plan.ledger.store.write(f"reports/{path.name}", path)
+        return report
+
+
+def conclude(
+    plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt, failed: Mapping[str, str]
+) -> Conclusion:
+    """Return the figures and pictures of a run, from storage alone."""
+    rows = read_index(plan.ledger, published)
+    timings = list(_timings(plan, shards, index, published))
+    step = index.steps[-1]
+    assert isinstance(step.stage, Invert)
+    inverter = step.stage.inverter(torch.device("cpu"))
+    gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter)
+    shown = list(gallery.pictures([row for row in rows if row["outcome"] == "recorded"]))
+    summary = Summary(
+        samples=Samples(
+            inventory=sum(shard.samples for shard in shards),
+            recorded=sum(row["outcome"] == "recorded" for row in rows),
+            quarantined=sum(row["outcome"] == "quarantined" for row in rows),
+        ),
+        seconds={timing.name: round(timing.seconds, 2) for timing in timings},
+        spaces=plan.generator.spaces,
+        perceptual=inverter.perceptual.name,
+        resolution_px=plan.region.size,
+        zero_edit_difference=max((change for _, change in shown), default=None),
+        shard_faults={shard.name: _faults(receipt) for shard, receipt in shards.items() if _faults(receipt)},
+        failed_units=dict(failed),
+        **evaluate(rows, plan.generator.spaces),
+    )
+    quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows if r["outcome"] == "quarantined"]
+    return Conclusion(summary, timings, [picture for picture, _ in shown], quarantine, _about(plan, inverter))
+
+
+def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt) -> Iterable[StageTiming]:
+    """Yield what each stage did, from the receipts of its bundles."""
+    yield _timing(inventory.STAGE, list(shards.values()))
+    yield _timing("error_maps", list(_receipts(plan, index.error_maps, index.supervised)))
+    trained = plan.ledger.receipt(plan.train_segmenter())
+    yield _timing("train_segmenter", [trained] if trained else [])
+    for step in index.steps:
+        yield _timing(step.stage.name, list(_receipts(plan, step, index.units)))
+    yield _timing("publish", [published])
+
+
+def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[Receipt]:
+    wanted = {unit.name for unit in units}
+    return (r for r in plan.ledger.receipts(step.stage.name, step.fingerprint) if r.unit in wanted)
+
+
+def _timing(name: str, receipts: Sequence[Receipt]) -> StageTiming:
+    seconds = busy_seconds((_number(r, "started"), _number(r, "finished")) for r in receipts)
+    devices = tuple(sorted({str(r.info["device"]) for r in receipts if "device" in r.info}))
+    samples = sum(int(_number(r, "samples")) if "samples" in r.info else len(r.outcomes) for r in receipts)
+    return StageTiming(name, len(receipts), samples, seconds, devices)
+
+
+def _number(receipt: Receipt, name: str) -> float:
+    return float(str(receipt.info[name]))
+
+
+def _faults(receipt: Receipt) -> list[str]:
+    faults = receipt.info["faults"]
+    return [str(fault) for fault in faults] if isinstance(faults, list) else []
+
+
+def _about(plan: Plan, inverter: Inverter) -> dict[str, str]:
+    about: dict[str, Any] = {name: version(name) for name in LIBRARIES}
+    about |= {"python": platform.python_version(), "generator": plan.config.generator.checkpoint.name}
+    about |= {"generator digest": inverter.generator.digest, "perceptual distance": inverter.perceptual.name}
+    about |= {"perceptual digest": inverter.perceptual.digest, "store": plan.ledger.store.url}
+    if inverter.generator.about:
+        about["note on the generator"] = inverter.generator.about
+    return about
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text + "\n")
+    partial.replace(path)

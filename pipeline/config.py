@@ -1,0 +1,213 @@
+"""A run's configuration: one YAML file, validated whole before any work."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from infra.storage import S3Options
+from pipeline.errors import ConfigError
+from stages.descent import Schedule
+from stages.objective import Objective
+from stages.region import Region
+from stages.segmentation import Segmentation, Superpixels
+from stages.sources import GeneratorSource, PerceptualSource
+from stages.train_segmenter import TrainSegmenter
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Supervision(Section):
+    """Which samples get error maps. Chosen by hash of the key, so the choice stays the same when data grows."""
+
+    shards: str = "*"  # of which shards, as a glob on their names
+    share: Share = 1.0  # of their samples; the thesis used 10,000 images
+    held_out_shards: str | None = None  # of these shards: error maps, for evaluation, but never trained on
+    held_out_share: Share = 0.1  # of the chosen samples, where no shards are held out
+
+
+class InversionSettings(Section):
+    """How images are inverted by optimisation."""
+
+    objective: Objective = Objective()
+    schedule: Schedule = Schedule()
+    batch: PositiveInt = 16  # images optimised together; limited by memory, never changes a result
+
+
+class ErrorMapsSettings(InversionSettings):
+    """How supervision is made."""
+
+    schedule: Schedule = Schedule(steps=501)
+    keep_images: bool = False  # keep the single-space inversions beside their error maps
+
+
+class PredictMapsSettings(Section):
+    """How maps are predicted."""
+
+    batch: PositiveInt = 64
+
+
+class RefineMapsSettings(Section):
+    """How maps become an assignment of spaces to segments."""
+
+    threshold: PositiveFloat = 0.225  # tau, in LPIPS
+    segmentation: Segmentation = Superpixels()
+    batch: PositiveInt = 16
+
+
+class Compute(Section):
+    """What the work runs on. Nothing here changes a result."""
+
+    address: str | None = None  # of a Ray cluster; None starts Ray on this machine
+    workers: PositiveInt | None = None  # actors a stage; None is one a GPU, or one a core where there is none
+    gpus_per_worker: float | None = None  # None is 1 where Ray knows a GPU, else 0
+    cpus_per_worker: PositiveInt = 1
+    training_workers: PositiveInt = 1  # more than one train data-parallel under Ray Train
+    unit_deadline_s: PositiveFloat = 3600.0  # a unit that shows nothing for so long is taken from its worker
+    attempts: PositiveInt = 3  # of a unit, before it is given up and reported
+    lost_workers: NonNegativeInt = 100  # workers lost with their machine, before the run stops
+
+
+class Storage(Section):
+    """How S3-compatible stores are reached. Credentials come from boto3's usual chain, never from here."""
+
+    input: S3Options = S3Options()
+    output: S3Options = S3Options()
+
+
+class RunConfig(Section):
+    """Everything one run depends on."""
+
+    input: str | tuple[str, ...]  # shards: a folder's or bucket's glob, or several
+    output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
+    folder: Path  # local: report.html, summary.json, downloaded checkpoints
+    seed: int = 0
+    generator: GeneratorSource
+    perceptual: PerceptualSource = PerceptualSource()
+    region: Region | None = None  # active part of the generator's canvas; None is all of it
+    truth: str | None = None  # member of a sample that masks a known occluder, if the shards have one
+    unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
+    supervision: Supervision = Supervision()
+    error_maps: ErrorMapsSettings = ErrorMapsSettings()
+    train_segmenter: TrainSegmenter = TrainSegmenter()
+    predict_maps: PredictMapsSettings = PredictMapsSettings()
+    refine_maps: RefineMapsSettings = RefineMapsSettings()
+    invert: InversionSettings = InversionSettings()
+    compute: Compute = Compute()
+    storage: Storage = Storage()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The input addresses, always several."""
+        return (self.input,) if isinstance(self.input, str) else self.input
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration in a YAML file with `a.b=c` overrides applied; relative paths are the file's.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a key or value is not one of ours; says which and what is.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, got {type(data).__name__}")
+    for override in overrides:
+        _override(data, override)
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "\n".join(_explain(item) for item in error.errors())) from error
+    return _anchored(config, path.resolve().parent)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set wants KEY=VALUE, as in refine_maps.threshold=0.3, got {override!r}")
+    *parents, last = name.split(".")
+    for parent in parents:
+        node = data.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {parent} holds a value, not a section")
+        data = node
+    data[last] = yaml.safe_load(value)
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part not in _TAGS)
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    if error["type"] == "missing":
+        return f"{where!r} is missing"
+    return f"{where}: {error['msg']}, got {error['input']!r}"
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    """Return the keys that the section at a location of an error knows."""
+    models: list[type[BaseModel]] = [RunConfig]
+    for part in location:
+        tagged = [model for model in models if part in _literals(model)]
+        inside = [
+            m
+            for model in models
+            if part in model.model_fields
+            for m in _models(model.model_fields[str(part)].annotation)
+        ]
+        models = tagged or inside or models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+
+
+def _literals(model: type[BaseModel]) -> tuple[object, ...]:
+    kind = model.model_fields.get("kind")
+    return get_args(kind.annotation) if kind and get_origin(kind.annotation) is Literal else ()
+
+
+_TAGS = frozenset(tag for model in _models(Segmentation) for tag in _literals(model))
+
+
+def _anchored(config: RunConfig, folder: Path) -> RunConfig:
+    """Return the configuration with relative local paths resolved against the folder of its file."""
+    fields = {name: _anchor(getattr(config, name), folder) for name in RunConfig.model_fields}
+    fields["input"] = tuple(_anchor_address(address, folder) for address in config.inputs)
+    fields["output"] = _anchor_address(config.output, folder)
+    return RunConfig.model_construct(**fields)
+
+
+def _anchor(value: Any, folder: Path) -> Any:  # noqa: ANN401  # whatever a configuration holds
+    if isinstance(value, Path):
+        return folder / value.expanduser()
+    if isinstance(value, BaseModel):
+        return value.model_copy(
+            update={name: _anchor(getattr(value, name), folder) for name in type(value).model_fields}
+        )
+    return value
+
+
+def _anchor_address(address: str, folder: Path) -> str:
+    return address if "://" in address else str(folder / Path(address).expanduser())

@@ -1,0 +1,203 @@
+"""The supervising loop over Ray actors: spawn, feed, time out, replace, report; nothing else.
+
+Actors commit inside themselves, so a task may be run twice and its result lost on the way without harm. A task that
+was in flight when its actor died, hung or raised is a suspect: it is tried again alone, so that an innocent neighbour
+is not blamed with it. Actors lost together with their machine count against a budget of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from infra.errors import TransientError
+from pipeline.errors import USER_ERRORS, RunError
+from pipeline.jobs import AnyTask_contra, Done, Job
+
+IN_FLIGHT = 2  # tasks an actor holds: one is computed while another is read or written
+TICK_S = 1.0
+READY_NOTICE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each actor is given, and how long the loop is patient."""
+
+    workers: int
+    gpus_per_worker: float
+    cpus_per_worker: float
+    unit_deadline_s: float
+    attempts: int
+    lost_workers: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of all tasks: those done, and those given up with the last reason."""
+
+    done: list[Done]
+    failed: dict[str, str]
+
+
+class Host:
+    """The actor: opens a job once, then runs its tasks."""
+
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = job
+        self._run: Callable[[Any], Done] | None = None
+
+    def open(self) -> str:
+        """Load what the job needs; return the id of the node that this runs on."""
+        self._run = self._job.open()
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
+        """Run one task to its committed result."""
+        assert self._run is not None
+        return self._run(task)
+
+
+@dataclass
+class _Worker:
+    """The loop's view of one actor."""
+
+    actor: Any
+    opening: Any
+    node: str | None = None
+    flights: dict[Any, Any] = field(default_factory=dict)  # reference of a call: its task
+    alive_at: float = field(default_factory=time.monotonic)  # when it last showed something
+
+
+class Supervisor(Generic[AnyTask_contra]):
+    """Runs a job's tasks over a number of actors."""
+
+    def __init__(self, job: Job[AnyTask_contra], resources: Resources, on_done: Callable[[Done], None]) -> None:
+        self.job, self.resources, self.on_done = job, resources, on_done
+        self.waiting: deque[AnyTask_contra] = deque()
+        self.suspects: deque[AnyTask_contra] = deque()
+        self.tries: dict[str, int] = {}
+        self.workers: list[_Worker] = []
+        self.lost = 0
+        self.outcome = Outcome([], {})
+
+    def execute(self, tasks: Iterable[AnyTask_contra]) -> Outcome:
+        """Return the outcome of all tasks.
+
+        Raises:
+            RunError: the job cannot be opened anywhere, or too many machines were lost.
+            Exception: a permanent error of ours, such as a store that refuses; it stops the run.
+        """
+        self.waiting.extend(tasks)
+        try:
+            while self.waiting or self.suspects or any(worker.flights for worker in self.workers):
+                self._spawn()
+                self._feed()
+                self._collect()
+                self._time_out()
+        finally:
+            for worker in self.workers:
+                ray.kill(worker.actor)
+        return self.outcome
+
+    def _spawn(self) -> None:
+        open_tasks = len(self.waiting) + len(self.suspects) + sum(len(worker.flights) for worker in self.workers)
+        while len(self.workers) < min(self.resources.workers, open_tasks):
+            options = {
+                "num_gpus": self.resources.gpus_per_worker,
+                "num_cpus": self.resources.cpus_per_worker,
+                "max_concurrency": IN_FLIGHT,
+            }
+            actor: Any = ray.remote(Host).options(**options).remote(self.job)
+            self.workers.append(_Worker(actor, actor.open.remote()))
+
+    def _feed(self) -> None:
+        """Give every open actor enough to do; a suspect only to an actor that does nothing else."""
+        for worker in self.workers:
+            if worker.node is None:
+                continue
+            if self.suspects and not worker.flights:
+                self._launch(worker, self.suspects.popleft())
+            while self.waiting and len(worker.flights) < IN_FLIGHT and not self._holds_suspect(worker):
+                self._launch(worker, self.waiting.popleft())
+
+    def _holds_suspect(self, worker: _Worker) -> bool:
+        return any(task.name in self.tries for task in worker.flights.values())
+
+    def _launch(self, worker: _Worker, task: AnyTask_contra) -> None:
+        if not worker.flights:
+            worker.alive_at = time.monotonic()
+        worker.flights[worker.actor.run.remote(task)] = task
+
+    def _collect(self) -> None:
+        """Wait a moment for anything to finish, and take note of all that did."""
+        pending = {ref: worker for worker in self.workers for ref in (worker.flights or [worker.opening])}
+        pending |= {worker.opening: worker for worker in self.workers if worker.node is None}
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=TICK_S)
+        more, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
+        for ref in {*ready, *more}:
+            if pending[ref] in self.workers:
+                self._settle(pending[ref], ref)
+
+    def _settle(self, worker: _Worker, ref: Any) -> None:  # noqa: ANN401  # an object reference
+        task = worker.flights.pop(ref, None)
+        worker.alive_at = time.monotonic()
+        try:
+            result = ray.get(ref, timeout=READY_NOTICE_S)
+        except RayTaskError as error:
+            self._raised(worker, task, error)
+        except (RayActorError, GetTimeoutError) as error:
+            self._replace(worker, [task] if task else [], str(error).splitlines()[0])
+        else:
+            if task is None:
+                worker.node = result
+                return
+            self.tries.pop(task.name, None)
+            self.outcome.done.append(result)
+            self.on_done(result)
+
+    def _raised(self, worker: _Worker, task: AnyTask_contra | None, error: RayTaskError) -> None:
+        cause = error.cause if isinstance(error.cause, Exception) else error
+        if task is None or (isinstance(cause, USER_ERRORS) and not isinstance(cause, TransientError)):
+            raise cause  # the job cannot be opened, or a store or checkpoint refuses: it would everywhere
+        reason = f"{type(cause).__name__}: {cause}"
+        if "CUDA" in reason or "cuda" in reason:
+            self._replace(worker, [task], reason)  # a CUDA context does not recover
+        else:
+            self._blame(task, reason)
+
+    def _replace(self, worker: _Worker, tasks: list[AnyTask_contra], reason: str) -> None:
+        """Give an actor up, fence it, and let its tasks be tried again."""
+        self.workers.remove(worker)
+        ray.kill(worker.actor)
+        tasks = [*tasks, *worker.flights.values()]
+        if worker.node is not None and _node_is_alive(worker.node):
+            for task in tasks:
+                self._blame(task, reason)
+            return
+        self.waiting.extendleft(reversed(tasks))
+        self.lost += 1
+        if self.lost > self.resources.lost_workers:
+            raise RunError(f"{self.job.name}: {self.lost} workers were lost or never started, the last with: {reason}")
+
+    def _blame(self, task: AnyTask_contra, reason: str) -> None:
+        self.tries[task.name] = self.tries.get(task.name, 0) + 1
+        if self.tries[task.name] < self.resources.attempts:
+            self.suspects.append(task)
+        else:
+            self.outcome.failed[task.name] = f"given up after {self.resources.attempts} attempts: {reason}"
+
+    def _time_out(self) -> None:
+        limit_s = self.resources.unit_deadline_s
+        for worker in list(self.workers):
+            if worker.flights and time.monotonic() - worker.alive_at > limit_s:
+                self._replace(worker, [], f"nothing finished within {limit_s:.0f} s (compute.unit_deadline_s)")
+
+
+def _node_is_alive(node: str) -> bool:
+    return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())

@@ -1,0 +1,73 @@
+"""The digest of everything a stage's result depends on; with a unit, the address of a bundle."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.errors import RunError
+
+DIGITS = 16
+
+
+def fingerprint(
+    name: str,
+    version: int,
+    settings: Mapping[str, Any],
+    reads: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the fingerprint of a stage.
+
+    Args:
+        name: of the stage.
+        version: raised whenever the stage's code gives other results.
+        settings: its configuration; every path in it is a weights file, and its digest stands for it.
+        reads: fingerprints of the stages it reads.
+        extra: whatever else decides its results.
+    """
+    identity = {
+        "name": name, "version": version, "settings": _identify(settings), "reads": list(reads), "extra": extra or {}
+    }  # fmt: skip
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return a model's fields for its fingerprint, without those that cannot change a result."""
+    return {name: getattr(model, name) for name in type(model).model_fields if name not in indifferent}
+
+
+def _identify(value: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
+    if isinstance(value, Path):
+        return file_digest(value)
+    if isinstance(value, BaseModel):
+        return {name: _identify(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): _identify(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identify(item) for item in value]
+    return value
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file; raises `RunError` if there is none."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise RunError(
+            f"no weights at {path}: {error.strerror}; put the file there or change the path that names it"
+        ) from error
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, _size: int, _modified_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

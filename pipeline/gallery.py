@@ -1,0 +1,107 @@
+"""Pictures of a run, drawn anew from what is committed: every one can be explained, and checks its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from infra.receipts import Address, Ledger, Receipt
+from infra.shards import read_samples
+from infra.store import Store
+from pipeline.map_job import read_records
+from pipeline.plan import MapStep
+from pipeline.publish import Index
+from pipeline.summary import Picture, Row
+from pipeline.units import Shard, Unit, read_inventory
+from stages.inverter import Inverter
+from stages.packing import unpack_codes
+from stages.region import crop, fit, to_uint8
+from stages.sources import column
+from stages.stage import Record, Sample
+
+PICTURES = 24
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Draws samples from their shards and bundles."""
+
+    ledger: Ledger
+    sources: Sequence[Store]
+    index: Index
+    shards: Mapping[Shard, Receipt]
+    inverter: Inverter
+
+    def pictures(self, rows: Sequence[Row]) -> Iterator[tuple[Picture, float]]:
+        """Yield some samples' pictures, each with the largest change that an edit by nothing makes to it."""
+        shown = choose(rows)
+        for unit in self.index.units:
+            wanted = {row["key"]: row for row in shown if row["unit"] == unit.name}
+            if wanted:
+                yield from self._pictures_of(unit, wanted)
+
+    def _pictures_of(self, unit: Unit, wanted: Mapping[str, Row]) -> Iterator[tuple[Picture, float]]:
+        records = {step.stage.name: self._records(step, unit) for step in self.index.steps}
+        single = self._supervised(unit, wanted)
+        listed = [s for s in read_inventory(self.ledger, self.shards[unit.shard]) if s.key in wanted and not s.fault]
+        for raw in read_samples(self.sources[unit.shard.address], unit.shard.name, listed):
+            found = {name: of_stage[raw.key] for name, of_stage in records.items()}
+            sample = Sample(raw.key, unit.shard.name, raw.members, found)
+            yield draw(sample, wanted[raw.key], single.get(raw.key), self.inverter)
+
+    def _records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
+        receipt = self.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
+        return read_records(self.ledger, receipt) if receipt else {}
+
+    def _supervised(self, unit: Unit, wanted: Mapping[str, Row]) -> dict[str, Record]:
+        """Return the error-map records of some samples; units of supervision are cut differently from others."""
+        same_shard = [one for one in self.index.supervised if one.shard == unit.shard]
+        records = [self._records(self.index.error_maps, one) for one in same_shard]
+        return {key: record for of_unit in records for key, record in of_unit.items() if key in wanted}
+
+
+@torch.no_grad()
+def draw(sample: Sample, row: Row, single: Record | None, inverter: Inverter) -> tuple[Picture, float]:
+    """Return a sample's picture, made from its codes as stored, and the largest change that a zero edit makes to it."""
+    target = fit(sample.image(), inverter.region)[None]
+    record = sample.records["invert"]
+    w_plus = record.row["w_plus"]
+    assert isinstance(w_plus, np.ndarray)
+    codes = unpack_codes(w_plus, record.arrays)
+    image = inverter.picture(codes)
+    edited = inverter.generator.edit(codes.w_plus, codes.deltas, codes.masks, torch.zeros_like(codes.w_plus))
+    change = (crop(edited, inverter.region).clamp(-1, 1) - image).abs().max()
+    kept = single.arrays.get("image_LHW3") if single is not None else None
+    picture = Picture(
+        key=sample.key,
+        shard=sample.shard,
+        role=row["role"],
+        image_HW3=to_uint8(target)[0],
+        predicted_LHW=sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32),
+        assignment_HW=record.arrays["assignment_HW"].astype(np.uint8),
+        sam_HW3=to_uint8(image)[0],
+        error_HW=inverter.measure(image, target).error_NHW[0].float().numpy(),
+        psnr_db=row["invert.psnr_db"],
+        lpips=row["invert.lpips"],
+        w_plus_HW3=None if kept is None else kept[0].astype(np.uint8),
+        w_plus_psnr_db=row.get(f"error_maps.psnr_db_{column(inverter.generator.spaces[0])}"),
+    )
+    return picture, float(change)
+
+
+def choose(rows: Sequence[Row], count: int = PICTURES) -> list[Row]:
+    """Return up to `count` rows: held-out and occluded ones first, then evenly from the others."""
+    held_out = [row for row in rows if row["role"] == "held_out"]
+    occluded = [row for row in held_out if row.get("error_maps.occluded")]
+    clean = [row for row in held_out if not row.get("error_maps.occluded")]
+    chosen = [*_evenly(occluded, count // 2), *_evenly(clean, count // 4)]
+    return [*chosen, *_evenly([row for row in rows if row["role"] != "held_out"], count - len(chosen))]
+
+
+def _evenly(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return `count` rows, or all if there are fewer, spread over the whole sequence."""
+    spread = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
+    return [rows[i] for i in sorted(set(spread.tolist()))]

@@ -1,0 +1,77 @@
+"""Reads each new shard once: its keys, offsets and faults (first step of the way of an image)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from infra.receipts import Address, Ledger, Receipt
+from infra.shards import ShardSample, scan_shard
+from infra.store import Entry, Store
+from pipeline.fingerprint import fingerprint
+from pipeline.jobs import Done
+from pipeline.units import Shard, outcome_key, sample_digest, write_inventory
+
+STAGE = "inventory"
+FINGERPRINT = fingerprint(STAGE, version=1, settings={})
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A shard as the input's listing shows it; another version is another task."""
+
+    address: int  # which of the input's stores
+    entry: Entry
+
+    @property
+    def name(self) -> str:
+        """The unit that stands for this version of the shard."""
+        stem = self.entry.name.rpartition("/")[2].removesuffix(".tar")
+        safe = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem).strip("-") or "shard"
+        return f"{safe}-{sample_digest(self.address, self.entry.name, self.entry.size, self.entry.version)}"
+
+
+@dataclass(frozen=True)
+class InventoryJob:
+    """Scans shards; plain reading and hashing, no GPU."""
+
+    sources: tuple[Store, ...]
+    ledger: Ledger
+    name: str = STAGE
+
+    def open(self) -> Callable[[Listed], Done]:
+        """Return the function that scans one shard and commits what it found."""
+        return self._scan
+
+    def _scan(self, listed: Listed) -> Done:
+        started = time.time()
+        store, entry = self.sources[listed.address], listed.entry
+        with store.open(entry.name) as stream:
+            scan = scan_shard(stream, entry.name, entry.size)
+        attempt = self.ledger.begin(Address(STAGE, FINGERPRINT, listed.name))
+        attempt.put("samples.parquet", write_inventory(scan.samples, entry.name))
+        info: dict[str, JsonValue] = {
+            "address": listed.address,
+            "shard": entry.name,
+            "sha256": scan.sha256,
+            "bytes": scan.size,
+            "samples": len(scan.samples),
+            "faults": list(scan.faults),
+            "started": started,
+            "finished": time.time(),
+        }
+        return Done.of(attempt.commit(outcomes_of(scan.samples), info))
+
+
+def outcomes_of(samples: tuple[ShardSample, ...]) -> Mapping[str, str | None]:
+    """Return the outcome of every sample of a shard, as receipts hold it."""
+    return {outcome_key(sample): sample.fault for sample in samples}
+
+
+def shard_of(receipt: Receipt) -> Shard:
+    """Return the shard that an inventory receipt is about."""
+    info = receipt.info
+    return Shard(int(str(info["address"])), str(info["shard"]), str(info["sha256"]), int(str(info["samples"])))

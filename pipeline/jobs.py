@@ -1,0 +1,49 @@
+"""What an actor does: a job is opened once on its machine and then run task after task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from infra.receipts import Receipt
+
+
+class Task(Protocol):
+    """One piece of work; its name is what progress, errors and addresses call it."""
+
+    @property
+    def name(self) -> str:
+        """The name of the unit."""
+
+
+AnyTask_contra = TypeVar("AnyTask_contra", bound=Task, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a task, as the supervising loop needs to know it."""
+
+    unit: str
+    recorded: int
+    quarantined: int
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Done:
+        """Return the counts of a committed bundle."""
+        return cls(receipt.unit, len(receipt.recorded), len(receipt.quarantined))
+
+
+class Job(Protocol[AnyTask_contra]):
+    """Work that can be sent to another process: `open` loads what it needs there and returns the function to call.
+
+    Calls come from several threads at once, so that one unit is read while another is computed; what must not
+    overlap, a job locks itself. A call commits its result before it returns and may be repeated at any time.
+    """
+
+    @property
+    def name(self) -> str:
+        """The stage, as progress and errors call it."""
+
+    def open(self) -> Callable[[AnyTask_contra], Done]:
+        """Load networks and return the function that runs one task."""

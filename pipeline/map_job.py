@@ -1,0 +1,170 @@
+"""Runs one stage over units: read, compute, write, commit, all inside the actor."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from infra.bundles import read_arrays, read_rows, write_arrays, write_rows
+from infra.receipts import Address, Ledger, Receipt
+from infra.shards import RawSample, ShardSample, read_samples
+from infra.store import Store
+from pipeline.errors import RunError
+from pipeline.inventory import FINGERPRINT as INVENTORY_FINGERPRINT
+from pipeline.inventory import STAGE as INVENTORY
+from pipeline.jobs import Done
+from pipeline.units import Selection, Unit, outcome_key, read_inventory
+from stages.stage import Record, Rejected, Sample, Stage, Worker
+
+ROWS, ARRAYS = "records.parquet", "arrays.tar"
+OWN_COLUMNS = {"key": str, "shard": str, "outcome": str, "reason": str}
+"""Columns of every bundle's rows."""
+_INVENTORIES_KEPT = 8
+
+
+@dataclass(frozen=True)
+class MapJob:
+    """One stage over the units of the input."""
+
+    stage: Stage
+    fingerprint: str
+    sources: tuple[Store, ...]
+    ledger: Ledger
+    upstream: Mapping[str, str]  # fingerprints of the map stages it reads, by name
+    inventories: Mapping[Any, str]  # the inventory's unit of each shard
+    selection: Selection
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+    def open(self) -> Callable[[Unit], Done]:
+        """Load the stage's networks on this process's device and return the function that runs one unit."""
+        torch.set_num_threads(self.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _MapRunner(self, self.stage.setup(device), _describe(device)).run
+
+
+class _MapRunner:
+    """One actor's side of a `MapJob`."""
+
+    def __init__(self, job: MapJob, worker: Worker, device: str) -> None:
+        self.job, self.worker, self.device = job, worker, device
+        self.computing = threading.Lock()  # reading and writing of other units overlap with this
+        self.inventory = functools.lru_cache(_INVENTORIES_KEPT)(self._read_inventory)
+
+    def run(self, unit: Unit) -> Done:
+        """Process one unit to its committed bundle."""
+        started = time.time()
+        listed = self._listed(unit)
+        earlier = {
+            name: _Bundle.read(self.job.ledger, Address(name, f, unit.name)) for name, f in self.job.upstream.items()
+        }
+        results = {outcome_key(s): reason for s in listed if (reason := _known_reason(s, earlier))}
+        good = [sample for sample in listed if outcome_key(sample) not in results]
+        raw = read_samples(self.job.sources[unit.shard.address], unit.shard.name, good)
+        samples = [_sample(one, unit.shard.name, earlier) for one in raw]
+        with self.computing:
+            computing = time.time()
+            computed = list(self.worker(samples))
+            computed_s = time.time() - computing
+        info = {"shard": unit.shard.name, "device": self.device, "started": started, "computed_s": computed_s}
+        return Done.of(self._commit(unit, listed, {**results, **self._by_key(computed)}, info))
+
+    def _by_key(self, computed: Iterable[Record | Rejected]) -> dict[str, Record | str]:
+        stage = self.job.stage.name
+        return {one.key: f"{stage}: {one.reason}" if isinstance(one, Rejected) else one for one in computed}
+
+    def _columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, type[bool] | type[float] | type[str]]:
+        """Return the types of the stage's columns that these rows have."""
+        return {name: kind for name, kind in self.job.stage.columns.items() if rows and name in rows[0]}
+
+    def _listed(self, unit: Unit) -> list[ShardSample]:
+        name, selection = unit.shard.name, self.job.selection
+        chosen = [sample for sample in self.inventory(unit.shard) if selection.includes(name, sample.key)]
+        return chosen[unit.first : unit.stop]
+
+    def _read_inventory(self, shard: Any) -> list[ShardSample]:  # noqa: ANN401  # hashable key of the cache
+        address = Address(INVENTORY, INVENTORY_FINGERPRINT, self.job.inventories[shard])
+        receipt = self.job.ledger.receipt(address)
+        if receipt is None:
+            raise RunError(f"the inventory of {shard.name} is gone; run again to make it anew")
+        return read_inventory(self.job.ledger, receipt)
+
+    def _commit(
+        self, unit: Unit, listed: Sequence[ShardSample], results: Mapping[str, Record | str], info: Mapping[str, Any]
+    ) -> Receipt:
+        attempt = self.job.ledger.begin(Address(self.job.stage.name, self.job.fingerprint, unit.name))
+        records = {key: result for key, result in results.items() if isinstance(result, Record)}
+        rows = _rows(unit.shard.name, [outcome_key(sample) for sample in listed], results)
+        named = {"stage": self.job.stage.name, "fingerprint": self.job.fingerprint}
+        attempt.put(ROWS, write_rows(rows, named, {**OWN_COLUMNS, **self._columns(rows)}))
+        attempt.put(ARRAYS, write_arrays(_arrays(records.values()), self.job.stage.name))
+        outcomes = {row["key"]: row["reason"] for row in rows}
+        return attempt.commit(outcomes, {**info, "finished": time.time()})
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """What an earlier stage committed for a unit."""
+
+    records: Mapping[str, Record]
+    quarantined: Mapping[str, str]
+
+    @classmethod
+    def read(cls, ledger: Ledger, address: Address) -> _Bundle:
+        receipt = ledger.receipt(address)
+        if receipt is None:
+            raise RunError(f"{address.stage} has no bundle for unit {address.unit}; it failed there: run again")
+        return cls(read_records(ledger, receipt), receipt.quarantined)
+
+
+def read_records(ledger: Ledger, receipt: Receipt) -> dict[str, Record]:
+    """Return the records of a bundle, rows and arrays, by key."""
+    rows = {row["key"]: row for row in read_rows(ledger.read_file(receipt, ROWS))}
+    arrays = dict(read_arrays(ledger.read_file(receipt, ARRAYS)))
+    return {key: Record(key, rows[key], arrays.get(key, {})) for key in receipt.recorded}
+
+
+def _known_reason(sample: ShardSample, earlier: Mapping[str, _Bundle]) -> str | None:
+    """Return why a sample cannot be processed, if that is known before it is read."""
+    if sample.fault is not None:
+        return f"inventory: {sample.fault}"
+    return next((b.quarantined[sample.key] for b in earlier.values() if sample.key in b.quarantined), None)
+
+
+def _sample(raw: RawSample, shard: str, earlier: Mapping[str, _Bundle]) -> Sample:
+    return Sample(raw.key, shard, raw.members, {name: bundle.records[raw.key] for name, bundle in earlier.items()})
+
+
+def _rows(shard: str, keys: Sequence[str], results: Mapping[str, Record | str]) -> list[dict[str, Any]]:
+    """Return one row for each sample, all with the same columns; a quarantined sample's values are null."""
+    columns = list(dict.fromkeys(name for r in results.values() if isinstance(r, Record) for name in r.row))
+    rows = []
+    for key in keys:
+        result = results[key]
+        values = result.row if isinstance(result, Record) else {}
+        reason = result if isinstance(result, str) else None
+        outcome = "recorded" if reason is None else "quarantined"
+        rows.append(
+            {"key": key, "shard": shard, "outcome": outcome, "reason": reason} | {c: values.get(c) for c in columns}
+        )
+    return rows
+
+
+def _arrays(records: Iterable[Record]) -> Iterable[tuple[str, Mapping[str, NDArray[np.generic]]]]:
+    return ((record.key, record.arrays) for record in records if record.arrays)
+
+
+def _describe(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,195 @@
+"""What a run would do: stages in order, their fingerprints, and the units that have no bundle yet. Touches nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from generators.generator import Generator
+from infra.receipts import Address, Receipt
+from infra.store import Store
+from pipeline import inventory
+from pipeline.config import RunConfig
+from pipeline.fingerprint import fingerprint, settings_of
+from pipeline.inventory import Listed, shard_of
+from pipeline.stores import Stores
+from pipeline.units import Selection, Shard, Unit, cut, read_inventory
+from stages.error_maps import ErrorMaps
+from stages.invert import Invert
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
+from stages.region import Region
+from stages.sources import PerceptualSource
+from stages.stage import Stage
+
+SEGMENTER_UNIT = "segmenter"
+SEGMENTER_FILE = "segmenter.safetensors"
+
+
+@dataclass(frozen=True)
+class MapStep:
+    """A map stage of this run: what it computes, its fingerprint, and the map stages that it reads."""
+
+    stage: Stage
+    fingerprint: str
+    upstream: Mapping[str, str]
+    selection: Selection
+
+
+class Plan:
+    """The steps of a run, derived from its configuration and from what is committed already."""
+
+    def __init__(self, config: RunConfig, stores: Stores) -> None:
+        self.config, self.stores, self.ledger = config, stores, stores.ledger
+
+    @property
+    def sources(self) -> tuple[Store, ...]:
+        """The stores that shards are read from."""
+        return self.stores.sources
+
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """The run's generator, on the CPU: its spaces and shapes decide the steps."""
+        return self.config.generator.load(torch.device("cpu"))
+
+    @property
+    def region(self) -> Region:
+        """The active region of the generator's canvas."""
+        return (self.config.region or Region.whole(self.generator.resolution)).inside(self.generator.resolution)
+
+    @functools.cached_property
+    def perceptual(self) -> PerceptualSource:
+        """The perceptual distance, with the path of its weights."""
+        return self.config.perceptual.resolved()
+
+    @functools.cached_property
+    def listed(self) -> list[Listed]:
+        """The shards of the input as listed now."""
+        return self.stores.shards()
+
+    def inventories(self) -> dict[Shard, Receipt]:
+        """Return the inventory receipts of the listed shards, those that have one."""
+        wanted = {one.name for one in self.listed}
+        done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
+        found = {}
+        for name in sorted(wanted & done):
+            receipt = self.ledger.receipt(Address(inventory.STAGE, inventory.FINGERPRINT, name))
+            if receipt is not None:
+                found[shard_of(receipt)] = receipt
+        return found
+
+    def missing_inventories(self) -> list[Listed]:
+        """Return the shards that were never read, or have changed since."""
+        done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
+        return [one for one in self.listed if one.name not in done]
+
+    @property
+    def supervision(self) -> Selection:
+        """The samples that get error maps."""
+        return Selection(self.config.supervision)
+
+    @property
+    def everything(self) -> Selection:
+        """All samples."""
+        return Selection()
+
+    def error_maps(self) -> MapStep:
+        """Return the step that makes supervision."""
+        settings, config = self.config.error_maps, self.config
+        stage = ErrorMaps(
+            generator=config.generator,
+            perceptual=self.perceptual,
+            region=config.region,
+            truth=config.truth,
+            **{name: getattr(settings, name) for name in type(settings).model_fields},
+        )
+        extra = {"supervision": config.supervision.model_dump()}
+        return MapStep(stage, _fingerprint(stage, extra=extra), {}, self.supervision)
+
+    def train_segmenter(self) -> Address:
+        """Return the address of the segmenter. New data alone does not move it: `train_segmenter.edition` does."""
+        stage = self.config.train_segmenter
+        digest = fingerprint(
+            stage.name, stage.version, settings_of(stage, stage.indifferent), [self.error_maps().fingerprint]
+        )
+        return Address(stage.name, digest, SEGMENTER_UNIT)
+
+    def predict_maps(self, segmenter: Path) -> MapStep:
+        """Return the step that predicts maps with a segmenter's checkpoint."""
+        config = self.config
+        stage = PredictMaps(
+            segmenter=segmenter, region=self.region, truth=config.truth, batch=config.predict_maps.batch
+        )
+        return MapStep(stage, _fingerprint(stage), {}, self.everything)
+
+    def refine_maps(self, predict_maps: MapStep) -> MapStep:
+        """Return the step that assigns spaces. Changing the threshold reruns from here only."""
+        settings = self.config.refine_maps
+        stage = RefineMaps(
+            spaces=self.generator.spaces,
+            region=self.region,
+            threshold=settings.threshold,
+            segmentation=settings.segmentation,
+            batch=settings.batch,
+        )
+        return MapStep(
+            stage, _fingerprint(stage, predict_maps), {"predict_maps": predict_maps.fingerprint}, self.everything
+        )
+
+    def invert(self, refine_maps: MapStep) -> MapStep:
+        """Return the step that inverts."""
+        settings, config = self.config.invert, self.config
+        stage = Invert(
+            generator=config.generator,
+            perceptual=self.perceptual,
+            region=config.region,
+            objective=settings.objective,
+            schedule=settings.schedule,
+            batch=settings.batch,
+        )
+        return MapStep(
+            stage, _fingerprint(stage, refine_maps), {"refine_maps": refine_maps.fingerprint}, self.everything
+        )
+
+    def map_steps(self, segmenter: Path) -> tuple[MapStep, MapStep, MapStep]:
+        """Return the steps behind a trained segmenter, in order."""
+        predict = self.predict_maps(segmenter)
+        refine = self.refine_maps(predict)
+        return predict, refine, self.invert(refine)
+
+    def units(self, shards: Mapping[Shard, Receipt], selection: Selection) -> list[Unit]:
+        """Return the units of a stage, in the order of the shards."""
+        units: list[Unit] = []
+        for shard, receipt in shards.items():
+            chosen = shard.samples
+            if selection.supervision is not None:
+                listed = read_inventory(self.ledger, receipt)
+                chosen = sum(selection.includes(shard.name, sample.key) for sample in listed)
+            units += cut(shard, chosen, self.config.unit_samples)
+        return units
+
+    def remaining(self, step: MapStep, units: list[Unit]) -> list[Unit]:
+        """Return the units of a step that have no bundle yet."""
+        done = self.ledger.units(step.stage.name, step.fingerprint)
+        return [unit for unit in units if unit.name not in done]
+
+    def checkpoint(self, receipt: Receipt) -> Path:
+        """Return the local path of a trained segmenter, downloaded and checked if it is not there yet."""
+        entry = receipt.file(SEGMENTER_FILE)
+        path = self.config.folder / "checkpoints" / f"segmenter-{entry.sha256[:16]}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(self.ledger.read_file(receipt, SEGMENTER_FILE))
+            partial.replace(path)
+        return path
+
+
+def _fingerprint(stage: Stage, *reads: MapStep, extra: Mapping[str, object] | None = None) -> str:
+    return fingerprint(
+        stage.name, stage.version, settings_of(stage, stage.indifferent), [step.fingerprint for step in reads], extra
+    )

@@ -1,0 +1,124 @@
+"""An index of all bundles as one parquet dataset, and the one pointer that readers follow, moved last."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from infra.bundles import read_rows, write_rows
+from infra.receipts import Address, Ledger, Receipt
+from pipeline.fingerprint import fingerprint
+from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS
+from pipeline.plan import MapStep
+from pipeline.units import Selection, Unit
+
+STAGE = "publish"
+POINTER = "published.json"
+ROWS_PER_PART = 100_000
+_OWN = tuple(OWN_COLUMNS)
+_TYPES = {**OWN_COLUMNS, "role": str}
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is published: the committed bundles of the last stage over the units of the input as it is now."""
+
+    ledger: Ledger
+    steps: Sequence[MapStep]  # predict_maps, refine_maps, invert
+    error_maps: MapStep
+    units: Sequence[Unit]
+    supervised: Sequence[Unit]  # units of error_maps
+    selection: Selection
+
+    @property
+    def address(self) -> Address:
+        """Where this index lies: another set of bundles is another index."""
+        units = hashlib.sha256("\n".join(unit.name for unit in [*self.units, *self.supervised]).encode()).hexdigest()
+        reads = [step.fingerprint for step in (*self.steps, self.error_maps)]
+        return Address(STAGE, fingerprint(STAGE, 1, {}, reads, {"units": units}), "index")
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield one row a sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles."""
+        measured = self._measured()
+        for unit in self.units:
+            bundles = [(step.stage.name, self._receipt(step, unit)) for step in self.steps]
+            tables = {name: self._table(receipt) for name, receipt in bundles if receipt is not None}
+            last = self.steps[-1].stage.name
+            for key, row in tables.get(last, {}).items():
+                merged = {name: row[name] for name in _OWN}
+                merged |= {"unit": unit.name, "role": self.selection.role(unit.shard.name, str(key))}
+                merged["arrays"] = self._arrays_name(dict(bundles)[last])
+                for name, table in tables.items():
+                    merged |= _figures(name, table.get(key, {}))
+                yield merged | _figures("error_maps", measured.get((unit.shard.name, str(key)), {}))
+
+    def publish(self) -> Receipt:
+        """Commit the index, unless it is there, and then move the pointer to it; return its receipt."""
+        receipt = self.ledger.receipt(self.address) or self._write()
+        pointer = {
+            "index": [entry.name for entry in receipt.files],
+            "receipt": receipt.address.receipt_name,
+            "stages": {step.stage.name: step.fingerprint for step in (*self.steps, self.error_maps)},
+            "samples": receipt.info["samples"],
+        }
+        data = json.dumps(pointer, indent=2).encode()
+        store = self.ledger.store
+        if not (store.exists(POINTER) and store.read(POINTER) == data):
+            store.write(POINTER, data)
+        return receipt
+
+    def _write(self) -> Receipt:
+        started, attempt, samples = time.time(), self.ledger.begin(self.address), 0
+        for number, part in enumerate(_parts(self.rows())):
+            names = list(dict.fromkeys(name for row in part for name in row))
+            rows = [{name: row.get(name) for name in names} for row in part]
+            attempt.put(f"part-{number:05d}.parquet", write_rows(rows, {"stage": STAGE}, _TYPES))
+            samples += len(rows)
+        return attempt.commit({}, {"samples": samples, "started": started, "finished": time.time()})
+
+    def _measured(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """Return the rows of the supervision subset by shard and key."""
+        found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for unit in self.supervised:
+            receipt = self._receipt(self.error_maps, unit)
+            table = self._table(receipt) if receipt is not None else {}
+            found |= {(unit.shard.name, key): row for key, row in table.items()}
+        return found
+
+    def _receipt(self, step: MapStep, unit: Unit) -> Receipt | None:
+        return self.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
+
+    def _table(self, receipt: Receipt) -> dict[str, dict[str, Any]]:
+        return {row["key"]: row for row in read_rows(self.ledger.read_file(receipt, ROWS))}
+
+    def _arrays_name(self, receipt: Receipt | None) -> str | None:
+        return receipt.file(ARRAYS).name if receipt is not None else None
+
+
+def read_index(ledger: Ledger, receipt: Receipt) -> list[dict[str, Any]]:
+    """Return all rows of a published index."""
+    return [row for entry in receipt.files for row in read_rows(ledger.read_file(receipt, entry.filename))]
+
+
+def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows in parts; one empty part where there are none."""
+    remaining = iter(rows)
+    part = list(itertools.islice(remaining, ROWS_PER_PART))
+    yield part
+    while part := list(itertools.islice(remaining, ROWS_PER_PART)):
+        yield part
+
+
+def _figures(stage: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{stage}.{name}": value
+        for name, value in row.items()
+        if name not in _OWN and not isinstance(value, np.ndarray)
+    }

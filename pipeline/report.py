@@ -1,0 +1,304 @@
+"""The run report: one HTML page that shows what a run did, whole in itself, for people."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.charts import (
+    Curve,
+    Drawing,
+    colour_scale,
+    draw_assignment,
+    draw_curve,
+    draw_error,
+    draw_image,
+    error_ceiling,
+    mean_position,
+    space_colour,
+)
+from pipeline.summary import Picture, Quarantined, StageTiming, Summary
+
+MAX_ROWS = 500
+"""Rows of quarantine that a report shows; the index has them all."""
+
+MAX_UNGROUPED = 20
+"""Up to so many quarantined samples are one plain table; more are grouped by reason."""
+
+MAX_WARNINGS = 50
+"""Failed units, and faulty shards, that a report names."""
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image of a sample's row in the gallery; `shares` are drawn as a bar below it."""
+
+    kind: str
+    name: str
+    figure: str
+    alt: str
+    drawing: Drawing | None  # None where the sample has no such image, and others have
+    shares: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample of the gallery."""
+
+    picture: Picture
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Quarantined samples with one reason: how many, and those that are shown."""
+
+    reason: str
+    count: int
+    shown: tuple[Quarantined, ...]
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    summary: Summary,
+    timings: Sequence[StageTiming],
+    pictures: Sequence[Picture],
+    quarantine: Sequence[Quarantined],
+    settings: str,
+    about: Mapping[str, str],
+) -> None:
+    """Write the report as one HTML page that asks for no other file; a reader never sees half of it.
+
+    Args:
+        path: of the page; missing folders are made.
+        title: of the run.
+        summary: the figures.
+        timings: in the order of the stages.
+        pictures: samples of the gallery, in its order.
+        quarantine: all samples that could not be processed.
+        settings: the run's YAML.
+        about: versions, devices, digests; entries named `note...` are shown at the top of the page.
+    """
+    page = render_report(
+        title=title,
+        summary=summary,
+        timings=timings,
+        pictures=pictures,
+        quarantine=quarantine,
+        settings=settings,
+        about=about,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a key may hold what is no text
+    partial.replace(path)
+
+
+def render_report(
+    *,
+    title: str,
+    summary: Summary,
+    timings: Sequence[StageTiming],
+    pictures: Sequence[Picture],
+    quarantine: Sequence[Quarantined],
+    settings: str,
+    about: Mapping[str, str],
+) -> str:
+    """Return the page of `write_report`."""
+    ceiling = error_ceiling(error_HW for picture in pictures for error_HW in (*picture.predicted_LHW, picture.error_HW))
+    groups = group_quarantine(quarantine)
+    samples = summary.samples
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            summary=summary,
+            tiles=headline(summary),
+            unaccounted=samples.inventory - samples.recorded - samples.quarantined,
+            failed_units=list(summary.failed_units.items()),
+            shard_faults=list(summary.shard_faults.items()),
+            max_warnings=MAX_WARNINGS,
+            held_out=any(value is not None for value in summary.psnr_db.values()),
+            curves=_curves(summary),
+            rows=_rows(pictures, summary.spaces, ceiling),
+            scale={"colours": colour_scale(), "ceiling": ceiling},
+            timings=timings,
+            total_s=sum(timing.seconds for timing in timings),
+            groups=groups,
+            quarantine=quarantine,
+            grouped=len(quarantine) > MAX_UNGROUPED,
+            hidden=len(quarantine) - sum(len(group.shown) for group in groups),
+            settings=settings,
+            notes=[value for name, value in about.items() if name.lower().startswith("note")],
+            about={name: value for name, value in about.items() if not name.lower().startswith("note")},
+        )
+    )
+
+
+def headline(summary: Summary) -> list[Tile]:
+    """Return the figures that the page opens with; those that a run need not have are left out where unknown."""
+    first, samples = summary.spaces[0], summary.samples
+    accounted = f"{count(samples.recorded)} recorded + {count(samples.quarantined)} quarantined"
+    alone = summary.psnr_db.get(first)
+    tiles = [
+        Tile("samples", count(samples.inventory), accounted),
+        Tile("PSNR, SAM", decimal(summary.psnr_db_sam, unit="dB"), _alone(alone, first)),
+    ]
+    occluded = dict(summary.psnr_db_occluded)
+    sam_occluded = occluded.pop("sam", None)
+    if sam_occluded is not None:
+        alone = next(iter(occluded.values()), None)
+        tiles.append(Tile("PSNR, SAM, occluded", decimal(sam_occluded, unit="dB"), _alone(alone, first)))
+    of_pixels = "of pixels" if sam_occluded is None else "of pixels, occluded samples"
+    tiles += [
+        Tile("perceptual error, SAM", decimal(summary.lpips_sam, 3), summary.perceptual),
+        Tile(f"share left in {first}", percent(summary.share_w_plus), of_pixels),
+    ]
+    found = {"invertibility map": summary.auroc_predicted_map, "error map": summary.auroc_error_map}
+    known = [(name, decimal(auroc, 3)) for name, auroc in found.items() if auroc is not None]
+    if known:
+        (name, value), *others = known
+        note = "; ".join(["of known occluders", *(f"{name} {value}" for name, value in others)])
+        tiles.append(Tile(f"AUROC, {name}", value, note))
+    return tiles
+
+
+def group_quarantine(quarantine: Sequence[Quarantined]) -> list[Group]:
+    """Return the quarantined samples by reason, the commonest first, `MAX_ROWS` of them shown in all.
+
+    Each reason gets an equal part of the rows, so that a common one does not hide a rare one.
+    """
+    by_reason: defaultdict[str, list[Quarantined]] = defaultdict(list)
+    for sample in quarantine:
+        by_reason[sample.reason].append(sample)
+    left = MAX_ROWS
+    shown: dict[str, int] = {}
+    for done, (reason, samples) in enumerate(sorted(by_reason.items(), key=lambda item: len(item[1]))):
+        shown[reason] = min(len(samples), left // (len(by_reason) - done))
+        left -= shown[reason]
+    commonest = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    return [Group(reason, len(samples), tuple(samples[: shown[reason]])) for reason, samples in commonest]
+
+
+def decimal(value: float | None, digits: int = 2, unit: str = "") -> str:
+    """Return a number for people; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    number = f"{value:,.{digits}f}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
+    return f"{number} {unit}".rstrip()
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share for people."""
+    return ABSENT if value is None else decimal(100 * value, digits, "%")
+
+
+def count(value: int) -> str:
+    """Return a count for people."""
+    return f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people, in its two largest units."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest_s:02d} s"
+    return f"{count(minutes // 60)} h {minutes % 60:02d} min"
+
+
+def devices(names: Sequence[str]) -> str:
+    """Return the devices of a stage, each kind once with its number."""
+    kinds = Counter(names)
+    return ", ".join(f"{number} × {name}" if number > 1 else name for name, number in kinds.items()) or ABSENT
+
+
+def script_digest(script: str) -> str:
+    """Return what a content security policy allows an inline script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        function.__name__: function
+        for function in (decimal, percent, count, duration, devices, script_digest, space_colour)
+    }
+    return environment
+
+
+def _alone(psnr_db: float | None, space: str) -> str:
+    return "" if psnr_db is None else f"{space} alone {decimal(psnr_db, unit='dB')}"
+
+
+def _curves(summary: Summary) -> list[tuple[Curve, str]]:
+    """Return the panels of the trade-off curve that have something to show."""
+    position = mean_position(summary.spaces, summary.shares)
+    error = f"perceptual error ({summary.perceptual})"
+    panels = (
+        Curve("PSNR (dB)", summary.psnr_db, summary.psnr_db_sam, digits=2, high_is_good=True),
+        Curve(error, summary.lpips, summary.lpips_sam, digits=3, high_is_good=False),
+    )
+    shown = [curve for curve in panels if any(value is not None for value in curve.values.values())]
+    return [(curve, draw_curve(curve, summary.spaces, position)) for curve in shown]
+
+
+def _rows(pictures: Sequence[Picture], spaces: Sequence[str], ceiling: float) -> list[Row]:
+    """Return the gallery; the column of the first space alone is there if any sample has it."""
+    with_alone = any(picture.w_plus_HW3 is not None for picture in pictures)
+    return [Row(picture, tuple(_cells(picture, spaces, ceiling, with_alone=with_alone))) for picture in pictures]
+
+
+def _cells(picture: Picture, spaces: Sequence[str], ceiling: float, *, with_alone: bool) -> Iterator[Cell]:
+    """Yield a sample's images from left to right: what went in, what was decided, what came out."""
+    first, key, input_HW3 = spaces[0], picture.key, picture.image_HW3
+    height, width = input_HW3.shape[:2]
+    yield Cell("input", "input", f"{width} × {height} px", f"Input of {key}", draw_image(input_HW3))
+
+    for space, error_HW in zip(spaces, picture.predicted_LHW, strict=True):
+        mean = f"mean {decimal(float(error_HW.mean()), 3)}"
+        alt = f"Invertibility map of {key} in {space}, predicted error, {mean}"
+        yield Cell("predicted", f"predicted, {space}", mean, alt, draw_error(error_HW, ceiling))
+
+    shares = tuple((space, float((picture.assignment_HW == i).mean())) for i, space in enumerate(spaces))
+    alt = f"Assignment of {key}: " + ", ".join(f"{space} {percent(share, 0)}" for space, share in shares if share > 0)
+    overlay = draw_assignment(picture.assignment_HW, input_HW3, spaces)
+    yield Cell("assignment", "assignment", f"{percent(shares[0][1], 0)} in {first}", alt, overlay, shares)
+
+    if with_alone:
+        alone = None if picture.w_plus_HW3 is None else draw_image(picture.w_plus_HW3)
+        figure, alt = decimal(picture.w_plus_psnr_db, unit="dB"), f"Inversion of {key} in {first} alone"
+        yield Cell("alone", f"{first} alone", figure, alt, alone)
+
+    figure, alt = decimal(picture.psnr_db, unit="dB"), f"SAM inversion of {key}"
+    yield Cell("sam", "SAM", figure, alt, draw_image(picture.sam_HW3))
+    figure, alt = f"mean {decimal(picture.lpips, 3)}", f"Error map of the SAM inversion of {key}"
+    yield Cell("error", "error of SAM", figure, alt, draw_error(picture.error_HW, ceiling))

@@ -1,0 +1,204 @@
+"""A run: every stage in order, resumed from whatever is committed, ending in an index, a summary and a report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from infra.receipts import Receipt
+from pipeline.config import RunConfig
+from pipeline.errors import RunError
+from pipeline.execute import Outcome, Resources, Supervisor
+from pipeline.inventory import InventoryJob
+from pipeline.jobs import Job
+from pipeline.map_job import MapJob
+from pipeline.plan import MapStep, Plan
+from pipeline.progress import Progress
+from pipeline.publish import Index
+from pipeline.stores import Stores
+from pipeline.train_job import TrainJob
+from pipeline.units import Shard, Unit
+
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # compute.cpus_per_worker sets torch's own threads
+    # glibc hands every large tensor back to the system and faults it in again; keeping them is 1.5 times faster
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run left behind: its index, and the units it had to give up."""
+
+    plan: Plan
+    shards: Mapping[Shard, Receipt]
+    index: Index
+    published: Receipt
+    failed: dict[str, str]
+    computed: int  # units that this call computed; 0 if there was nothing to do
+
+
+@dataclass
+class Run:
+    """One call of `invertmill run`; all its state is in storage, so that the next call goes on from there."""
+
+    config: RunConfig
+    progress: Progress
+    failed: dict[str, str] = field(default_factory=dict)
+    computed: int = 0
+
+    def execute(self) -> Finished:
+        """Return when everything that can be done is committed and published.
+
+        Raises:
+            One of `pipeline.errors.USER_ERRORS`: what is committed stays, and the next call goes on from there.
+        """
+        stores = Stores.of(self.config)
+        stores.check(write=True)
+        plan = Plan(self.config, stores)
+        if missing := plan.missing_inventories():
+            self._execute(InventoryJob(stores.sources, stores.ledger), missing, {}, workers_use_gpu=False)
+        shards = plan.inventories()
+        segmenter = self._supervise(plan, shards)
+        for step in plan.map_steps(plan.checkpoint(segmenter)):
+            units = plan.units(shards, step.selection)
+            self._map(
+                plan, step, [unit for unit in plan.remaining(step, units) if unit.name not in self.failed], shards
+            )
+        return self._finish(plan, shards, segmenter)
+
+    def committed(self) -> Finished:
+        """Return what is committed already, published; compute nothing.
+
+        Raises:
+            RunError: there is no segmenter yet, so nothing behind it either.
+        """
+        plan = Plan(self.config, Stores.of(self.config))
+        segmenter = plan.ledger.receipt(plan.train_segmenter())
+        if segmenter is None:
+            raise RunError("there is nothing to report: no segmenter is trained yet; `invertmill run` comes first")
+        return self._finish(plan, plan.inventories(), segmenter)
+
+    def _finish(self, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt) -> Finished:
+        """Publish what is committed."""
+        steps, error_maps = plan.map_steps(plan.checkpoint(segmenter)), plan.error_maps()
+        units, supervised = plan.units(shards, steps[-1].selection), plan.units(shards, error_maps.selection)
+        index = Index(plan.ledger, steps, error_maps, units, supervised, plan.supervision)
+        return Finished(plan, shards, index, index.publish(), self.failed, self.computed)
+
+    def _supervise(self, plan: Plan, shards: Mapping[Shard, Receipt]) -> Receipt:
+        """Make the error maps that are missing, and train a segmenter if there is none."""
+        step = plan.error_maps()
+        units = plan.units(shards, step.selection)
+        self._map(plan, step, plan.remaining(step, units), shards)
+        address = plan.train_segmenter()
+        if receipt := plan.ledger.receipt(address):
+            return receipt
+        job = TrainJob(
+            stage=self.config.train_segmenter,
+            address=address,
+            sources=plan.sources,
+            ledger=plan.ledger,
+            error_maps=step.fingerprint,
+            units=tuple(units),
+            inventories=shards,
+            selection=plan.supervision,
+            region=plan.region,
+            spaces=plan.generator.spaces,
+            threads=self.config.compute.cpus_per_worker,
+        )
+        workers = self.config.compute.training_workers
+        if workers > 1:
+            self._train_in_parallel(job, workers)
+        else:
+            outcome = self._execute(job, [job], {})
+            if outcome.failed:
+                raise RunError(f"the segmenter could not be trained: {outcome.failed[job.name]}")
+        trained = plan.ledger.receipt(address)
+        assert trained is not None
+        return trained
+
+    def _train_in_parallel(self, job: TrainJob, workers: int) -> None:
+        """Train data-parallel under Ray Train, and commit from here."""
+        from pipeline.training import train_on_ray  # Ray Train takes seconds to import
+
+        self._start_ray()
+        started = time.time()
+        trained = train_on_ray(
+            job.stage,
+            job.examples,
+            workers,
+            self._resources().gpus_per_worker,
+            storage_path=str(self.config.folder / "ray-train"),
+            name=job.address.fingerprint,
+            spaces=job.spaces,
+        )
+        job.commit(trained, [example.key for example in job.examples()], started, f"{workers} workers")
+        self.computed += 1
+
+    def _map(self, plan: Plan, step: MapStep, todo: Sequence[Unit], shards: Mapping[Shard, Receipt]) -> None:
+        inventories = {unit.shard: shards[unit.shard].unit for unit in todo}
+        job = MapJob(
+            stage=step.stage,
+            fingerprint=step.fingerprint,
+            sources=plan.sources,
+            ledger=plan.ledger,
+            upstream=step.upstream,
+            inventories=inventories,
+            selection=step.selection,
+            threads=self.config.compute.cpus_per_worker,
+        )
+        self._execute(job, todo, {unit.name: unit.stop - unit.first for unit in todo})
+
+    def _execute(
+        self, job: Job[Any], tasks: Sequence[Any], samples: Mapping[str, int], *, workers_use_gpu: bool = True
+    ) -> Outcome:
+        """Run a job's tasks, showing progress; units that had to be given up are kept for the end of the run."""
+        if not tasks:
+            return Outcome([], {})
+        self._start_ray()
+        with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
+            outcome = Supervisor(job, self._resources(use_gpu=workers_use_gpu), shown.done).execute(tasks)
+        self.failed |= outcome.failed
+        self.computed += len(outcome.done)
+        return outcome
+
+    def _start_ray(self) -> None:
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self.progress.say("starting Ray" if self.config.compute.address is None else "joining the Ray cluster")
+        ray.init(
+            address=self.config.compute.address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        )
+
+    def _resources(self, *, use_gpu: bool = True) -> Resources:
+        compute, there = self.config.compute, ray.cluster_resources()
+        gpus, cpus = there.get("GPU", 0.0), there.get("CPU", 1.0)
+        per_worker = compute.gpus_per_worker if compute.gpus_per_worker is not None else min(gpus, 1.0)
+        per_worker = per_worker if use_gpu else 0.0
+        if per_worker > gpus:
+            raise RunError(
+                f"compute.gpus_per_worker is {per_worker}, but Ray knows {gpus:g} GPUs; lower it or add machines"
+            )
+        fitting = gpus // per_worker if per_worker else cpus // compute.cpus_per_worker
+        return Resources(
+            workers=compute.workers or max(1, int(fitting)),
+            gpus_per_worker=per_worker,
+            cpus_per_worker=compute.cpus_per_worker,
+            unit_deadline_s=compute.unit_deadline_s,
+            attempts=compute.attempts,
+            lost_workers=compute.lost_workers,
+        )

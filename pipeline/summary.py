@@ -1,0 +1,153 @@
+"""What a run found out, as numbers: `summary.json`, and everything the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.sources import column
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How every sample is accounted for: inventory = recorded + quarantined."""
+
+    inventory: int
+    recorded: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """What a stage did: units, samples, and the seconds during which any of its units was worked on."""
+
+    name: str
+    units: int
+    samples: int
+    seconds: float
+    devices: tuple[str, ...] = ()
+
+    @property
+    def images_per_s(self) -> float:
+        """Samples a second; 0 where nothing was timed."""
+        return self.samples / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a run. Evaluation is over held-out samples, which no segmenter was trained on; None where absent.
+
+    PSNR in dB (images in [0, 1], active region, mean over images), perceptual errors in the distance named beside them.
+    """
+
+    samples: Samples
+    seconds: dict[str, float]
+    spaces: tuple[str, ...]
+    perceptual: str
+    resolution_px: tuple[int, int]
+    psnr_db: dict[str, float | None]  # of single-space inversions, by space
+    lpips: dict[str, float | None]
+    psnr_db_sam: float | None
+    lpips_sam: float | None
+    psnr_db_occluded: dict[str, float | None]  # w_plus alone, and sam
+    share_w_plus: float | None  # of pixels, on occluded samples where they are known, else on all
+    shares: dict[str, float | None]  # of pixels by space, over all samples
+    auroc_error_map: float | None
+    auroc_predicted_map: float | None
+    zero_edit_difference: float | None  # largest, between an edit by nothing and the stored reconstruction
+    shard_faults: dict[str, list[str]] = field(default_factory=dict)
+    failed_units: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as plain values."""
+        return asdict(self)
+
+    def headlines(self) -> list[tuple[str, str]]:
+        """Return the figures that a run prints, each with its name and unit."""
+        counts, inside = self.samples, " < ".join(self.spaces)
+        return [
+            ("samples", f"{counts.inventory} = {counts.recorded} recorded + {counts.quarantined} quarantined"),
+            (f"PSNR, held out, {inside}", " < ".join(_figure(self.psnr_db[space], 2) for space in self.spaces) + " dB"),
+            ("PSNR, SAM", f"{_figure(self.psnr_db_sam, 2)} dB; {self.perceptual}: {_figure(self.lpips_sam, 4)}"),
+            ("PSNR where occluded", ", ".join(f"{k} {_figure(v, 2)} dB" for k, v in self.psnr_db_occluded.items())),
+            ("pixels left in " + self.spaces[0], _figure(self.share_w_plus, 3)),
+            ("AUROC, error map", _figure(self.auroc_error_map, 4)),
+            ("AUROC, predicted map", _figure(self.auroc_predicted_map, 4)),
+            ("zero edit differs by", _figure(self.zero_edit_difference, 6)),
+            ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())),
+        ]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One sample of the report's gallery. Images `[H, W, 3]` uint8; maps in the perceptual distance."""
+
+    key: str
+    shard: str
+    role: str | None  # "supervision", "held_out" or None
+    image_HW3: NDArray[np.uint8]
+    predicted_LHW: NDArray[np.float32]
+    assignment_HW: NDArray[np.uint8]
+    sam_HW3: NDArray[np.uint8]
+    error_HW: NDArray[np.float32]  # of the SAM inversion
+    psnr_db: float
+    lpips: float
+    w_plus_HW3: NDArray[np.uint8] | None = None  # the inversion in W+ alone, where supervision kept it
+    w_plus_psnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A sample that could not be processed."""
+
+    shard: str
+    key: str
+    reason: str
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def mean_of(rows: Iterable[Row], name: str) -> float | None:
+    """Return the mean of a column over the rows that have it, None if none has."""
+    values = [float(row[name]) for row in rows if row.get(name) is not None]
+    return fmean(values) if values else None
+
+
+def evaluate(rows: Sequence[Row], spaces: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of `Summary` that come from the rows of the index."""
+    held_out = [row for row in rows if row["role"] == "held_out" and row["outcome"] == "recorded"]
+    occluded = [row for row in held_out if row.get("error_maps.occluded")]
+    recorded = [row for row in rows if row["outcome"] == "recorded"]
+    first = column(spaces[0])
+    return {
+        "psnr_db": {space: mean_of(held_out, f"error_maps.psnr_db_{column(space)}") for space in spaces},
+        "lpips": {space: mean_of(held_out, f"error_maps.lpips_{column(space)}") for space in spaces},
+        "psnr_db_sam": mean_of(held_out or recorded, "invert.psnr_db"),
+        "lpips_sam": mean_of(held_out or recorded, "invert.lpips"),
+        "psnr_db_occluded": {
+            first: mean_of(occluded, f"error_maps.psnr_db_{first}"),
+            "sam": mean_of(occluded, "invert.psnr_db"),
+        },
+        "share_w_plus": mean_of(occluded or recorded, f"invert.share_{first}"),
+        "shares": {space: mean_of(recorded, f"invert.share_{column(space)}") for space in spaces},
+        "auroc_error_map": mean_of(held_out, "error_maps.auroc"),
+        "auroc_predicted_map": mean_of(held_out, "predict_maps.auroc"),
+    }
+
+
+def busy_seconds(intervals: Iterable[tuple[float, float]]) -> float:
+    """Return the length of the union of intervals: the time in which anything ran."""
+    total, end = 0.0, float("-inf")
+    for start, stop in sorted(intervals):
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total

@@ -1,0 +1,74 @@
+"""Varies the images that the segmenter learns from, and their error maps with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import kornia.augmentation as kornia
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Augmentation(BaseModel):
+    """How an image and its maps are varied in each epoch; the maps follow every geometric change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: bool = True  # left and right
+    blur: Share = 0.2  # probability of a slight blur
+    jitter: Share = 0.2  # strength of the change of brightness, contrast, saturation and hue
+    paste: Share = 0.0
+    """Probability that what another image of the batch inverts worst is pasted in, in other colours and contrast, with
+    its error: a departure from the thesis for small training sets, which show few kinds of what cannot be inverted."""
+
+
+def augmented(options: Augmentation, image_N3HW: Tensor, root_NLHW: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return images and maps varied together; image in [0, 1]; what happens depends on `seed` and the batch only."""
+    device = image_N3HW.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        if options.paste:
+            image_N3HW, root_NLHW = _pasted(options.paste, image_N3HW, root_NLHW)
+        image_N3HW, root_NLHW = _variations(options)(image_N3HW, root_NLHW)
+    return image_N3HW.clamp(0, 1), root_NLHW
+
+
+def _variations(options: Augmentation) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    jitter = options.jitter
+    colours = (jitter, jitter, jitter, jitter / 2)
+    steps = [
+        kornia.RandomHorizontalFlip(p=0.5 if options.flip else 0.0),
+        kornia.ColorJiggle(*colours, p=1.0 if jitter else 0.0),
+        kornia.RandomGaussianBlur((3, 3), (0.1, 1.0), p=options.blur),
+    ]
+    sequence: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    sequence = kornia.AugmentationSequential(*steps, data_keys=["input", "mask"])
+    return sequence
+
+
+def _pasted(probability: float, image_N3HW: Tensor, root_NLHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Paste the worst region of each image's neighbour, in colours of its own, together with its error."""
+    n, device = len(image_N3HW), image_N3HW.device
+    image, root = (x.roll(1, dims=0) for x in (image_N3HW, root_NLHW))
+    worst_N1HW = root.mean(dim=1, keepdim=True)
+    mean, deviation = worst_N1HW.mean((2, 3), keepdim=True), worst_N1HW.std((2, 3), keepdim=True)
+    mask_N1HW = F.max_pool2d((worst_N1HW > mean + deviation).float(), 3, 1, 1)
+    mask_N1HW = mask_N1HW * (torch.rand(n, 1, 1, 1, device=device) < probability)
+    colours = _recoloured(image, mask_N1HW)
+    return torch.lerp(image_N3HW, colours, mask_N1HW), torch.lerp(root_NLHW, root, mask_N1HW)
+
+
+def _recoloured(image_N3HW: Tensor, mask_N1HW: Tensor) -> Tensor:
+    """Swap and invert channels, and change the contrast under the mask between none and one and a half."""
+    n, device = len(image_N3HW), image_N3HW.device
+    channels_N3 = torch.rand(n, 3, device=device).argsort(dim=1)
+    image = image_N3HW.gather(1, channels_N3[:, :, None, None].expand_as(image_N3HW))
+    image = torch.where(torch.rand(n, 3, 1, 1, device=device) < 0.5, image, 1 - image)
+    area = mask_N1HW.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    mean_N311 = (image * mask_N1HW).sum(dim=(2, 3), keepdim=True) / area
+    return (mean_N311 + (image - mean_N311) * 1.5 * torch.rand(n, 1, 1, 1, device=device)).clamp(0, 1)

@@ -1,0 +1,86 @@
+"""What error_maps and invert share: networks loaded once, targets in, codes and their measures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from generators.generator import Generator
+from generators.latents import Codes
+from generators.prior import Prior, estimate_prior
+from stages.descent import Inversion, Schedule, descend, start_codes
+from stages.objective import Objective, prepare_target
+from stages.region import Region, crop, psnr_db
+from stages.sources import GeneratorSource, PerceptualSource
+from stages.stage import Stage
+
+if TYPE_CHECKING:
+    from stages.perceptual import Perceptual
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How close images are to their targets: `psnr_db [N]`, `lpips [N]` and the map `error_NHW`, over the region."""
+
+    psnr_db: Tensor
+    lpips: Tensor
+    error_NHW: Tensor
+
+
+@dataclass(frozen=True)
+class Inverter:
+    """A generator, a perceptual distance and an objective, ready to invert batches of targets."""
+
+    generator: Generator
+    perceptual: Perceptual
+    prior: Prior
+    region: Region
+    objective: Objective
+    schedule: Schedule
+
+    def invert(self, target_N3HW: Tensor, masks: Mapping[str, Tensor]) -> Inversion:
+        """Return the codes of targets `[N, 3, h, w]` in [-1, 1], one inversion an image (Eq. 3.8)."""
+        start = start_codes(self.generator, self.prior, masks, target_N3HW.shape[0])
+        target = prepare_target(target_N3HW, self.perceptual, self.objective)
+        return descend(
+            self.generator, self.perceptual, self.prior, target, start, self.objective, self.schedule, self.region
+        )
+
+    @torch.no_grad()
+    def picture(self, codes: Codes) -> Tensor:
+        """Return the region of the image that codes form, `[N, 3, h, w]` clamped to [-1, 1]."""
+        image = self.generator.synthesize(codes.w_plus, codes.deltas, codes.masks)
+        return crop(image, self.region).clamp(-1, 1)
+
+    @torch.no_grad()
+    def measure(self, image_N3HW: Tensor, target_N3HW: Tensor) -> Measures:
+        """Return the measures of images against their targets, both `[N, 3, h, w]` in [-1, 1]."""
+        features = self.perceptual.features(target_N3HW)
+        return Measures(
+            psnr_db(image_N3HW, target_N3HW),
+            self.perceptual.distance(image_N3HW, features),
+            self.perceptual.distance_map(image_N3HW, features),
+        )
+
+
+class InvertingStage(Stage):
+    """A stage that inverts by optimisation; its fields configure the inverter."""
+
+    generator: GeneratorSource
+    perceptual: PerceptualSource
+    region: Region | None = None  # active part of the generator's canvas; None is all of it
+    objective: Objective = Objective()
+    schedule: Schedule = Schedule()
+
+    def inverter(self, device: torch.device) -> Inverter:
+        """Return the inverter on `device`; raises `ValueError` if the region does not fit the generator's canvas."""
+        generator = self.generator.load(device)
+        region = (self.region or Region.whole(generator.resolution)).inside(generator.resolution)
+        prior = estimate_prior(
+            generator, published_mean=self.objective.published_mean, shrinkage=self.objective.shrinkage
+        ).to(device)
+        return Inverter(generator, self.perceptual.load(device), prior, region, self.objective, self.schedule)

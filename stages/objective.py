@@ -1,0 +1,195 @@
+"""What an inversion minimises, one value an image (thesis Eq. 3.5 to 3.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from generators.latents import Codes
+from generators.prior import Prior, gaussianize
+
+if TYPE_CHECKING:
+    from stages.perceptual import Features, Perceptual
+
+TERMS = ("mse", "lpips", "gaussian", "variation", "delta")
+
+
+class Objective(BaseModel):
+    """The weights of the terms of Eq. 3.8, and where thesis and authors' code leave a choice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lambda_lpips: NonNegativeFloat = 1.0
+    lambda_gaussian: NonNegativeFloat = 1e-8
+    lambda_variation: NonNegativeFloat = 1e-3
+    lambda_delta: NonNegativeFloat = 5.0
+    squared_variation: bool = False  # square ‖w_n − w_0‖, as printed in Eq. 3.6; the weight above goes with the root
+    published_mean: bool = False  # of the prior: LeakyReLU(mean of w), as the authors' code has it
+    shrinkage: NonNegativeFloat = 0.0  # of the prior's covariance; see `generators.prior.prior_of`
+    clamp: bool = True  # images to [-1, 1] before they are compared
+    side_px: PositiveInt = 256  # images with a longer side are reduced to this before they are compared
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What of a batch of targets is computed once: images ``[N, 3, h, w]`` at the size of the loss, and features.
+
+    It is indexed by image throughout, so that one image's part can be exchanged while its neighbours go on.
+    """
+
+    image: Tensor
+    features: Features
+
+
+def prepare_target(image_N3HW: Tensor, perceptual: Perceptual, objective: Objective) -> Target:
+    """Return the targets as the objective compares them.
+
+    Args:
+        image_N3HW: ``[N, 3, H, W]`` floating in [-1, 1], of the active region or already reduced.
+        perceptual: the distance that the inversion will use.
+        objective: gives the size.
+
+    Raises:
+        ValueError: the images are of another shape, or too small for the perceptual network.
+    """
+    image_N3hw = to_loss_size(image_N3HW, objective.side_px)
+    return Target(image_N3hw, perceptual.features(image_N3hw))
+
+
+# Eq. 3.8: L_rec + λ_W L_W + λ_F L_F
+def losses(  # noqa: PLR0917 - what Eq. 3.8 depends on
+    image_N3HW: Tensor,
+    codes: Codes,
+    target: Target,
+    perceptual: Perceptual,
+    prior: Prior | None,
+    objective: Objective,
+) -> Tensor:
+    """Return the weighted terms of every image, ``[len(TERMS), N]`` float64 in the order of `TERMS`.
+
+    An image's loss is the sum of its column. A term whose weight is 0 is not computed.
+
+    Args:
+        image_N3HW: ``[N, 3, H, W]``, what the codes form, active region, unclamped.
+        codes: the codes of the same images.
+        target: of `prepare_target`.
+        perceptual: the distance that made the target.
+        prior: on the device of the codes; None only where ``lambda_gaussian`` is 0.
+        objective: weights and choices.
+
+    Raises:
+        ValueError: image and target do not fit, or the prior is missing.
+    """
+    zeros_N = torch.zeros(len(image_N3HW), dtype=torch.float64, device=image_N3HW.device)
+    mse_N, lpips_N = reconstruction(image_N3HW, target, perceptual, objective)
+    gaussian_N = variation_N = delta_N = zeros_N
+    if objective.lambda_gaussian:
+        if prior is None:
+            raise ValueError("lambda_gaussian is not 0, so a prior is needed: estimate it, or set lambda_gaussian to 0")
+        gaussian_N = objective.lambda_gaussian * gaussian_term(codes.w_plus, prior)
+    if objective.lambda_variation:
+        variation_N = objective.lambda_variation * variation_term(codes.w_plus, squared=objective.squared_variation)
+    if objective.lambda_delta and codes.deltas:
+        delta_N = objective.lambda_delta * delta_term(codes.deltas)
+    terms = (mse_N, zeros_N if lpips_N is None else lpips_N, gaussian_N, variation_N, delta_N)
+    return torch.stack([term.double() for term in terms])
+
+
+# Eq. 3.5: ℓ2(x, x̂) + λ_LPIPS L_LPIPS(x, x̂)
+def reconstruction(
+    image_N3HW: Tensor, target: Target, perceptual: Perceptual, objective: Objective
+) -> tuple[Tensor, Tensor | None]:
+    """Return the mean squared error and the weighted perceptual distance of each image, ``[N]`` each.
+
+    The distance is None where its weight is 0. Images are reduced to the loss's size, then clamped to [-1, 1].
+
+    Args:
+        image_N3HW: ``[N, 3, H, W]``, about [-1, 1].
+        target: of as many images of the same region.
+        perceptual: the distance that made the target.
+        objective: weight, size, clamping.
+
+    Raises:
+        ValueError: the image at the loss's size has not the shape of the target.
+    """
+    image_N3hw = to_loss_size(image_N3HW, objective.side_px)
+    if image_N3hw.shape != target.image.shape:
+        raise ValueError(
+            f"images at the size of the loss are {list(image_N3hw.shape)}, their targets "
+            f"{list(target.image.shape)}: fit the targets to the active region, one an image"
+        )
+    if objective.clamp:
+        image_N3hw = image_N3hw.clamp(-1, 1)
+    mse_N = (image_N3hw - target.image).square().mean(dim=(1, 2, 3))
+    if not objective.lambda_lpips:
+        return mse_N, None
+    return mse_N, objective.lambda_lpips * perceptual.distance(image_N3hw, target.features)
+
+
+# Eq. 3.6, first term: Σ_n (ŵ_n − μ)ᵀ Σ⁻¹ (ŵ_n − μ)
+def gaussian_term(w_plus_NRD: Tensor, prior: Prior) -> Tensor:
+    """Return how unlikely each image's rows are under the prior, summed over rows: ``[N]`` float64.
+
+    Args:
+        w_plus_NRD: ``[N, num_ws, w_dim]`` floating.
+        prior: on the same device.
+
+    Source: thesis Eq. 3.6 with the inverse covariance. The authors' code mixes images of a batch up; this does not.
+    """
+    deviation_NRD = gaussianize(w_plus_NRD).double() - prior.mean
+    return (deviation_NRD @ prior.precision * deviation_NRD).sum(dim=(1, 2))
+
+
+# Eq. 3.6, second term: Σ_n ‖w_n − w_0‖, squared as printed or not
+def variation_term(w_plus_NRD: Tensor, *, squared: bool = False) -> Tensor:
+    """Return how far each image's rows are from its first, summed over rows: ``[N]``.
+
+    Where a row equals the first, its gradient is 0.
+
+    Args:
+        w_plus_NRD: ``[N, num_ws, w_dim]`` floating.
+        squared: as the thesis prints it; not, as the authors' code computes it.
+    """
+    difference_NRD = w_plus_NRD[:, 1:] - w_plus_NRD[:, :1]
+    if squared:
+        return difference_NRD.square().sum(dim=(1, 2))
+    distance_NR: Tensor = torch.linalg.vector_norm(difference_NRD, dim=2)
+    return distance_NR.sum(dim=1)
+
+
+# Eq. 3.7: Σ_Δf ‖Δf‖²
+def delta_term(deltas: Mapping[str, Tensor]) -> Tensor:
+    """Return how large each image's deltas are: the mean square over a layer, summed over spaces, ``[N]``.
+
+    The deltas count as they are, before their masks, as in the authors' code. A space that an image does not use has
+    a zero delta there and adds nothing, whatever its neighbours use.
+
+    Args:
+        deltas: ``[N, C, h, w]`` floating by feature space, at least one.
+
+    Source: thesis Eq. 3.7, which prints the sum over the layer; the published weight goes with the mean.
+    """
+    return torch.stack([delta_NChw.square().mean(dim=(1, 2, 3)) for delta_NChw in deltas.values()]).sum(dim=0)
+
+
+def to_loss_size(image_N3HW: Tensor, side_px: int) -> Tensor:
+    """Return images whose longer side is at most `side_px`, reduced by averaging areas; never enlarged.
+
+    Args:
+        image_N3HW: ``[N, 3, H, W]`` floating.
+        side_px: the longest side allowed.
+    """
+    height, width = image_N3HW.shape[-2:]
+    longest = max(height, width)
+    if longest <= side_px:
+        return image_N3HW
+    reduced = (max(1, round(height * side_px / longest)), max(1, round(width * side_px / longest)))
+    if height % reduced[0] == 0 and width % reduced[1] == 0:  # the same values; repeatable on a GPU, and faster
+        return F.avg_pool2d(image_N3HW, (height // reduced[0], width // reduced[1]))
+    return F.interpolate(image_N3HW, size=reduced, mode="area")

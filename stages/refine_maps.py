@@ -1,0 +1,68 @@
+"""Which space each segment is inverted in: its mean predicted error against τ (thesis Sec. 3.1, 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import PositiveFloat
+
+from stages.assignment import assign_spaces
+from stages.errors import BadSampleError
+from stages.region import Region, fit, fit_labels, to_uint8
+from stages.segmentation import Segmentation, SegmentInput, Superpixels
+from stages.sources import column
+from stages.stage import Record, Rejected, Sample, Stage, Worker, batched_worker
+
+__all__ = ["RefineMaps", "assign_spaces"]
+
+
+@dataclass(frozen=True)
+class _Input:
+    key: str
+    error_LHW: NDArray[np.float32]
+    picture: SegmentInput
+
+
+class RefineMaps(Stage):
+    """Give each segment the most editable space that inverts it.
+
+    Records `share_SPACE`, the share of pixels each space was given, and the arrays `assignment_HW` (uint8 index into
+    the spaces) and `labels_HW` (int32, the segments).
+    """
+
+    name: ClassVar[str] = "refine_maps"
+    reads: ClassVar[tuple[str, ...]] = ("predict_maps",)
+
+    spaces: tuple[str, ...]
+    region: Region
+    threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused where its mean over a segment is larger
+    segmentation: Segmentation = Superpixels()
+
+    def setup(self, device: torch.device) -> Worker:
+        """Load the segmentation; the worker assigns each image by itself."""
+        segment = self.segmentation.load(device)
+
+        def prepare(sample: Sample) -> _Input:
+            image_HW3 = to_uint8(fit(sample.image(), self.region)[None])[0]
+            picture = SegmentInput(image_HW3, sample.members, lambda labels: fit_labels(labels, self.region))
+            error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
+            return _Input(sample.key, error_LHW, picture)
+
+        def compute(inputs: Sequence[_Input]) -> list[Record | Rejected]:
+            segmented = segment([one.picture for one in inputs])
+            return [self._record(one, labels_HW) for one, labels_HW in zip(inputs, segmented, strict=True)]
+
+        return batched_worker(prepare, compute, self.batch)
+
+    def _record(self, one: _Input, labels_HW: NDArray[np.int32] | BadSampleError) -> Record | Rejected:
+        if isinstance(labels_HW, BadSampleError):
+            return Rejected(one.key, str(labels_HW))
+        assignment_HW = assign_spaces(one.error_LHW, labels_HW, self.threshold)
+        counts = np.bincount(assignment_HW.ravel(), minlength=len(self.spaces)) / assignment_HW.size
+        row = {f"share_{column(space)}": float(share) for space, share in zip(self.spaces, counts, strict=True)}
+        return Record(one.key, row, {"assignment_HW": assignment_HW, "labels_HW": labels_HW})

@@ -1,0 +1,237 @@
+"""The segmenter S: the network that predicts how well each space can invert each pixel (thesis 3.1, Eq. 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import segmentation
+
+from stages.errors import WeightsError
+
+FORMAT = "invertmill-segmenter"
+LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code
+FIRST_ROOT = 0.5  # what a new head predicts everywhere: above zero, so that its ReLU passes gradients
+
+Backbone = Literal["light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
+
+DEEPLABS: Mapping[str, Callable[..., nn.Module]] = {
+    "deeplabv3_mobilenet_v3_large": segmentation.deeplabv3_mobilenet_v3_large,
+    "deeplabv3_resnet50": segmentation.deeplabv3_resnet50,
+    "deeplabv3_resnet101": segmentation.deeplabv3_resnet101,
+}
+
+
+class SegmenterNetwork(BaseModel):
+    """The network's configuration. The thesis has `deeplabv3_resnet101`; `light` is for laptops and small images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: Backbone = "deeplabv3_resnet101"
+    weights: Path | None = None  # ImageNet weights of the backbone, torchvision key names; never downloaded
+    head_channels: PositiveInt = Field(default=8, multiple_of=2)  # features at image size that all heads share
+
+    @model_validator(mode="after")
+    def _light_starts_from_nothing(self) -> Self:
+        if self.backbone == "light" and self.weights is not None:
+            raise ValueError(f"no ImageNet weights fit the backbone 'light', got {self.weights}: leave weights empty")
+        return self
+
+    def weight_files(self) -> tuple[Path, ...]:
+        """Return the files that a new network depends on, for the fingerprint."""
+        return () if self.weights is None else (self.weights,)
+
+
+class Segmenter(nn.Module):
+    """One backbone, and a head for each space: 3x3 convolution, batch norm, LeakyReLU, 1x1 convolution, ReLU.
+
+    The heads predict the square root of the error, because error maps are heavy-tailed: most pixels invert well.
+    """
+
+    digest: str = ""  # of the checkpoint it was loaded from
+
+    def __init__(self, config: SegmenterNetwork, spaces: Sequence[str]) -> None:
+        super().__init__()
+        if not spaces or len(set(spaces)) != len(spaces):
+            raise ValueError(f"wanted the names of one or more different spaces, got {list(spaces)}")
+        self.config, self.spaces = config, tuple(spaces)
+        self.backbone = _backbone(config)
+        self.heads = _heads(config.head_channels, len(self.spaces))
+
+    def forward(self, image_N3HW: Tensor) -> Tensor:
+        """Return the predicted error `[N, L, H, W]` float32 >= 0, one map a space; image in [-1, 1], any size.
+
+        Raises ValueError for other layouts. Thesis S_l(x), Eq. 3.2.
+        """
+        return self.unbounded_roots(image_N3HW).relu().square()
+
+    def unbounded_roots(self, image_N3HW: Tensor) -> Tensor:
+        """Return the heads' output before the last ReLU, `[N, L, H, W]`: square roots of errors, possibly negative.
+
+        Training looks here: the least squares fit to targets >= 0 is the same as behind the ReLU, and a head cannot
+        die.
+        """
+        if image_N3HW.ndim != 4 or image_N3HW.shape[1] != 3:
+            raise ValueError(f"wanted images [N, 3, H, W] in [-1, 1], got {list(image_N3HW.shape)}")
+        features = self.backbone(image_N3HW)
+        features_NCHW = features["out"] if isinstance(features, Mapping) else features
+        return cast(Tensor, self.heads(features_NCHW))
+
+    def start_from(self, root_L: Tensor) -> None:
+        """Make every head predict its space's constant first: `root_L [L]`, the mean square root of the error."""
+        bias_L = _bias(self.heads[-1])
+        with torch.no_grad():
+            bias_L.copy_(root_L.clamp(min=1e-3))
+
+
+def new_segmenter(config: SegmenterNetwork, spaces: Sequence[str], seed: int) -> Segmenter:
+    """Return an untrained segmenter on the CPU, whose random weights depend on `seed` only.
+
+    Raises WeightsError where the backbone's weights are missing or belong to another network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        segmenter = Segmenter(config, spaces)
+    if config.weights is not None:
+        _fill_backbone(segmenter.backbone.backbone, config.weights, config.backbone)  # type: ignore[arg-type]
+    return segmenter
+
+
+def save_segmenter(segmenter: Segmenter, about: str) -> bytes:
+    """Return the segmenter as a safetensors file: weights, configuration, spaces, and a sentence on its origin.
+
+    Equal segmenters give equal bytes.
+    """
+    config = segmenter.config.model_dump(mode="json", exclude={"weights"})
+    metadata = {"format": FORMAT, "config": config, "spaces": segmenter.spaces, "about": about}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
+    # one entry, because safetensors writes several in an order that differs from run to run
+    return bytes(safetensors.torch.save(tensors, {FORMAT: json.dumps(metadata)}))
+
+
+def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
+    """Return the segmenter of a checkpoint, frozen and in evaluation mode, with the checkpoint's `digest`.
+
+    Raises WeightsError where the file is missing, damaged or no segmenter.
+    """
+    path = Path(path)
+    data, metadata, tensors = _read_checkpoint(path)
+    try:
+        config = SegmenterNetwork.model_validate(metadata["config"])
+        with torch.device("meta"):
+            segmenter = Segmenter(config, metadata["spaces"])
+        segmenter.load_state_dict(tensors, assign=True)
+    except (KeyError, TypeError, ValueError, ValidationError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path}: its configuration and its weights do not agree ({error}); train it again"
+        ) from error
+    segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
+    return segmenter.eval().requires_grad_(False).to(device)
+
+
+def _read_checkpoint(path: Path) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
+    try:
+        data = path.read_bytes()
+        tensors = safetensors.torch.load(data)
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})[FORMAT])
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such segmenter; correct the path, or run train_segmenter") from None
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: wanted a checkpoint written by train_segmenter, and it is none ({type(error).__name__}: {error})"
+        ) from error
+    return data, metadata, tensors
+
+
+# ---- networks
+
+
+def _heads(channels: int, spaces: int) -> nn.Sequential:
+    """Return one head a space, side by side in grouped layers: the same function as separate heads, twice as fast."""
+    width = channels // 2 * spaces
+    last = nn.Conv2d(width, spaces, 1, groups=spaces)
+    nn.init.constant_(_bias(last), FIRST_ROOT)
+    nn.init.normal_(last.weight, std=0.1 / channels)
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(LEAK), last)
+
+
+def _bias(layer: nn.Module) -> Tensor:
+    bias = layer.bias
+    assert isinstance(bias, Tensor)
+    return bias
+
+
+def _backbone(config: SegmenterNetwork) -> nn.Module:
+    if config.backbone == "light":
+        return _Light(config.head_channels)
+    return DEEPLABS[config.backbone](weights=None, weights_backbone=None, num_classes=config.head_channels)
+
+
+class _Light(nn.Module):
+    """A small encoder and decoder: texture at half size, context at an eighth, 0.19 million parameters."""
+
+    def __init__(self, channels: int, widths: tuple[int, int, int] = (24, 48, 96)) -> None:
+        super().__init__()
+        a, b, c = widths
+        self.stem = _block(3, a, kernel=5, stride=2)
+        self.down = nn.ModuleList([nn.Sequential(_block(a, b, stride=2), _block(b, b)), _block(b, c, stride=2)])
+        self.context = _block(c, c)
+        self.narrow = nn.ModuleList([nn.Conv2d(c, b, 1), nn.Conv2d(b, a, 1)])
+        self.up = nn.ModuleList([_block(b, b), _block(a, a)])
+        self.out = nn.Conv2d(a, channels, 1)
+
+    def forward(self, image_N3HW: Tensor) -> Tensor:
+        half = self.stem(image_N3HW)
+        quarter = self.down[0](half)
+        x = self.context(self.down[1](quarter))
+        for narrow, up, skip in zip(self.narrow, self.up, (quarter, half), strict=True):
+            x = up(_resized(narrow(x), skip) + skip)
+        return _resized(self.out(x), image_N3HW)
+
+
+def _block(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _resized(x_NChw: Tensor, like_NCHW: Tensor) -> Tensor:
+    return F.interpolate(x_NChw, like_NCHW.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _fill_backbone(backbone: nn.Module, path: Path, name: str) -> None:
+    """Give a DeepLab's backbone ImageNet weights; the classifier of the file is left out."""
+    try:
+        found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pth(path)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such weight file; correct train_segmenter.network.weights") from None
+    except Exception as error:  # a damaged file can raise anything
+        raise WeightsError(
+            f"{path}: wanted .safetensors, or .pth with tensors only, and it cannot be read: {error}"
+        ) from error
+    tensors = {key.removeprefix("features."): tensor for key, tensor in found.items()}
+    wanted = backbone.state_dict()
+    faults = [key for key, value in wanted.items() if key not in tensors or tensors[key].shape != value.shape]
+    faults = [key for key in faults if not key.endswith("num_batches_tracked")]  # older files lack it
+    if faults:
+        raise WeightsError(
+            f"{path} does not fit the backbone of {name}: {len(faults)} tensors are missing or of other shape, first "
+            f"{faults[0]}; give the backbone's own ImageNet weights, with torchvision's key names"
+        )
+    backbone.load_state_dict({key: tensors.get(key, value) for key, value in wanted.items()})
+
+
+def _read_pth(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise TypeError(f"wanted a dict of tensors, got a {type(state).__name__}")
+    return {str(key): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}

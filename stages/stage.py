@@ -1,0 +1,150 @@
+"""What a stage is: a frozen, validated model whose fields are its configuration.
+
+`setup` loads networks once per actor and returns the function that works on a batch, so no half-built stage exists.
+A stage knows nothing of storage or Ray: `pipeline` feeds it samples and commits its records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict
+
+from stages.errors import BadSampleError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "ppm")
+"""Members that can be a sample's image, in order of preference."""
+
+Value = str | int | float | bool | None | NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a stage found out about one sample.
+
+    `row` is what people query (scalars and small fixed-shape tensors), `arrays` what machines load.
+    """
+
+    key: str
+    row: Mapping[str, Value] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A sample that could not be processed, with the reason that goes to quarantine."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a shard: its members by extension, and what earlier stages recorded about it."""
+
+    key: str
+    shard: str
+    members: Mapping[str, bytes]
+    records: Mapping[str, Record] = field(default_factory=dict)
+
+    def image(self) -> NDArray[np.uint8]:
+        """Return the decoded image, `[H, W, 3]` uint8 RGB.
+
+        Raises:
+            BadSampleError: there is no image, or it does not decode to its last pixel.
+        """
+        extension = next((e for e in IMAGE_EXTENSIONS if e in self.members), None)
+        if extension is None:
+            raise BadSampleError(
+                f"no image: wanted a member ending in one of {', '.join(IMAGE_EXTENSIONS)}, "
+                f"got {', '.join(sorted(self.members)) or 'no members'}"
+            )
+        return decode_image(self.members[extension], f"{self.key}.{extension}")
+
+
+Prepared = TypeVar("Prepared")
+
+Worker = Callable[[Sequence[Sample]], Iterator[Record | Rejected]]
+"""Maps a batch of samples to one record or one rejection each, in order."""
+
+
+class Stage(BaseModel, ABC):
+    """One arrow of the way of an image. Fields are configuration; equal fields and samples give equal records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
+    indifferent: ClassVar[frozenset[str]] = frozenset({"batch"})
+    """Fields that cannot change a result and so stay out of the fingerprint."""
+
+    columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {}
+    """Types of those columns of its rows that may be null in all rows of a unit."""
+
+    batch: int = 16
+    """Samples computed together; limited by memory."""
+
+    @abstractmethod
+    def setup(self, device: torch.device) -> Worker:
+        """Load this stage's networks onto `device` and return the function that maps samples to records."""
+
+
+def batched_worker(
+    prepare: Callable[[Sample], Prepared],
+    compute: Callable[[Sequence[Prepared]], Sequence[Record | Rejected]],
+    batch: int,
+) -> Worker:
+    """Return a worker that prepares samples one by one and computes them in batches, keeping their order.
+
+    Args:
+        prepare: raises `BadSampleError` for a sample to be rejected.
+        compute: returns one record or rejection for each prepared sample.
+        batch: the most samples computed together.
+    """
+
+    def work(samples: Sequence[Sample]) -> Iterator[Record | Rejected]:
+        remaining = iter(samples)
+        while group := list(itertools.islice(remaining, batch)):
+            prepared = [_prepared_or_rejected(prepare, sample) for sample in group]
+            good = [item for item in prepared if not isinstance(item, Rejected)]
+            computed = iter(compute(good) if good else ())
+            for item in prepared:
+                yield item if isinstance(item, Rejected) else next(computed)
+
+    return work
+
+
+def _prepared_or_rejected(prepare: Callable[[Sample], Prepared], sample: Sample) -> Prepared | Rejected:
+    try:
+        return prepare(sample)
+    except BadSampleError as error:
+        return Rejected(sample.key, str(error))
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Return an encoded image as `[H, W, 3]` uint8 RGB; `name` stands in the error.
+
+    Raises:
+        BadSampleError: the bytes are no image, or stop before its last pixel.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadSampleError(f"{name} does not decode ({len(data)} bytes): {error}; replace it in the shard") from error
+
+
+def sample_seed(seed: int, key: str) -> int:
+    """Return the seed of a sample's own random generator: the same wherever, whenever and beside whatever it runs."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=7).digest())

@@ -1,0 +1,59 @@
+import pytest
+
+from infra.errors import StoreError
+from infra.patterns import expand_braces, has_wildcard, literal_part, pattern_regex
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("a.tar", ("a.tar",)),
+        ("{a,b}.tar", ("a.tar", "b.tar")),
+        ("{0..3}", ("0", "1", "2", "3")),
+        ("{008..011}.tar", ("008.tar", "009.tar", "010.tar", "011.tar")),
+        ("{9..11}", ("9", "10", "11")),
+        ("{3..1}", ("3", "2", "1")),
+        ("{0..9..4}", ("0", "4", "8")),
+        ("{a,b}-{0..1}", ("a-0", "a-1", "b-0", "b-1")),
+        ("{x{0..1},y}", ("x0", "x1", "y")),
+        ("{a}", ("a",)),
+        ("{a,}", ("a", "")),
+    ],
+)
+def test_brace_lists_stand_for_names(pattern, wanted):
+    assert expand_braces(pattern) == wanted
+
+
+def test_an_open_brace_is_refused_with_how_to_write_it():
+    with pytest.raises(StoreError, match=r"brace is not closed in 'a-\{0..7.tar'.*\{000..127\}"):
+        expand_braces("a-{0..7.tar")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("*.tar", "a.tar", True),
+        ("*.tar", "a.tar.gz", False),
+        ("*.tar", "b/a.tar", False),
+        ("**/*.tar", "a.tar", True),
+        ("**/*.tar", "b/c/a.tar", True),
+        ("b/**", "b/c/a.tar", True),
+        ("a?.tar", "ab.tar", True),
+        ("a?.tar", "a/.tar", False),
+        ("[ab]-[0-9].tar", "b-7.tar", True),
+        ("[!ab].tar", "b.tar", False),
+        ("[!ab].tar", "c.tar", True),
+        ("a+b.tar", "a+b.tar", True),
+        ("a+b.tar", "aab.tar", False),
+        ("[", "[", True),
+    ],
+)
+def test_wildcards_stay_inside_one_folder_unless_doubled(pattern, name, matches):
+    assert bool(pattern_regex(pattern).fullmatch(name)) is matches
+
+
+def test_what_matches_begins_with_the_literal_part():
+    assert literal_part("a/b-*.tar") == "a/b-"
+    assert literal_part("a/b.tar") == "a/b.tar"
+    assert has_wildcard("a[0]")
+    assert not has_wildcard("a.tar")

@@ -1,0 +1,144 @@
+"""Whatever happened to a tar is noticed, and costs no more than what it hit."""
+
+import hashlib
+import subprocess
+import tarfile
+
+import pytest
+
+from infra.tar_walk import BLOCK
+from tests.infra.tars import COUNT, keys, scan, sound, tar
+
+ZERO_BLOCK = bytes(BLOCK)
+
+
+def test_a_cut_anywhere_is_noticed_and_keeps_every_complete_sample(shard):
+    """At every block boundary, and at odd places around each: nothing raises, nothing whole is lost or invented."""
+    whole = scan(shard).samples
+    end = whole[-1].stop
+    assert shard[end:] == bytes(len(shard) - end)
+    places = sorted({block + odd for block in range(0, end + 2 * BLOCK, BLOCK) for odd in (0, 1, 257, 511)})
+    for cut in (place for place in places if place < end + 2 * BLOCK):
+        scanned = scan(shard[:cut])
+        assert scanned.faults, f"a cut at {cut} went unnoticed"
+        assert scanned.size == cut
+        ends = [found.members[-1].offset + found.members[-1].size for found in whole]
+        complete = [found.key for found, stop in zip(whole, ends, strict=True) if stop <= cut]
+        begun = [found.key for found in whole if found.start + BLOCK <= cut]
+        assert keys(scanned) == begun, cut
+        if len(begun) > 1:  # a lone first sample cannot be told from one that has a single member
+            assert sound(scanned) == complete, cut
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_cut_among_long_names_is_noticed_too(form):
+    data = tar(*((f"{number}{'x' * 700}.jpg", b"1") for number in range(3)), form=form)
+    samples = scan(data).samples
+    for cut in range(0, samples[-1].stop + 2 * BLOCK, 256):
+        scanned = scan(data[:cut])
+        assert scanned.faults, f"a cut at {cut} went unnoticed"
+        assert sound(scanned) == [found.key for found in samples if found.members[-1].offset < cut], cut
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_corrupted_extended_header_costs_its_member_only(form):
+    data = tar(*((f"{number}{'x.jpg' * 140}.jpg", b"1") for number in range(3)), form=form)
+    samples = scan(data).samples
+    for start in range(samples[1].start, samples[1].stop - BLOCK, BLOCK):
+        scanned = scan(data[:start] + b"\xff" * BLOCK + data[start + BLOCK :])
+        assert {samples[0].key, samples[2].key} <= set(sound(scanned)) <= {found.key for found in samples}, start
+
+
+def test_the_samples_before_a_cut_are_the_same_as_without_it(shard):
+    whole = scan(shard).samples
+    assert scan(shard[: whole[3].start]).samples == whole[:3]
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (lambda found: found.stop, "no end marker"),
+        (lambda found: found.start + 100, "inside a header"),
+        (lambda found: found.start + BLOCK + 100, "in the data of '0002.jpg'"),
+        (lambda found: found.members[0].offset + found.members[0].size + 1, "in the padding of '0002.jpg'"),
+    ],
+)
+def test_each_kind_of_cut_says_where_it_is(shard, place, says):
+    cut = place(scan(shard).samples[2])
+    fault = " ".join(scan(shard[:cut]).faults)
+    assert says in fault
+    assert f"byte {cut}" in fault
+    assert "upload the shard again" in fault
+
+
+def test_a_sample_that_lost_a_member_to_a_cut_says_which(shard):
+    third = scan(shard).samples[2]
+    assert "lacks json" in scan(shard[: third.members[1].offset - BLOCK]).samples[-1].fault
+    assert "ends after 5 of 1200 bytes of its 'jpg'" in scan(shard[: third.members[0].offset + 5]).samples[-1].fault
+
+
+def test_a_cut_in_the_end_marker_keeps_all(shard):
+    end = scan(shard).samples[-1].stop
+    for cut, says in ((end + BLOCK, "inside the end marker"), (end + 100, "the end marker"), (end + 1100, "padding")):
+        scanned = scan(shard[:cut])
+        assert len(sound(scanned)) == COUNT
+        assert says in scanned.faults[0]
+
+
+def test_fewer_bytes_than_listed_are_a_fault(shard):
+    assert f"{len(shard)} bytes could be read, {len(shard) + 512} are listed" in scan(shard, len(shard) + 512).faults[0]
+
+
+def test_an_empty_shard_is_a_fault():
+    assert "no bytes" in scan(b"").faults[0]
+    assert "no samples" in scan(tar()).faults[0]
+
+
+def test_a_corrupted_header_costs_its_member_and_no_other_sample(shard):
+    for number, found in enumerate(scan(shard).samples):
+        for member in found.members:
+            start = member.offset - BLOCK
+            scanned = scan(shard[: start + 10] + b"\xff" + shard[start + 11 :])
+            others = [f"{other:04d}" for other in range(COUNT) if other != number]
+            assert sound(scanned) == others, (number, member)
+            assert f"corrupted header at byte {start}" in scanned.faults[0]
+            assert len(scanned.faults) == 1
+            broken = next(one for one in scanned.samples if one.key == found.key)
+            assert f"lacks {member.extension}" in broken.fault
+
+
+def test_a_zeroed_header_does_not_end_the_shard(shard):
+    third = scan(shard).samples[2]
+    scanned = scan(shard[: third.start] + ZERO_BLOCK + shard[third.start + BLOCK :])
+    assert sound(scanned) == [key for key in keys(scan(shard)) if key != third.key]
+    assert "followed by more data" in scanned.faults[0]
+
+
+def test_what_follows_the_end_marker_is_kept_and_said(shard):
+    scanned = scan(tar(("z.jpg", b"1"), ("z.json", b"{}")) + shard)
+    assert sound(scanned) == ["z", *keys(scan(shard))]
+    assert "the end marker is followed by more data" in scanned.faults[0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_damage_raises(shard, seed):
+    noise = hashlib.sha256(bytes([seed])).digest()
+    data = bytearray(shard)
+    for number in range(8):
+        data[int.from_bytes(noise[4 * number : 4 * number + 3]) % len(data)] ^= noise[4 * number + 3] | 1
+    scan(bytes(data))
+
+
+def test_something_else_than_a_tar_is_said(shard):
+    scanned = scan(b"<html>not found</html>" * 100)
+    assert scanned.samples == ()
+    assert "corrupted header at byte 0" in scanned.faults[0]
+
+
+def test_a_compressed_shard_says_what_to_do(tmp_path, shard):
+    (tmp_path / "z.tar").write_bytes(shard)
+    subprocess.run(["gzip", "z.tar"], cwd=tmp_path, check=True)
+    data = (tmp_path / "z.tar.gz").read_bytes()
+    scanned = scan(data)
+    assert "compressed with gzip" in scanned.faults[0]
+    assert scanned.sha256 == hashlib.sha256(data).hexdigest()

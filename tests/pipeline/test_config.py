@@ -1,0 +1,89 @@
+"""The configuration: validated whole, with errors that name the key and what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import ConfigError
+
+MINIMAL = "input: shards/*.tar\noutput: store\nfolder: out\ngenerator: {checkpoint: g.safetensors}\n"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_relative_paths_are_those_of_the_file(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL))
+    assert config.inputs == (str(tmp_path / "shards/*.tar"),)
+    assert config.output == str(tmp_path / "store")
+    assert config.generator.checkpoint == tmp_path / "g.safetensors"
+
+
+def test_addresses_with_a_scheme_are_left_alone(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL), ["output=s3://bucket/run", "input=[s3://in/*.tar, more/*.tar]"])
+    assert config.output == "s3://bucket/run"
+    assert config.inputs == ("s3://in/*.tar", str(tmp_path / "more/*.tar"))
+
+
+def test_defaults_are_those_of_the_thesis(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL))
+    assert config.refine_maps.threshold == 0.225
+    assert (config.invert.schedule.steps, config.error_maps.schedule.steps) == (1001, 501)
+    assert config.perceptual.backbone == "vgg"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ("treshold: 0.3", "treshold", None),
+        ("refine_maps: {treshold: 0.3}", "refine_maps.treshold", "threshold"),
+        ("invert: {schedule: {step: 3}}", "invert.schedule.step", "steps"),
+        ("refine_maps: {segmentation: {kind: labels, membr: seg.png}}", "refine_maps.segmentation.membr", "member"),
+        ("comput: {workers: 2}", "comput", "compute"),
+        ("generator: {checkpoint: g, nois: none}", "generator.nois", "noise"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path, text, key, nearest):
+    base = MINIMAL if "generator" not in text else MINIMAL.rpartition("generator")[0]
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'") as caught:
+        load_config(write(tmp_path, base + text))
+    if nearest:
+        assert f"did you mean '{nearest}'" in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="'output' is missing"):
+        load_config(write(tmp_path, MINIMAL.replace("output: store\n", "")))
+
+
+def test_a_wrong_value_is_shown_with_its_key(tmp_path):
+    with pytest.raises(ConfigError, match=r"refine_maps\.threshold: .*greater than 0.*got -1"):
+        load_config(write(tmp_path, MINIMAL), ["refine_maps.threshold=-1"])
+
+
+def test_all_errors_are_told_at_once(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, MINIMAL), ["unit_samples=0", "sed=1"])
+    assert "unit_samples" in str(caught.value)
+    assert "did you mean 'seed'" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["threshold", "=3", "output.deep=1"])
+def test_an_override_that_fits_nowhere_is_refused(tmp_path, override):
+    with pytest.raises(ConfigError, match="--set"):
+        load_config(write(tmp_path, MINIMAL), [override])
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "a: [1\n"])
+def test_what_is_no_configuration_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_config(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")

@@ -1,0 +1,53 @@
+"""Weights by recipe: what the golden data describes instead of ships."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+
+
+def normal(key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return standard normal numbers that depend on the key only."""
+    return np.random.default_rng(zlib.crc32(f"pub:{key}".encode())).standard_normal(shape)
+
+
+def golden_generator(shared: Path, name: str) -> StyleGAN2:
+    """Return a generator of `golden/2_sam` with its mapping weights and large noise buffers made by recipe."""
+    folder = shared / "golden/2_sam"
+    arguments = json.loads((folder / f"{name}.json").read_text())["init_kwargs"]
+    config = {key: arguments[key] for key in ("z_dim", "w_dim", "img_resolution", "channel_base", "channel_max")}
+    generator = StyleGAN2(StyleGAN2Config(**config))
+    tensors = load_file(folder / f"{name}.partial.safetensors")
+    for key, tensor in generator.state_dict().items():
+        if key not in tensors:
+            numbers = 100 * normal(key, tensor.shape) if "mapping" in key else normal(f"{name[:4]}:{key}", tensor.shape)
+            tensors[key] = torch.from_numpy(numbers.astype(np.float32))
+    generator.load_state_dict(tensors)
+    return generator.requires_grad_(False).eval()
+
+
+def vgg_trunk() -> dict[str, torch.Tensor]:
+    """Return the weights of the VGG-16 trunk that the golden distances were made with."""
+    convolutions = {
+        0: (64, 3),
+        2: (64, 64),
+        5: (128, 64),
+        7: (128, 128),
+        10: (256, 128),
+        12: (256, 256),
+        14: (256, 256),
+    }
+    convolutions |= {17: (512, 256)} | dict.fromkeys((19, 21, 24, 26, 28), (512, 512))
+    trunk = {}
+    for index, (outputs, inputs) in convolutions.items():
+        key = f"features.{index}"
+        weight = normal(f"{key}.weight", (outputs, inputs, 3, 3)) * np.sqrt(2 / (inputs * 9))
+        trunk[f"{key}.weight"] = torch.from_numpy(weight.astype(np.float32))
+        trunk[f"{key}.bias"] = torch.from_numpy((0.05 * normal(f"{key}.bias", (outputs,))).astype(np.float32))
+    return trunk

@@ -1,0 +1,127 @@
+"""Real S3 servers for the tests, each a subprocess with a folder and a free port of its own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+START_S = 20
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server and the credentials that it accepts."""
+
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    conditional: bool
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which boto3 finds this server and nothing else."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def make_bucket(self, name: str) -> str:
+        """Create a bucket and return its name."""
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}),
+        )
+        client.create_bucket(Bucket=name)
+        client.close()
+        return name
+
+
+@contextmanager
+def ministack(folder: Path) -> Iterator[S3Server]:
+    """Run ministack: honours conditional writes, accepts any credentials."""
+    port = free_port()
+    settings = {
+        "SERVICES": "s3",
+        "SFTP_ENABLED": "0",
+        "BIND_HOST": "127.0.0.1",
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(folder / "data"),
+        "GATEWAY_PORT": str(port),
+    }
+    with _running([_executable("ministack")], settings, folder, port):
+        yield S3Server(f"http://127.0.0.1:{port}", "test", "test-secret", conditional=True)
+
+
+@contextmanager
+def rclone(folder: Path) -> Iterator[S3Server]:
+    """Run rclone: checks credentials, silently overwrites on conditional writes."""
+    port = free_port()
+    (folder / "data").mkdir()
+    command = [_executable("rclone"), "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}"]
+    with _running([*command, "--auth-key", "mill-key,mill-secret", str(folder / "data")], {}, folder, port):
+        yield S3Server(f"http://127.0.0.1:{port}", "mill-key", "mill-secret", conditional=False)
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _running(command: list[str], settings: Mapping[str, str], folder: Path, port: int) -> Iterator[None]:
+    """Run a server in `folder` until the block ends; its output is in `server.log` there."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        _wait_until_open(process, port, log)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"the server did not open port {port}; it said: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _executable(name: str) -> str:
+    """Return the path of a program that was installed beside this Python."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    if not found:
+        raise RuntimeError(f"{name} is not installed beside {sys.executable}; install the dev dependencies")
+    return found
