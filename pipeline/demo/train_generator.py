@@ -29,7 +29,7 @@ CONFIG = StyleGAN2Config(
     w_dim=128,
     img_resolution=64,
     mapping_layers=2,
-    mapping_lr_multiplier=0.1,  # the mapping has a function to learn here, not only a distribution
+    mapping_lr_multiplier=1.0,  # the mapping has a function to learn here, not only a distribution
     channel_base=1024,
     channel_max=128,
 )
@@ -142,7 +142,7 @@ def main() -> None:
     """Train from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, nargs=3, default=[12_000, 5_000, 9_000], metavar=("AT16", "AT32", "AT64"))
+    parser.add_argument("--steps", type=int, nargs=3, default=[5_000, 5_000, 9_000], metavar=("AT16", "AT32", "AT64"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first-step", type=int, default=0, help="take up the generator in --out at this step")
     arguments = parser.parse_args()
