@@ -1,0 +1,166 @@
+"""A plausible run to report on, and its page as a parser sees it."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from pipeline.report import write_report
+from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
+
+SPACES = ("W+", "F4", "F6", "F8", "F10")
+HOSTILE = "<script>window.owned = 1</script><img src=x onerror='window.owned = 2'>\"&"
+PER_SAMPLE = {"input": 1, "predicted": len(SPACES), "assignment": 1, "sam": 1, "error": 1}
+
+
+def scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a car on a road under a sky `[H, W, 3]` uint8, and labels: 0 scene, 1 car, 2 tree, 3 occluder."""
+    y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
+    sky, field = rng.uniform(0.35, 0.9, 3) * [0.7, 0.85, 1.0], rng.uniform(0.25, 0.6, 3) * [0.8, 1.0, 0.5]
+    image = np.where((y < 0.55)[..., None], sky * (0.6 + 0.8 * y[..., None]), field)
+    image = np.where((y > 0.72)[..., None], rng.uniform(0.25, 0.45), image)
+    labels = np.zeros((height, width), np.uint8)
+    left, tree = rng.uniform(0.15, 0.45), rng.uniform(0.1, 0.9)
+    crown = (x - tree) ** 2 + (y - 0.45) ** 2 < 0.012
+    body = (abs(x - left - 0.18) < 0.19) & (abs(y - 0.68) < 0.055)
+    cabin = (abs(x - left - 0.18) < 0.11 - 0.3 * (0.62 - y)) & (abs(y - 0.595) < 0.045)
+    wheels = np.minimum((x - left - 0.06) ** 2, (x - left - 0.3) ** 2) + (y - 0.735) ** 2 < 0.0018
+    image[crown], labels[crown] = [0.25, 0.4, 0.15], 2
+    image[body | cabin], labels[body | cabin | wheels] = rng.uniform(0.2, 0.9, 3), 1
+    image[wheels] = 0.08
+    box = (abs(x - rng.uniform(0.2, 0.8)) < 0.14) & (abs(y - rng.uniform(0.2, 0.5)) < 0.11)
+    image[box], labels[box] = rng.uniform(0, 1, (int(box.sum()), 3)), 3
+    return (255 * image.clip(0, 1)).astype(np.uint8), labels
+
+
+def picture(seed: int, height: int = 64, width: int = 64, **changes: object) -> Picture:
+    rng = np.random.default_rng(seed)
+    image_HW3, labels_HW = scene(rng, height, width)
+    hardness_HW = np.array([0.08, 0.2, 0.45, 1.3])[labels_HW] + 0.05 * rng.standard_normal((height, width))
+    soft = sum(np.roll(hardness_HW, (dy, dx), (0, 1)) for dy in range(-2, 3) for dx in range(-2, 3)) / 25
+    predicted_LHW = np.stack([soft.clip(0) * scale for scale in (1, 0.7, 0.45, 0.2, 0.08)]).astype(np.float32)
+    alone = Image.fromarray(image_HW3).filter(ImageFilter.GaussianBlur(2.2))
+    sam = Image.fromarray(image_HW3).filter(ImageFilter.GaussianBlur(0.6))
+    values = {
+        "key": f"scene_{seed:05d}",
+        "shard": "cars-held-out-000003.tar",
+        "role": "held_out",
+        "image_HW3": image_HW3,
+        "predicted_LHW": predicted_LHW,
+        "assignment_HW": np.array([0, 0, 1, 2 + seed % 3], np.uint8)[labels_HW],
+        "sam_HW3": np.asarray(sam),
+        "error_HW": (0.2 * soft.clip(0)).astype(np.float32),
+        "psnr_db": 28.0 + 0.31 * seed,
+        "lpips": float(0.2 * soft.clip(0).mean()),
+        "w_plus_HW3": np.asarray(alone),
+        "w_plus_psnr_db": 21.5 + 0.27 * seed,
+    }
+    return Picture(**(values | changes))
+
+
+PICTURES = [picture(seed) for seed in range(7)] + [
+    picture(7, key=HOSTILE, role="supervision", w_plus_HW3=None, w_plus_psnr_db=None),
+    picture(8, 192, 256, role=None),
+]
+SUMMARY = Summary(
+    samples=Samples(inventory=5520, recorded=5495, quarantined=25),
+    seconds={"invert": 1234.5},
+    spaces=SPACES,
+    perceptual="lpips-demo",
+    resolution_px=(192, 256),
+    psnr_db={"W+": 22.114, "F4": 25.361, "F6": 28.802, "F8": 33.47, "F10": 38.955},
+    lpips={"W+": 0.4312, "F4": 0.3021, "F6": 0.1874, "F8": 0.0842, "F10": 0.0311},
+    psnr_db_sam=28.413,
+    lpips_sam=0.1526,
+    psnr_db_occluded={"w_plus": 19.87, "sam": 27.02},
+    share_w_plus=0.6134,
+    shares={"W+": 0.702, "F4": 0.151, "F6": 0.084, "F8": 0.042, "F10": 0.021},
+    auroc_error_map=0.9754,
+    auroc_predicted_map=0.9311,
+    zero_edit_difference=0.0,
+    shard_faults={"cars-000007.tar": ["duplicate key scene_00012", "member beyond the end of the file"]},
+    failed_units={"invert/cars-000002.tar/128-192": f"worker died three times {HOSTILE}"},
+)
+TIMINGS = [
+    StageTiming("inventory", 12, 5520, 3.4, ("CPU",) * 4),
+    StageTiming("error_maps", 16, 1000, 811.2, ("NVIDIA H200",) * 8),
+    StageTiming("train_segmenter", 1, 900, 240.0, ("NVIDIA H200",)),
+    StageTiming("predict_maps", 87, 5510, 21.9, ("NVIDIA H200",) * 8),
+    StageTiming("refine_maps", 87, 5510, 44.0, ("CPU",) * 16),
+    StageTiming("invert", 87, 5495, 1234.5, ("NVIDIA H200",) * 8),
+    StageTiming("publish", 0, 0, 0.0),
+]
+QUARANTINE = [
+    *(Quarantined("cars-000004.tar", f"scene_{i:05d}", "image is truncated: 1031 of 4096 bytes") for i in range(21)),
+    *(Quarantined("cars-000009.tar", f"scene_{i:05d}", "no image member (jpg, png, webp)") for i in range(3)),
+    Quarantined("cars-000009.tar", HOSTILE, f"not an image: {HOSTILE}"),
+]
+REPORT = {
+    "title": "Cars, held-out occluders",
+    "summary": SUMMARY,
+    "timings": TIMINGS,
+    "pictures": PICTURES,
+    "quarantine": QUARANTINE,
+    "settings": "seed: 0\nrefine_maps:\n  threshold: 0.225  # <tau>\n",
+    "about": {
+        "invertmill": "0.1.0",
+        "generator": "sha256:9f2c…",
+        "devices": "8 × NVIDIA H200",
+        "note": "demo assets: not a published GAN, not LPIPS-VGG",
+    },
+}
+EMPTY = REPORT | {
+    "summary": replace(
+        SUMMARY,
+        samples=Samples(0, 0, 0),
+        psnr_db=dict.fromkeys(SPACES),
+        lpips=dict.fromkeys(SPACES),
+        psnr_db_sam=None,
+        lpips_sam=None,
+        psnr_db_occluded={"w_plus": None, "sam": None},
+        share_w_plus=None,
+        shares=dict.fromkeys(SPACES),
+        auroc_error_map=None,
+        auroc_predicted_map=None,
+        zero_edit_difference=None,
+        shard_faults={},
+        failed_units={},
+    ),
+    "timings": [],
+    "pictures": [],
+    "quarantine": [],
+    "settings": "",
+    "about": {},
+}
+
+
+class Page(HTMLParser):
+    """What a page holds: elements, addresses, and its visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._hidden = "", 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._hidden += tag in ("style", "script")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("style", "script")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text += " ".join(data.split()) + " "
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def page_of(folder: Path, **changes: object) -> Page:
+    path = folder / "new" / "report.html"
+    write_report(path, **(REPORT | {"pictures": []} | changes))
+    return Page(path.read_text(encoding="utf-8"))
