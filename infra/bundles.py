@@ -49,7 +49,7 @@ def write_rows(
     `columns` states the types of some or all columns, so that files agree even where all values are null or there are
     no rows; the others are what the rows show. Raises `BundleError` if a row or value does not fit.
     """
-    kinds = {**_infer_columns(rows), **(columns or {})}
+    kinds = _column_types(rows, columns or {})
     for number, row in enumerate(rows):
         if row.keys() != kinds.keys():
             raise BundleError(
@@ -145,10 +145,10 @@ def _npz(key: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return sink.getvalue()
 
 
-def _infer_columns(rows: Sequence[Row]) -> dict[str, ColumnType]:
-    """Return each column's type from its first value that is not None; str where all are None."""
-    names = list(rows[0]) if rows else []
-    return {name: _infer([row.get(name) for row in rows], name) for name in names}
+def _column_types(rows: Sequence[Row], stated: Mapping[str, ColumnType]) -> dict[str, ColumnType]:
+    """Return each column's type: as stated, or from its values; str where all are None."""
+    names = dict.fromkeys([*(rows[0] if rows else ()), *stated])
+    return {name: stated.get(name) or _infer([row.get(name) for row in rows], name) for name in names}
 
 
 def _infer(values: Sequence[Scalar | NDArray[Any]], name: str) -> ColumnType:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from infra.errors import BundleError, NotFoundError
 from infra.os_errors import explained
-from infra.store import Store
+from infra.store import Entry, Store
 
 RECEIPTS = "receipts"
 BUNDLES = "bundles"
@@ -176,7 +176,12 @@ class Ledger:
 
     def units(self, stage: str, fingerprint: str) -> set[str]:
         """Return the units that have a bundle, from one listing."""
-        return {Path(name).stem for name in self._receipt_names(_stage_prefix(stage, fingerprint))}
+        return set(self.versions(stage, fingerprint))
+
+    def versions(self, stage: str, fingerprint: str) -> dict[str, str]:
+        """Return the units that have a bundle, each with a version that changes if it is made anew; one listing."""
+        listed = self._receipt_entries(_stage_prefix(stage, fingerprint))
+        return {Path(entry.name).stem: entry.version for entry in listed}
 
     def receipts(self, stage: str, fingerprint: str) -> Iterator[Receipt]:
         """Yield the receipts of a stage in the order of their units, reading several at a time."""
@@ -215,8 +220,11 @@ class Ledger:
         swept = (f"{BUNDLES}/{part}", f"{RECEIPTS}/{part}") if part else ("",)
         return len(left) + sum(self.store.sweep(prefix) for prefix in swept)
 
+    def _receipt_entries(self, prefix: str) -> Iterator[Entry]:
+        return (entry for entry in self.store.list(prefix) if entry.name.endswith(".json"))
+
     def _receipt_names(self, prefix: str) -> Iterator[str]:
-        return (entry.name for entry in self.store.list(prefix) if entry.name.endswith(".json"))
+        return (entry.name for entry in self._receipt_entries(prefix))
 
     def _load_all(self, names: Iterable[str]) -> Iterator[Receipt]:
         remaining = iter(names)

@@ -189,7 +189,8 @@ class _Survey:
             draft.faults.append(f"the name {printable(member.name)!r} is not UTF-8")
         if member.present < member.size:
             draft.faults.append(
-                f"incomplete: the shard ends after {member.present} of {member.size} bytes of its {extension!r}"
+                f"incomplete: the shard ends after {member.present} of {member.size} bytes of its {extension!r}; "
+                "upload the shard again"
             )
             draft.stop = member.offset + member.present
             return
@@ -232,7 +233,8 @@ class _Survey:
             first = self.first_starts.setdefault(key, member.start)
             if first != member.start:
                 draft.faults.append(
-                    f"duplicate key {key!r}: the first is at byte {first}, this one at byte {member.start}"
+                    f"duplicate key {key!r}: the first is at byte {first}, this one at byte {member.start}; give it a "
+                    "key of its own, or take it out of the shard"
                 )
             draft.damage = self.unclaimed
             self.drafts.append(draft)

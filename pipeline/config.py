@@ -124,7 +124,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, got {type(data).__name__}")
@@ -143,11 +143,15 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set wants KEY=VALUE, as in refine_maps.threshold=0.3, got {override!r}")
     *parents, last = name.split(".")
     for parent in parents:
-        node = data.setdefault(parent, {})
+        node = data.get(parent, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override}: {parent} holds a value, not a section")
-        data = node
-    data[last] = yaml.safe_load(value)
+        data[parent] = dict(node)  # a copy: YAML's aliases share one section among several keys
+        data = data[parent]
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
 
 
 def _explain(error: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from infra.receipts import Address, Receipt
 from infra.store import Store
 from pipeline import inventory
 from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
 from pipeline.fingerprint import fingerprint, settings_of
 from pipeline.inventory import Listed, shard_of
 from pipeline.stores import Stores
@@ -58,8 +59,12 @@ class Plan:
 
     @property
     def region(self) -> Region:
-        """The active region of the generator's canvas."""
-        return (self.config.region or Region.whole(self.generator.resolution)).inside(self.generator.resolution)
+        """The active region of the generator's canvas; raises `ConfigError` if it leaves it."""
+        resolution = self.generator.resolution
+        try:
+            return (self.config.region or Region.whole(resolution)).inside(resolution)
+        except ValueError as error:
+            raise ConfigError(f"region: {error}") from error
 
     @functools.cached_property
     def perceptual(self) -> PerceptualSource:
@@ -103,7 +108,7 @@ class Plan:
         stage = ErrorMaps(
             generator=config.generator,
             perceptual=self.perceptual,
-            region=config.region,
+            region=self.region,
             truth=config.truth,
             **{name: getattr(settings, name) for name in type(settings).model_fields},
         )
@@ -146,7 +151,7 @@ class Plan:
         stage = Invert(
             generator=config.generator,
             perceptual=self.perceptual,
-            region=config.region,
+            region=self.region,
             objective=settings.objective,
             schedule=settings.schedule,
             batch=settings.batch,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from infra.bundles import read_rows, write_rows
+from infra.errors import BundleError
 from infra.receipts import Address, Ledger, Receipt
 from pipeline.fingerprint import fingerprint
 from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS
@@ -39,10 +40,11 @@ class Index:
 
     @property
     def address(self) -> Address:
-        """Where this index lies: another set of bundles is another index."""
-        units = hashlib.sha256("\n".join(unit.name for unit in [*self.units, *self.supervised]).encode()).hexdigest()
-        reads = [step.fingerprint for step in (*self.steps, self.error_maps)]
-        return Address(STAGE, fingerprint(STAGE, 1, {}, reads, {"units": units}), "index")
+        """Where this index lies: another set of bundles, or one of them made anew, is another index."""
+        over = [(step, self.units) for step in self.steps] + [(self.error_maps, self.supervised)]
+        bundles = {step.stage.name: self._versions(step, units) for step, units in over}
+        reads = [step.fingerprint for step, _ in over]
+        return Address(STAGE, fingerprint(STAGE, 2, {}, reads, {"bundles": _digest(bundles)}), "index")
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row a sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles."""
@@ -61,7 +63,8 @@ class Index:
 
     def publish(self) -> Receipt:
         """Commit the index, unless it is there, and then move the pointer to it; return its receipt."""
-        receipt = self.ledger.receipt(self.address) or self._write()
+        address = self.address
+        receipt = self.ledger.receipt(address) or self._write(address)
         pointer = {
             "index": [entry.name for entry in receipt.files],
             "receipt": receipt.address.receipt_name,
@@ -74,8 +77,8 @@ class Index:
             store.write(POINTER, data)
         return receipt
 
-    def _write(self) -> Receipt:
-        started, attempt, samples = time.time(), self.ledger.begin(self.address), 0
+    def _write(self, address: Address) -> Receipt:
+        started, attempt, samples = time.time(), self.ledger.begin(address), 0
         for number, part in enumerate(_parts(self.rows())):
             names = list(dict.fromkeys(name for row in part for name in row))
             rows = [{name: row.get(name) for name in names} for row in part]
@@ -92,6 +95,10 @@ class Index:
             found |= {(unit.shard.name, key): row for key, row in table.items()}
         return found
 
+    def _versions(self, step: MapStep, units: Sequence[Unit]) -> list[tuple[str, str | None]]:
+        held = self.ledger.versions(step.stage.name, step.fingerprint)
+        return [(unit.name, held.get(unit.name)) for unit in units]
+
     def _receipt(self, step: MapStep, unit: Unit) -> Receipt | None:
         return self.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
 
@@ -105,6 +112,26 @@ class Index:
 def read_index(ledger: Ledger, receipt: Receipt) -> list[dict[str, Any]]:
     """Return all rows of a published index."""
     return [row for entry in receipt.files for row in read_rows(ledger.read_file(receipt, entry.filename))]
+
+
+def published(ledger: Ledger) -> Receipt | None:
+    """Return the receipt of the index that the pointer leads to, None if nothing is published.
+
+    Raises:
+        BundleError: the pointer is damaged.
+    """
+    if not ledger.store.exists(POINTER):
+        return None
+    try:
+        name = json.loads(ledger.store.read(POINTER))["receipt"]
+        stage, digest, unit = name.removesuffix(".json").split("/")[1:]
+        return ledger.receipt(Address(stage, digest, unit))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{ledger.store.url}/{POINTER} is damaged; run again, and it is written anew") from error
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

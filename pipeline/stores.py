@@ -43,10 +43,14 @@ class Stores:
         return tuple(one.store for one in self.inputs)
 
     def check(self, *, write: bool) -> None:
-        """Return if everything can be reached, else raise what to do about it."""
+        """Return if everything can be reached, else raise what to do about it. Only writing needs an output folder."""
         for one in self.inputs:
             one.store.check(write=False)
-        self.ledger.store.check(write=write)
+        try:
+            self.ledger.store.check(write=write)
+        except NotFoundError:
+            if write:
+                raise
 
     def shards(self) -> list[Listed]:
         """Return the shards of the input as they are listed now.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from infra.errors import BundleError
 from infra.receipts import Receipt
 from pipeline.plan import MapStep, Plan
+from pipeline.publish import published
 from pipeline.units import Selection, Unit, outcome_key, read_inventory
 
 
@@ -14,13 +16,16 @@ def verify_run(plan: Plan) -> tuple[list[str], list[str]]:
     """Return what is wrong (nothing, for a complete and whole run) and, stage by stage, what was found.
 
     For every stage each sample of its units must have exactly one outcome, recorded or quarantined, and every file of
-    every bundle the size and checksum that its receipt states.
+    every bundle the size and checksum that its receipt states. The published index must have a row for every sample.
     """
     shards = plan.inventories()
     problems = [f"shard {one.entry.name} has no inventory yet; run again" for one in plan.missing_inventories()]
-    facts = [f"inventory: {len(shards)} shards, {sum(shard.samples for shard in shards)} samples"]
-    for receipt in shards.values():
-        problems += _whole(plan, receipt)
+    samples = sum(shard.samples for shard in shards)
+    facts = [f"inventory: {len(shards)} shards, {samples} samples"]
+    for shard, receipt in list(shards.items()):
+        if wrong := _whole(plan, receipt):
+            problems += wrong
+            del shards[shard]  # what its units should hold is not known
     steps = [plan.error_maps()]
     trained = plan.ledger.receipt(plan.train_segmenter())
     if trained is None:
@@ -34,6 +39,8 @@ def verify_run(plan: Plan) -> tuple[list[str], list[str]]:
         found, wrong = _check_step(plan, step, units, expected)
         facts.append(found)
         problems += wrong
+    if trained is not None:
+        problems += _check_index(plan, samples)
     return problems, facts
 
 
@@ -57,6 +64,18 @@ def _check_step(
     ]
     total = sum(len(keys) for keys in expected.values())
     return f"{step.stage.name}: {total} samples = {recorded} recorded + {quarantined} quarantined", problems
+
+
+def _check_index(plan: Plan, samples: int) -> list[str]:
+    try:
+        index = published(plan.ledger)
+    except BundleError as error:
+        return [f"publish: {error}"]
+    if index is None:
+        return ["publish: there is no index; run again"]
+    rows = index.info["samples"]
+    wrong = [] if rows == samples else [f"publish: the index has {rows} rows for {samples} samples; run again"]
+    return wrong + _whole(plan, index)
 
 
 def _expected(plan: Plan, inventory: Receipt, unit: Unit, selection: Selection) -> list[str]:

@@ -24,7 +24,7 @@ from infra.shards import write_shard
 from pipeline.demo.occluders import SEEN, UNSEEN, Occluded, paste_occluder
 from pipeline.demo.scenes import Z_DIM, draw_scenes
 
-SHARDS = {"supervision-000000": (32, SEEN), "supervision-000001": (32, SEEN), "held-out-000000": (32, UNSEEN)}
+SHARDS = {"supervision-000000": (20, SEEN), "supervision-000001": (20, SEEN), "held-out-000000": (24, UNSEEN)}
 CLEAN_EVERY = 3
 """One scene in so many shows no occluder."""
 
