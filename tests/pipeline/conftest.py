@@ -1,0 +1,134 @@
+"""A whole tiny run, committed without Ray: each job opened and called in this process."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import RunConfig, load_config
+from pipeline.inventory import InventoryJob
+from pipeline.map_job import MapJob
+from pipeline.plan import MapStep, Plan
+from pipeline.publish import Index
+from pipeline.stores import Stores
+from pipeline.train_job import TrainJob
+from tests import tiny
+
+COUNTS = {"train-a": 5, "held-b": 3}
+LIGHT = {"epochs": 1, "batch": 4, "network": {"backbone": "light"}}
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A folder with a run in it."""
+
+    folder: Path
+
+    def settings(self, *overrides: str) -> RunConfig:
+        """Return the run's configuration, changed."""
+        return load_config(self.folder / "run.yaml", overrides)
+
+    def plan(self, *overrides: str) -> Plan:
+        """Return a plan that has read nothing yet."""
+        settings = self.settings(*overrides)
+        return Plan(settings, Stores.of(settings))
+
+    def index(self, *overrides: str) -> Index:
+        """Return the index of what is committed."""
+        plan = self.plan(*overrides)
+        shards, error_maps = plan.inventories(), plan.error_maps()
+        steps = plan.map_steps(plan.checkpoint(plan.ledger.receipt(plan.train_segmenter())))
+        units, supervised = plan.units(shards, plan.everything), plan.units(shards, error_maps.selection)
+        return Index(plan.ledger, steps, error_maps, units, supervised, plan.supervision)
+
+    def files(self) -> dict[str, bytes]:
+        """Return every file of the store."""
+        return contents(self.folder / "store")
+
+    def file(self, pattern: str) -> Path:
+        """Return one file of the store."""
+        return sorted((self.folder / "store").glob(pattern))[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def scan_input(plan: Plan) -> None:
+    """Commit the inventories that are missing."""
+    scan = InventoryJob(plan.sources, plan.ledger).open()
+    for listed in plan.missing_inventories():
+        scan(listed)
+
+
+def compute(plan: Plan, step: MapStep) -> None:
+    """Commit the units of a step that are missing."""
+    shards = plan.inventories()
+    inventories = {shard: receipt.unit for shard, receipt in shards.items()}
+    job = MapJob(step.stage, step.fingerprint, plan.sources, plan.ledger, step.upstream, inventories, step.selection)
+    work = job.open()
+    for unit in plan.remaining(step, plan.units(shards, step.selection)):
+        work(unit)
+
+
+def train(plan: Plan) -> None:
+    """Commit the segmenter."""
+    shards, step = plan.inventories(), plan.error_maps()
+    job = TrainJob(
+        stage=plan.config.train_segmenter,
+        address=plan.train_segmenter(),
+        sources=plan.sources,
+        ledger=plan.ledger,
+        error_maps=step.fingerprint,
+        units=tuple(plan.units(shards, step.selection)),
+        inventories=shards,
+        selection=plan.supervision,
+        region=plan.region,
+        spaces=plan.generator.spaces,
+    )
+    job.run(torch.device("cpu"))
+
+
+def commit_all(plan: Plan) -> None:
+    """Commit everything up to the index."""
+    scan_input(plan)
+    compute(plan, plan.error_maps())
+    train(plan)
+    for step in plan.map_steps(plan.checkpoint(plan.ledger.receipt(plan.train_segmenter()))):
+        compute(plan, step)
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory) -> Path:
+    """The folder of a run that every test copies; all paths in it are relative."""
+    folder = tmp_path_factory.mktemp("committed")
+    tiny.write_networks(folder / "networks")
+    tiny.write_shards(folder / "shards", COUNTS)
+    networks = {name: Path(f"networks/{name}.safetensors") for name in ("generator", "perceptual")}
+    tiny.config(folder, networks, train_segmenter=LIGHT)
+    threads = torch.get_num_threads()
+    try:
+        run = Committed(folder)
+        commit_all(run.plan())
+        run.index().publish()
+    finally:
+        torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def committed(first_run, tmp_path) -> Committed:
+    """A run of its own, complete and published."""
+    shutil.copytree(first_run, tmp_path / "run", copy_function=shutil.copy2)
+    return Committed(tmp_path / "run")
+
+
+@pytest.fixture
+def fresh(first_run, tmp_path) -> Committed:
+    """A run that has not begun."""
+    for part in ("networks", "shards"):
+        shutil.copytree(first_run / part, tmp_path / "run" / part, copy_function=shutil.copy2)
+    shutil.copy2(first_run / "run.yaml", tmp_path / "run")
+    return Committed(tmp_path / "run")

@@ -1,0 +1,143 @@
+"""The command line: what each command prints, how it ends, and what it leaves alone."""
+
+import json
+import sys
+
+import pytest
+
+from pipeline.cli import main
+from tests import tiny
+from tests.pipeline.conftest import contents, scan_input
+
+
+@pytest.fixture
+def invertmill(monkeypatch, capsys):
+    """Return a function that runs the command line here and returns exit status, output and errors."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["invertmill", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return (caught.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def table(output):
+    """Return the rows of a printed table by their first cell."""
+    return {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.strip()}
+
+
+def test_without_a_command_it_shows_its_commands(invertmill):
+    _, output, errors = invertmill()
+    assert all(command in output + errors for command in ("run", "plan", "status", "verify", "report"))
+
+
+def test_a_plan_of_a_new_run_says_what_is_unknown_and_touches_nothing(invertmill, fresh):
+    before = contents(fresh.folder)
+    code, output, errors = invertmill("plan", fresh.folder / "run.yaml")
+    assert (code, errors) == (0, "")
+    assert table(output)["inventory"][:2] == ["2", "2"]
+    assert "2 shards, 2 of them new or changed" in output
+    assert contents(fresh.folder) == before
+
+
+def test_a_plan_says_how_many_units_a_changed_setting_leaves(invertmill, committed):
+    before = committed.files()
+    code, output, _ = invertmill("plan", committed.folder / "run.yaml", "--set", "refine_maps.threshold=0.5")
+    assert code == 0
+    found = table(output)
+    assert {name: found[name][0] for name in ("error_maps", "predict_maps", "refine_maps", "invert")} == {
+        "error_maps": "0",
+        "predict_maps": "0",
+        "refine_maps": "3",
+        "invert": "3",
+    }
+    assert committed.files() == before
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_plan_and_status_are_also_json(invertmill, committed, command):
+    code, output, _ = invertmill(command, committed.folder / "run.yaml", "--json")
+    stages = {stage["name"]: stage for stage in json.loads(output)["stages"]}
+    assert code == 0
+    assert (stages["invert"]["units"], stages["invert"]["done"], stages["invert"]["recorded"]) == (3, 3, 8)
+    assert json.loads(output)["complete"] is True
+
+
+def test_status_counts_what_is_committed(invertmill, committed):
+    code, output, _ = invertmill("status", committed.folder / "run.yaml")
+    assert code == 0
+    assert table(output)["invert"][:4] == ["3", "3", "8", "0"]
+
+
+def test_verify_of_a_whole_run_says_so(invertmill, committed):
+    code, output, errors = invertmill("verify", committed.folder / "run.yaml")
+    assert (code, errors) == (0, "")
+    assert "invert: 8 samples = 8 recorded + 0 quarantined" in output
+    assert "verified: inventory = recorded + quarantined in every stage" in output
+
+
+def test_verify_names_what_is_wrong_and_ends_with_one(invertmill, committed):
+    path = committed.file("bundles/invert/**/arrays.tar")
+    path.unlink()
+    code, output, _ = invertmill("verify", committed.folder / "run.yaml")
+    assert code == 1
+    assert f"problem invert: {path.relative_to(committed.folder / 'store')} is missing" in output
+    assert "verified" not in output
+
+
+def test_report_makes_summary_and_page_anew(invertmill, committed):
+    code, output, errors = invertmill("report", committed.folder / "run.yaml")
+    page = (committed.folder / "out/report.html").read_text()
+    summary = tiny.read_json(committed.folder / "out/summary.json")
+    assert (code, errors) == (0, "")
+    assert summary["samples"] == {"inventory": 8, "recorded": 8, "quarantined": 0}
+    assert "8 = 8 recorded + 0 quarantined" in output
+    assert f"report: {committed.folder / 'out/report.html'}" in output
+    assert page.strip().startswith("<!DOCTYPE html>")
+    assert (committed.folder / "store/reports/report.html").read_text() == page
+
+
+def test_report_before_there_is_anything_says_what_comes_first(invertmill, fresh):
+    scan_input(fresh.plan())
+    code, output, errors = invertmill("report", fresh.folder / "run.yaml")
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: there is nothing to report")
+    assert "`invertmill run` comes first" in errors
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "verify", "report"])
+def test_every_command_refuses_a_configuration_that_is_not_there(invertmill, tmp_path, command):
+    code, output, errors = invertmill(command, tmp_path / "nowhere.yaml")
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"error: cannot read the configuration {tmp_path / 'nowhere.yaml'}")
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_configuration_that_is_no_text_is_refused(invertmill, tmp_path):
+    (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00input")
+    code, _, errors = invertmill("plan", tmp_path / "run.yaml")
+    assert code == 2
+    assert "run.yaml is not valid YAML" in errors
+
+
+def test_a_set_value_that_is_no_yaml_is_refused_with_the_override(invertmill, fresh):
+    code, _, errors = invertmill("plan", fresh.folder / "run.yaml", "--set", "input=[a")
+    assert code == 2
+    assert errors.startswith("error: --set input=[a: the value is not valid YAML")
+
+
+def test_a_set_value_stays_in_its_section_though_the_file_shares_it(fresh):
+    assert "schedule: *" in (fresh.folder / "run.yaml").read_text()  # error_maps and invert share one YAML node
+    changed = fresh.settings("invert.schedule.steps=7")
+    assert (changed.invert.schedule.steps, changed.error_maps.schedule.steps) == (7, 4)
+
+
+def test_a_region_that_leaves_the_canvas_is_refused_with_its_key(invertmill, committed):
+    region = "region={top: 8, height: 32, width: 32}"
+    code, _, errors = invertmill("plan", committed.folder / "run.yaml", "--set", region)
+    assert code == 2
+    assert errors.startswith("error: region: ")
+    assert "make the region smaller or move it" in errors

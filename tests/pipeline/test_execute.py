@@ -1,0 +1,213 @@
+"""The supervising loop over real Ray actors: what dies, hangs or raises is tried again, alone, and then reported."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import ray
+
+from infra.errors import StoreError, TransientError
+from pipeline.execute import Outcome, Resources, Supervisor
+from pipeline.jobs import Done
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(pytestconfig: pytest.Config):
+    """Ray on this machine, for the tests of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        # compiling torch anew in every actor would take most of the time
+        patch.setenv("PYTHONPYCACHEPREFIX", str(pytestconfig.cache.mkdir("bytecode")))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to do, and how many times it is done before the task behaves."""
+
+    name: str
+    act: str = "succeed"
+    times: int = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """Writes down every call in a folder, so that calls are counted across processes."""
+
+    folder: Path
+    name: str = "acting"
+    broken: bool = False
+
+    def open(self) -> Callable[[Task], Done]:
+        """Return the function that acts out a task."""
+        if self.broken:
+            raise StoreError("no such weights")
+        return self._run
+
+    def _run(self, task: Task) -> Done:
+        calls = self.calls(task.name)
+        (self.folder / f"{task.name}.{len(calls)}.{os.getpid()}").touch()
+        if len(calls) < task.times:
+            _ACTS[task.act]()
+        return Done(task.name, recorded=len(calls) + 1, quarantined=0)
+
+    def calls(self, task: str) -> list[int]:
+        """Return the ids of the processes that a task ran in, in order."""
+        names = sorted(path.name for path in self.folder.glob(f"{task}.*"))
+        return [int(name.rpartition(".")[2]) for name in names]
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    time.sleep(3600)
+
+
+def _raise() -> None:
+    raise ValueError("seven is not a picture")
+
+
+def _falter() -> None:
+    raise TransientError("the server went away")
+
+
+def _refuse() -> None:
+    raise StoreError("access denied to bucket mill")
+
+
+_ACTS: dict[str, Callable[[], None]] = {
+    "succeed": lambda: None,
+    "die": _die,
+    "hang": _hang,
+    "raise": _raise,
+    "falter": _falter,
+    "refuse": _refuse,
+}
+
+
+@dataclass
+class Told:
+    """What the loop reported while it ran."""
+
+    done: list[Done] = field(default_factory=list)
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Return a function that runs tasks and gives the outcome, what was reported, and the job."""
+
+    def run(*tasks: Task, workers: int = 1, deadline_s: float = 600.0, attempts: int = 2) -> tuple[Outcome, Told, Job]:
+        job, told = Job(tmp_path), Told()
+        resources = Resources(
+            workers=workers,
+            gpus_per_worker=0,
+            cpus_per_worker=1,
+            unit_deadline_s=deadline_s,
+            attempts=attempts,
+            lost_workers=0,
+        )
+        return Supervisor(job, resources, told.done.append).execute(tasks), told, job
+
+    return run
+
+
+def units(done: list[Done]) -> list[str]:
+    return sorted(one.unit for one in done)
+
+
+def test_every_task_is_done_once_and_reported_as_it_ends(run):
+    names = [f"unit-{i}" for i in range(6)]
+    outcome, told, job = run(*map(Task, names), workers=2)
+    assert outcome.failed == {}
+    assert told.done == outcome.done
+    assert sorted((one.unit, one.recorded) for one in told.done) == [(name, 1) for name in names]
+    assert [len(job.calls(name)) for name in names] == [1] * 6
+
+
+def test_nothing_to_do_starts_nothing(run):
+    assert run() == (Outcome([], {}), Told(), run()[2])
+
+
+def test_a_task_whose_worker_was_killed_once_is_done_by_another(run):
+    outcome, told, job = run(Task("a"), Task("unlucky", "die", times=1), Task("b"), Task("c"))
+    assert outcome.failed == {}
+    assert units(told.done) == ["a", "b", "c", "unlucky"]
+    assert len(set(job.calls("unlucky"))) == 2
+
+
+def test_a_task_that_kills_every_worker_is_given_up_and_its_neighbours_are_not(run):
+    neighbours = [Task(f"innocent-{i}") for i in range(4)]
+    outcome, told, job = run(*neighbours[:2], Task("poison", "die"), *neighbours[2:], attempts=3)
+    assert list(outcome.failed) == ["poison"]
+    assert outcome.failed["poison"].startswith("given up after 3 attempts: ")
+    assert len(job.calls("poison")) == 3
+    assert units(told.done) == [task.name for task in neighbours]
+
+
+def test_a_task_that_raises_is_reported_with_its_reason_and_its_worker_is_kept(run):
+    outcome, told, job = run(Task("bad", "raise"), Task("good"), Task("fine"))
+    assert outcome.failed == {"bad": "given up after 2 attempts: ValueError: seven is not a picture"}
+    assert units(told.done) == ["fine", "good"]
+    assert len({*job.calls("bad"), *job.calls("good"), *job.calls("fine")}) == 1
+
+
+def test_a_transient_fault_is_tried_again(run):
+    outcome, told, job = run(Task("flaky", "falter", times=2), attempts=3)
+    assert outcome.failed == {}
+    assert told.done == [Done("flaky", recorded=3, quarantined=0)]
+    assert len(job.calls("flaky")) == 3
+
+
+def test_a_task_that_hangs_is_taken_from_its_worker_at_the_deadline(run):
+    outcome, told, job = run(Task("slow", "hang", times=1), Task("quick"), deadline_s=4.0)
+    assert outcome.failed == {}
+    assert units(told.done) == ["quick", "slow"]
+    first, second = job.calls("slow")
+    assert first != second
+    assert not _is_running(first)
+
+
+def test_a_task_that_always_hangs_is_given_up_with_the_setting_to_change(run):
+    outcome, told, job = run(Task("slow", "hang"), Task("quick"), deadline_s=3.0)
+    assert list(outcome.failed) == ["slow"]
+    assert "nothing finished within 3 s (compute.unit_deadline_s)" in outcome.failed["slow"]
+    assert len(job.calls("slow")) == 2
+    assert units(told.done) == ["quick"]
+
+
+def test_a_store_that_refuses_stops_the_run(run, tmp_path: Path):
+    waiting = [Task(f"later-{i:02d}") for i in range(20)]
+    with pytest.raises(StoreError, match="access denied to bucket mill"):
+        run(Task("refused", "refuse"), *waiting, attempts=3)
+    job = Job(tmp_path)
+    assert len(job.calls("refused")) == 1
+    assert sum(len(job.calls(task.name)) for task in waiting) < len(waiting)
+
+
+def test_a_job_that_cannot_be_opened_stops_the_run_with_its_reason(tmp_path: Path):
+    resources = Resources(1, 0, 1, unit_deadline_s=600, attempts=3, lost_workers=0)
+    with pytest.raises(StoreError, match="no such weights"):
+        Supervisor(Job(tmp_path, broken=True), resources, lambda done: None).execute([Task("a")])
+    assert Job(tmp_path).calls("a") == []
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,110 @@
+"""The inventory: each version of a shard read once, each of its samples accounted for."""
+
+import dataclasses
+import hashlib
+
+import pytest
+
+from infra.receipts import Address, Ledger
+from infra.shards import write_shard
+from infra.storage import find, open_store
+from infra.store import Entry
+from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
+from pipeline.units import is_duplicate, read_inventory
+from tests import tiny
+from tests.infra.tars import tar
+
+
+@pytest.fixture
+def shards(tmp_path):
+    (tmp_path / "shards").mkdir()
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(open_store(str(tmp_path / "store")))
+
+
+def scan(shards, ledger, name):
+    """Commit the inventory of one shard and return what the job says, and its receipt."""
+    source = open_store(str(shards))
+    (entry,) = find(source, (name,))
+    listed = Listed(0, entry)
+    done = InventoryJob((source,), ledger).open()(listed)
+    return done, ledger.receipt(Address(STAGE, FINGERPRINT, listed.name))
+
+
+def test_a_good_shard_is_recorded_whole(shards, ledger):
+    write_shard(shards / "a.tar", tiny.samples("a", 3))
+    done, receipt = scan(shards, ledger, "a.tar")
+    assert (done.recorded, done.quarantined) == (3, 0)
+    assert receipt.recorded == ("a-000", "a-001", "a-002")
+    assert receipt.info["faults"] == []
+    assert receipt.info["bytes"] == (shards / "a.tar").stat().st_size
+
+
+def test_a_shard_stands_by_the_digest_of_its_content(shards, ledger):
+    write_shard(shards / "a.tar", tiny.samples("a", 2))
+    shard = shard_of(scan(shards, ledger, "a.tar")[1])
+    assert (shard.address, shard.name, shard.samples) == (0, "a.tar", 2)
+    assert shard.sha256 == hashlib.sha256((shards / "a.tar").read_bytes()).hexdigest()
+
+
+def test_each_repetition_of_a_key_has_an_outcome_of_its_own_and_the_first_is_kept(shards, ledger):
+    first, second = tiny.samples("a", 2)
+    write_shard(shards / "a.tar", [first, second, first, second, first])
+    done, receipt = scan(shards, ledger, "a.tar")
+    listed = read_inventory(ledger, receipt)
+    assert receipt.recorded == ("a-000", "a-001")
+    assert set(receipt.quarantined) == {f"{sample.key}@{sample.start}" for sample in listed[2:]}
+    assert (done.recorded, done.quarantined) == (2, 3)
+    assert [is_duplicate(sample) for sample in listed] == [False, False, True, True, True]
+    assert all(f"duplicate key {sample.key!r}" in str(sample.fault) for sample in listed[2:])
+
+
+def test_a_shard_that_ends_early_keeps_what_is_whole(shards, ledger):
+    write_shard(shards / "a.tar", tiny.samples("a", 3))
+    picture = read_inventory(ledger, scan(shards, ledger, "a.tar")[1])[1].members[0]
+    with (shards / "a.tar").open("rb+") as stream:
+        stream.truncate(picture.offset + picture.size // 2)
+    done, receipt = scan(shards, ledger, "a.tar")
+    assert receipt.recorded == ("a-000",)
+    assert list(receipt.quarantined) == ["a-001"]
+    assert "incomplete" in receipt.quarantined["a-001"]
+    assert "upload the shard again" in receipt.info["faults"][0]
+    assert done.recorded + done.quarantined == receipt.info["samples"] == 2
+
+
+@pytest.mark.parametrize("content", [b"", tar()], ids=["no bytes", "end marker only"])
+def test_a_shard_without_samples_is_committed_with_its_fault(shards, ledger, content):
+    (shards / "a.tar").write_bytes(content)
+    done, receipt = scan(shards, ledger, "a.tar")
+    assert (done.recorded, done.quarantined) == (0, 0)
+    assert read_inventory(ledger, receipt) == []
+    (fault,) = receipt.info["faults"]
+    assert "it" in fault
+
+
+def test_scanning_the_same_version_again_gives_the_bundle_that_stands(shards, ledger):
+    write_shard(shards / "a.tar", tiny.samples("a", 2))
+    first, second = scan(shards, ledger, "a.tar")[1], scan(shards, ledger, "a.tar")[1]
+    assert second == first
+    assert len(list(ledger.receipts(STAGE, FINGERPRINT))) == 1
+
+
+@pytest.mark.parametrize("change", [{"size": 11}, {"version": "w"}, {"name": "other/a.tar"}])
+def test_another_version_or_place_of_a_shard_is_another_task(change):
+    entry = Entry("a.tar", 10, "v")
+    assert Listed(0, entry).name != Listed(0, dataclasses.replace(entry, **change)).name
+    assert Listed(0, entry).name == Listed(0, dataclasses.replace(entry)).name
+
+
+def test_one_shard_under_two_inputs_is_two_tasks():
+    assert Listed(0, Entry("a.tar", 10, "v")).name != Listed(1, Entry("a.tar", 10, "v")).name
+
+
+@pytest.mark.parametrize("name", ["ü b*?.tar", ".tar", "....tar", "deep/.hidden.tar", "²³.tar"])
+def test_task_names_fit_an_address_whatever_the_shard_is_called(name):
+    listed = Listed(0, Entry(name, 10, "v"))
+    assert Address(STAGE, FINGERPRINT, listed.name).unit == listed.name

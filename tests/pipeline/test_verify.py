@@ -1,0 +1,134 @@
+"""Verification: whatever is lost, altered or done twice is found, from storage alone."""
+
+import json
+
+import pytest
+
+from infra.errors import BundleError
+from pipeline.verify import verify_run
+from tests import tiny
+from tests.pipeline.conftest import contents, scan_input
+
+STAGES = ("inventory", "error_maps", "train_segmenter", "predict_maps", "refine_maps", "invert", "publish")
+
+
+def problems(run, *overrides):
+    return verify_run(run.plan(*overrides))[0]
+
+
+def edit_outcomes(path, change):
+    """Rewrite the outcomes of a receipt."""
+    receipt = json.loads(path.read_text())
+    change(receipt["outcomes"])
+    path.write_text(json.dumps(receipt))
+
+
+def test_a_whole_run_has_no_problems_and_its_samples_are_tallied(committed):
+    found, facts = verify_run(committed.plan())
+    assert found == []
+    assert facts == [
+        "inventory: 2 shards, 8 samples",
+        *(f"{stage}: 8 samples = 8 recorded + 0 quarantined" for stage in STAGES if "maps" in stage),
+        "invert: 8 samples = 8 recorded + 0 quarantined",
+    ]
+
+
+def test_verifying_changes_nothing(committed):
+    before = contents(committed.folder)
+    verify_run(committed.plan())
+    assert contents(committed.folder) == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_deleted_file_is_found_in_every_stage(committed, stage):
+    path = committed.file(f"bundles/{stage}/**/*.*")
+    path.unlink()
+    name = path.relative_to(committed.folder / "store")
+    assert problems(committed) == [f"{stage}: {name} is missing"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_altered_byte_is_found_in_every_stage(committed, stage):
+    path = committed.file(f"bundles/{stage}/**/*.*")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    (problem,) = problems(committed)
+    assert problem.startswith(f"{stage}: {path.relative_to(committed.folder / 'store')} has SHA-256")
+
+
+def test_a_file_that_was_cut_off_is_found(committed):
+    path = committed.file("bundles/invert/**/arrays.tar")
+    size = path.stat().st_size
+    tiny.truncated(path, 0.5)
+    (problem,) = problems(committed)
+    assert problem.endswith(f"has {path.stat().st_size} bytes, its receipt says {size}")
+
+
+def test_a_sample_without_an_outcome_is_found(committed):
+    edit_outcomes(committed.file("receipts/refine_maps/*/train-a*.json"), lambda held: held.pop("train-a-002"))
+    (problem,) = problems(committed)
+    assert problem.startswith("refine_maps: train-a-002 of unit train-a-")
+    assert problem.endswith("has no outcome")
+
+
+def test_a_sample_that_is_not_in_the_inventory_is_found(committed):
+    edit_outcomes(committed.file("receipts/invert/*/held-b*.json"), lambda held: held.update(stranger=None))
+    (problem,) = problems(committed)
+    assert problem.startswith("invert: stranger of unit held-b-")
+    assert problem.endswith("is not in the inventory")
+
+
+def test_a_sample_that_two_units_recorded_is_found(committed):
+    last = committed.file("receipts/predict_maps/*/train-a-*-000004-000005.json")
+    edit_outcomes(last, lambda held: held.update({"train-a-001": None}))
+    found = problems(committed)
+    assert any(p.startswith("predict_maps: train-a-001 of train-a-") and p.endswith("recorded 2 times") for p in found)
+
+
+@pytest.mark.parametrize("stage", ["error_maps", "predict_maps", "refine_maps", "invert"])
+def test_a_unit_without_a_bundle_is_found(committed, stage):
+    path = committed.file(f"receipts/{stage}/*/train-a*.json")
+    path.unlink()
+    assert problems(committed) == [f"{stage}: unit {path.stem} has no bundle; run again"]
+
+
+def test_a_run_without_a_segmenter_is_not_complete(committed):
+    committed.file("receipts/train_segmenter/*/*.json").unlink()
+    assert problems(committed) == ["train_segmenter has no bundle yet; run again"]
+
+
+def test_a_shard_that_nobody_read_is_found(committed):
+    tiny.write_shards(committed.folder / "shards", {"late": 2})
+    assert problems(committed) == ["shard late.tar has no inventory yet; run again"]
+
+
+def test_samples_that_are_not_in_the_index_are_found(committed):
+    tiny.write_shards(committed.folder / "shards", {"late": 2})
+    scan_input(committed.plan())
+    assert "publish: the index has 8 rows for 10 samples; run again" in problems(committed)
+
+
+def test_a_run_without_an_index_is_not_complete(committed):
+    (committed.folder / "store/published.json").unlink()
+    assert problems(committed) == ["publish: there is no index; run again"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"receipt": 3}', '{"receipt": "receipts/publish/x"}'])
+def test_a_damaged_pointer_is_found(committed, damage):
+    (committed.folder / "store/published.json").write_text(damage)
+    (problem,) = problems(committed)
+    assert problem.endswith("published.json is damaged; run again, and it is written anew")
+
+
+def test_a_damaged_receipt_stops_with_its_name_and_what_to_do(committed):
+    path = committed.file("receipts/invert/*/held-b*.json")
+    tiny.truncated(path, 0.5)
+    with pytest.raises(BundleError, match=f"{path.name} is not a whole receipt.*delete it"):
+        verify_run(committed.plan())
+
+
+def test_a_new_threshold_is_a_run_that_is_not_done_yet(committed):
+    found = problems(committed, "refine_maps.threshold=0.5")
+    assert {problem.partition(":")[0] for problem in found} == {"refine_maps", "invert"}
+    assert len(found) == 6
