@@ -90,7 +90,7 @@ class Storage(Section):
 class RunConfig(Section):
     """Everything one run depends on."""
 
-    input: str | tuple[str, ...]  # shards: a folder's or bucket's glob, or several
+    input: str | Annotated[tuple[str, ...], Field(min_length=1)]  # shards: a folder's or bucket's glob, or several
     output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
     folder: Path  # local: report.html, summary.json, downloaded checkpoints
     seed: int = 0

@@ -64,6 +64,7 @@ class Run:
         stores = Stores.of(self.config)
         stores.check(write=True)
         plan = Plan(self.config, stores)
+        plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
         if missing := plan.missing_inventories():
             self._execute(InventoryJob(stores.sources, stores.ledger), missing, {}, workers_use_gpu=False)
         shards = plan.inventories()
@@ -176,13 +177,17 @@ class Run:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.progress.say("starting Ray" if self.config.compute.address is None else "joining the Ray cluster")
-        ray.init(
-            address=self.config.compute.address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
-        )
+        try:
+            ray.init(
+                address=self.config.compute.address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            )
+        except Exception as error:  # Ray raises bare exceptions where it does not start in time
+            where = self.config.compute.address or "this machine"
+            raise RunError(f"Ray did not start on {where}: {error}; try again, or check compute.address") from error
 
     def _resources(self, *, use_gpu: bool = True) -> Resources:
         compute, there = self.config.compute, ray.cluster_resources()

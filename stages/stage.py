@@ -67,7 +67,7 @@ class Sample:
         if extension is None:
             raise BadSampleError(
                 f"no image: wanted a member ending in one of {', '.join(IMAGE_EXTENSIONS)}, "
-                f"got {', '.join(sorted(self.members)) or 'no members'}"
+                f"got {', '.join(sorted(self.members)) or 'no members'}; add one, or take the sample out of the shard"
             )
         return decode_image(self.members[extension], f"{self.key}.{extension}")
 
