@@ -98,6 +98,16 @@ class Mill:
         output, _ = process.communicate(timeout=PATIENCE_S)
         return Said(process.returncode, " ".join(output.split()))
 
+    def watch(self, process: "subprocess.Popen[str]", condition: Callable[[], Any], what: str) -> Any:
+        """Return the first true value of a condition while a command runs; fail with its output if it ends before."""
+
+        def look() -> Any:
+            if process.poll() is not None:
+                raise AssertionError(f"the command ended before {what}: {self.finish(process).text}")
+            return condition()
+
+        return wait_until(look, what)
+
     def plan(self, *overrides: str) -> Plan:
         """Return the plan of this run, to look into its store."""
         config = load_config(self.folder / "run.yaml", (*self.overrides, *overrides))

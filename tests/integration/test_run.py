@@ -103,7 +103,7 @@ def test_a_new_shard_is_processed_and_nothing_else(finished_copy: Mill):
 def test_a_driver_killed_on_the_way_costs_nothing_but_the_units_in_flight(new_mill, finished: Mill):
     mill = new_mill()
     driver = mill.start("run")
-    wait_until(lambda: receipts_in(mill.folder, "error_maps"), "the first error maps are committed")
+    mill.watch(driver, lambda: receipts_in(mill.folder, "error_maps"), "the first error maps were committed")
     below = workers_and_servers(driver.pid)
     kill(driver.pid)
     assert mill.finish(driver).code == -signal.SIGKILL
@@ -122,7 +122,7 @@ def test_a_driver_killed_on_the_way_costs_nothing_but_the_units_in_flight(new_mi
 def test_ctrl_c_leaves_a_state_that_the_same_command_goes_on_from(finished: Mill, finished_copy: Mill):
     finished_copy.forget("invert")
     driver = finished_copy.start("run")
-    wait_until(lambda: receipts_in(finished_copy.folder, "invert"), "the first unit is inverted")
+    finished_copy.watch(driver, lambda: receipts_in(finished_copy.folder, "invert"), "the first unit was inverted")
     below = workers_and_servers(driver.pid)
     os.killpg(driver.pid, signal.SIGINT)
     said = finished_copy.finish(driver)
@@ -142,12 +142,11 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_goes_on_from(finished: Mill
 def test_a_worker_killed_in_the_middle_of_a_unit_costs_nothing(finished: Mill, finished_copy: Mill):
     finished_copy.forget("invert")
     driver = finished_copy.start("run")
-    worker = wait_until(lambda: actors(driver.pid, "run"), "a worker is at a unit")[0]
+    worker = finished_copy.watch(driver, lambda: actors(driver.pid, "run"), "a worker was at a unit")[0]
     kill(worker)
     assert len(receipts_in(finished_copy.folder, "invert")) < UNITS
-    another = wait_until(lambda: set(actors(driver.pid, "run")) - {worker}, "another worker took over")
+    finished_copy.watch(driver, lambda: set(actors(driver.pid, "run")) - {worker}, "another worker took over")
     said = finished_copy.finish(driver)
-    assert another
     assert said.code == 0, said.text
     assert "failed" not in said.text
     assert finished_copy.problems() == []

@@ -139,8 +139,12 @@ def test_every_task_is_done_once_and_reported_as_it_ends(run):
     assert [len(job.calls(name)) for name in names] == [1] * 6
 
 
-def test_nothing_to_do_starts_nothing(run):
-    assert run() == (Outcome([], {}), Told(), run()[2])
+def test_nothing_to_do_starts_no_worker(tmp_path: Path):
+    told = Told()
+    resources = Resources(2, 0, 1, unit_deadline_s=600, attempts=2, lost_workers=0)
+    supervisor = Supervisor(Job(tmp_path), resources, told.done.append)
+    assert supervisor.execute([]) == Outcome([], {})
+    assert (supervisor.workers, told.done) == ([], [])
 
 
 def test_a_task_whose_worker_was_killed_once_is_done_by_another(run):
