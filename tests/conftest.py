@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: real S3 servers, started once a session and only if a test wants them."""
+"""Fixtures that all tests share: real S3 servers, started if a test wants them, and the data beside the checkout."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,16 @@ from pathlib import Path
 import pytest
 
 from tests import servers
+
+REFERENCE_DATA = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of weights, photographs and golden outputs; tests that need it are skipped without it."""
+    if not REFERENCE_DATA.is_dir():
+        pytest.skip(f"needs the reference data (golden/, weights/, data/) in a folder named {REFERENCE_DATA.name}")
+    return REFERENCE_DATA
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,6 @@ from pipeline.verify import verify_run
 from stages.stage import Record
 
 ROOT = Path(__file__).parents[2]
-REFERENCE_DATA = ROOT.parent / "shared"
 ASSETS = ROOT / "pipeline/demo/assets"
 COMMAND = "from pipeline.cli import main; main()"
 PATIENCE_S = 420
@@ -274,11 +273,3 @@ def finished_copy(finished: Mill, tmp_path: Path) -> Iterator[Mill]:
     mill = finished.copy(tmp_path / "mill")
     yield mill
     mill.close()
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of photographs; tests that need it are skipped without it."""
-    if not REFERENCE_DATA.is_dir():
-        pytest.skip(f"needs the reference data (golden/, weights/, data/) in a folder named {REFERENCE_DATA.name}")
-    return REFERENCE_DATA
