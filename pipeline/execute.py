@@ -18,9 +18,9 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from infra.errors import TransientError
 from pipeline.errors import USER_ERRORS, RunError
+from pipeline.hosts import IN_FLIGHT, Hosts, Size
 from pipeline.jobs import AnyTask_contra, Done, Job
 
-IN_FLIGHT = 2  # tasks an actor holds: one is computed while another is read or written
 TICK_S = 1.0
 READY_NOTICE_S = 120.0
 
@@ -30,8 +30,7 @@ class Resources:
     """What each actor is given, and how long the loop is patient."""
 
     workers: int
-    gpus_per_worker: float
-    cpus_per_worker: float
+    size: Size
     unit_deadline_s: float
     attempts: int
     lost_workers: int
@@ -43,24 +42,6 @@ class Outcome:
 
     done: list[Done]
     failed: dict[str, str]
-
-
-class Host:
-    """The actor: opens a job once, then runs its tasks."""
-
-    def __init__(self, job: Job[Any]) -> None:
-        self._job = job
-        self._run: Callable[[Any], Done] | None = None
-
-    def open(self) -> str:
-        """Load what the job needs; return the id of the node that this runs on."""
-        self._run = self._job.open()
-        return str(ray.get_runtime_context().get_node_id())
-
-    def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
-        """Run one task to its committed result."""
-        assert self._run is not None
-        return self._run(task)
 
 
 @dataclass
@@ -75,10 +56,12 @@ class _Worker:
 
 
 class Supervisor(Generic[AnyTask_contra]):
-    """Runs a job's tasks over a number of actors."""
+    """Runs a job's tasks over a number of actors, which it borrows."""
 
-    def __init__(self, job: Job[AnyTask_contra], resources: Resources, on_done: Callable[[Done], None]) -> None:
-        self.job, self.resources, self.on_done = job, resources, on_done
+    def __init__(
+        self, job: Job[AnyTask_contra], hosts: Hosts, resources: Resources, on_done: Callable[[Done], None]
+    ) -> None:
+        self.job, self.hosts, self.resources, self.on_done = job, hosts, resources, on_done
         self.waiting: deque[AnyTask_contra] = deque()
         self.suspects: deque[AnyTask_contra] = deque()
         self.tries: dict[str, int] = {}
@@ -102,19 +85,17 @@ class Supervisor(Generic[AnyTask_contra]):
                 self._time_out()
         finally:
             for worker in self.workers:
-                ray.kill(worker.actor)
+                if worker.node is None or worker.flights:  # in the middle of something that nobody waits for
+                    ray.kill(worker.actor)
+                else:
+                    self.hosts.keep(worker.actor)
         return self.outcome
 
     def _spawn(self) -> None:
         open_tasks = len(self.waiting) + len(self.suspects) + sum(len(worker.flights) for worker in self.workers)
         while len(self.workers) < min(self.resources.workers, open_tasks):
-            options = {
-                "num_gpus": self.resources.gpus_per_worker,
-                "num_cpus": self.resources.cpus_per_worker,
-                "max_concurrency": IN_FLIGHT,
-            }
-            actor: Any = ray.remote(Host).options(**options).remote(self.job)
-            self.workers.append(_Worker(actor, actor.open.remote()))
+            actor = self.hosts.take(self.resources.size)
+            self.workers.append(_Worker(actor, actor.open.remote(self.job)))
 
     def _feed(self) -> None:
         """Give every open actor enough to do; a suspect only to an actor that does nothing else."""

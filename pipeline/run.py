@@ -15,6 +15,7 @@ from infra.receipts import Receipt
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.execute import Outcome, Resources, Supervisor
+from pipeline.hosts import Hosts, Size
 from pipeline.inventory import InventoryJob
 from pipeline.jobs import Job
 from pipeline.map_job import MapJob
@@ -54,6 +55,7 @@ class Run:
     progress: Progress
     failed: dict[str, str] = field(default_factory=dict)
     computed: int = 0
+    hosts: Hosts = field(default_factory=Hosts)
 
     def execute(self) -> Finished:
         """Return when everything that can be done is committed and published.
@@ -61,6 +63,24 @@ class Run:
         Raises:
             One of `pipeline.errors.USER_ERRORS`: what is committed stays, and the next call goes on from there.
         """
+        try:
+            return self._execute_stages()
+        finally:
+            self.hosts.close()
+
+    def committed(self) -> Finished:
+        """Return what is committed already, published; compute nothing.
+
+        Raises:
+            RunError: there is no segmenter yet, so nothing behind it either.
+        """
+        plan = Plan(self.config, Stores.of(self.config))
+        segmenter = plan.ledger.receipt(plan.train_segmenter())
+        if segmenter is None:
+            raise RunError("there is nothing to report: no segmenter is trained yet; `invertmill run` comes first")
+        return self._finish(plan, plan.inventories(), segmenter)
+
+    def _execute_stages(self) -> Finished:
         stores = Stores.of(self.config)
         stores.check(write=True)
         plan = Plan(self.config, stores)
@@ -75,18 +95,6 @@ class Run:
                 plan, step, [unit for unit in plan.remaining(step, units) if unit.name not in self.failed], shards
             )
         return self._finish(plan, shards, segmenter)
-
-    def committed(self) -> Finished:
-        """Return what is committed already, published; compute nothing.
-
-        Raises:
-            RunError: there is no segmenter yet, so nothing behind it either.
-        """
-        plan = Plan(self.config, Stores.of(self.config))
-        segmenter = plan.ledger.receipt(plan.train_segmenter())
-        if segmenter is None:
-            raise RunError("there is nothing to report: no segmenter is trained yet; `invertmill run` comes first")
-        return self._finish(plan, plan.inventories(), segmenter)
 
     def _finish(self, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt) -> Finished:
         """Publish what is committed."""
@@ -132,12 +140,13 @@ class Run:
         from pipeline.training import train_on_ray  # Ray Train takes seconds to import
 
         self._start_ray()
+        self.hosts.close()  # Ray Train starts processes of its own, and needs the GPUs
         started = time.time()
         trained = train_on_ray(
             job.stage,
             job.examples,
             workers,
-            self._resources().gpus_per_worker,
+            self._resources().size.gpus,
             storage_path=str(self.config.folder / "ray-train"),
             name=job.address.fingerprint,
             spaces=job.spaces,
@@ -167,7 +176,7 @@ class Run:
             return Outcome([], {})
         self._start_ray()
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
-            outcome = Supervisor(job, self._resources(use_gpu=workers_use_gpu), shown.done).execute(tasks)
+            outcome = Supervisor(job, self.hosts, self._resources(use_gpu=workers_use_gpu), shown.done).execute(tasks)
         self.failed |= outcome.failed
         self.computed += len(outcome.done)
         return outcome
@@ -179,7 +188,7 @@ class Run:
         self.progress.say("starting Ray" if self.config.compute.address is None else "joining the Ray cluster")
         try:
             ray.init(
-                address=self.config.compute.address,
+                address=self.config.compute.address or "local",  # None would join what RAY_ADDRESS names
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -201,8 +210,7 @@ class Run:
         fitting = gpus // per_worker if per_worker else cpus // compute.cpus_per_worker
         return Resources(
             workers=compute.workers or max(1, int(fitting)),
-            gpus_per_worker=per_worker,
-            cpus_per_worker=compute.cpus_per_worker,
+            size=Size(per_worker, compute.cpus_per_worker),
             unit_deadline_s=compute.unit_deadline_s,
             attempts=compute.attempts,
             lost_workers=compute.lost_workers,

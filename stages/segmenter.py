@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -14,7 +14,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import segmentation
 
 from stages.errors import WeightsError
 
@@ -23,12 +22,6 @@ LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code
 FIRST_ROOT = 0.5  # what a new head predicts everywhere: above zero, so that its ReLU passes gradients
 
 Backbone = Literal["light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
-
-DEEPLABS: Mapping[str, Callable[..., nn.Module]] = {
-    "deeplabv3_mobilenet_v3_large": segmentation.deeplabv3_mobilenet_v3_large,
-    "deeplabv3_resnet50": segmentation.deeplabv3_resnet50,
-    "deeplabv3_resnet101": segmentation.deeplabv3_resnet101,
-}
 
 
 class SegmenterNetwork(BaseModel):
@@ -174,7 +167,12 @@ def _bias(layer: nn.Module) -> Tensor:
 def _backbone(config: SegmenterNetwork) -> nn.Module:
     if config.backbone == "light":
         return _Light(config.head_channels)
-    return DEEPLABS[config.backbone](weights=None, weights_backbone=None, num_classes=config.head_channels)
+    from torchvision.models import segmentation  # takes seconds to import, and a plan need not wait for it
+
+    deeplab: nn.Module = getattr(segmentation, config.backbone)(
+        weights=None, weights_backbone=None, num_classes=config.head_channels
+    )
+    return deeplab
 
 
 class _Light(nn.Module):

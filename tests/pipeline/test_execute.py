@@ -13,6 +13,7 @@ import ray
 
 from infra.errors import StoreError, TransientError
 from pipeline.execute import Outcome, Resources, Supervisor
+from pipeline.hosts import Hosts, Size
 from pipeline.jobs import Done
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,14 @@ def cluster(pytestconfig: pytest.Config):
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def hosts():
+    """The actors of one test."""
+    hosts = Hosts()
+    yield hosts
+    hosts.close()
 
 
 @dataclass(frozen=True)
@@ -108,20 +117,21 @@ class Told:
 
 
 @pytest.fixture
-def run(tmp_path: Path):
+def run(tmp_path: Path, hosts: Hosts):
     """Return a function that runs tasks and gives the outcome, what was reported, and the job."""
 
-    def run(*tasks: Task, workers: int = 1, deadline_s: float = 600.0, attempts: int = 2) -> tuple[Outcome, Told, Job]:
+    def run(
+        *tasks: Task, workers: int = 1, deadline_s: float = 600.0, attempts: int = 2, cpus: float = 1
+    ) -> tuple[Outcome, Told, Job]:
         job, told = Job(tmp_path), Told()
         resources = Resources(
             workers=workers,
-            gpus_per_worker=0,
-            cpus_per_worker=1,
+            size=Size(gpus=0, cpus=cpus),
             unit_deadline_s=deadline_s,
             attempts=attempts,
             lost_workers=0,
         )
-        return Supervisor(job, resources, told.done.append).execute(tasks), told, job
+        return Supervisor(job, hosts, resources, told.done.append).execute(tasks), told, job
 
     return run
 
@@ -141,8 +151,8 @@ def test_every_task_is_done_once_and_reported_as_it_ends(run):
 
 def test_nothing_to_do_starts_no_worker(tmp_path: Path):
     told = Told()
-    resources = Resources(2, 0, 1, unit_deadline_s=600, attempts=2, lost_workers=0)
-    supervisor = Supervisor(Job(tmp_path), resources, told.done.append)
+    resources = Resources(2, Size(0, 1), unit_deadline_s=600, attempts=2, lost_workers=0)
+    supervisor = Supervisor(Job(tmp_path), Hosts(), resources, told.done.append)
     assert supervisor.execute([]) == Outcome([], {})
     assert (supervisor.workers, told.done) == ([], [])
 
@@ -203,11 +213,22 @@ def test_a_store_that_refuses_stops_the_run(run, tmp_path: Path):
     assert sum(len(job.calls(task.name)) for task in waiting) < len(waiting)
 
 
-def test_a_job_that_cannot_be_opened_stops_the_run_with_its_reason(tmp_path: Path):
-    resources = Resources(1, 0, 1, unit_deadline_s=600, attempts=3, lost_workers=0)
+def test_a_job_that_cannot_be_opened_stops_the_run_with_its_reason(tmp_path: Path, hosts: Hosts):
+    resources = Resources(1, Size(0, 1), unit_deadline_s=600, attempts=3, lost_workers=0)
     with pytest.raises(StoreError, match="no such weights"):
-        Supervisor(Job(tmp_path, broken=True), resources, lambda done: None).execute([Task("a")])
+        Supervisor(Job(tmp_path, broken=True), hosts, resources, lambda done: None).execute([Task("a")])
     assert Job(tmp_path).calls("a") == []
+
+
+def test_the_next_job_runs_in_the_same_processes_unless_it_needs_more(run):
+    first, again, larger = (run(Task(name), cpus=cpus)[2] for name, cpus in (("a", 1), ("b", 1), ("c", 2)))
+    assert first.calls("a") == again.calls("b") != larger.calls("c")
+
+
+def test_a_worker_that_was_given_up_does_not_serve_the_next_job(run):
+    _, _, first = run(Task("dead", "die", times=1), Task("well"))
+    _, _, again = run(Task("next"))
+    assert set(again.calls("next")) < {*first.calls("dead")[1:], *first.calls("well")}
 
 
 def _is_running(pid: int) -> bool:

@@ -1,0 +1,69 @@
+"""The actors that jobs run in, kept from stage to stage: torch is imported once a process, a GPU is pinned once."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pipeline.jobs import Done, Job
+
+IN_FLIGHT = 2  # tasks an actor holds: one is computed while another is read or written
+
+
+class Host:
+    """The actor: opens one job after another, and runs the tasks of the one that is open."""
+
+    def __init__(self) -> None:
+        self._run: Callable[[Any], Done] | None = None
+
+    def open(self, job: Job[Any]) -> str:
+        """Load what the job needs in place of the last one; return the id of the node that this runs on."""
+        self._run = None
+        gc.collect()  # the last job's networks make room before the next one's come
+        self._run = job.open()
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
+        """Run one task to its committed result."""
+        assert self._run is not None
+        return self._run(task)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What Ray reserves for an actor."""
+
+    gpus: float
+    cpus: float
+
+
+class Hosts:
+    """The actors of a run, all of one size. What is asked for in another size replaces them."""
+
+    def __init__(self) -> None:
+        self._size: Size | None = None
+        self._idle: list[Any] = []
+
+    def take(self, size: Size) -> Any:  # noqa: ANN401  # Ray's handle of an actor
+        """Return an actor that nobody uses, started where there is none."""
+        if size != self._size:
+            self.close()
+            self._size = size
+        if self._idle:
+            return self._idle.pop()
+        actor: Any = ray.remote(Host)
+        return actor.options(num_gpus=size.gpus, num_cpus=size.cpus, max_concurrency=IN_FLIGHT).remote()
+
+    def keep(self, actor: Any) -> None:  # noqa: ANN401  # Ray's handle of an actor
+        """Take an actor back that has finished all its tasks."""
+        self._idle.append(actor)
+
+    def close(self) -> None:
+        """Kill the actors that nobody uses; what they reserved is free again."""
+        for actor in self._idle:
+            ray.kill(actor)
+        self._idle.clear()
