@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from PIL import Image
 
 MAX_SIDE_PX = 384
 """Larger pictures are reduced to this, so that a page of many stays light enough to open."""
+
+LABEL_CHARACTERS = 26  # that fit beside the axis of a curve
 
 _COLOURS = {
     "W+": "#0072b2",
@@ -137,7 +140,7 @@ def draw_curve(curve: Curve, spaces: Sequence[str], position: float | None) -> s
         axes.set_xlim(-0.4, len(spaces) - 0.6)
         axes.margins(y=0.2)
         axes.set_xlabel("most editable  →  most faithful", color=_MUTED)
-        axes.set_ylabel(curve.label, color=_INK)
+        axes.set_ylabel(textwrap.fill(curve.label, LABEL_CHARACTERS), color=_INK)
         axes.tick_params(color=_RULE, labelcolor=_INK, length=3)
         axes.grid(visible=True, axis="y", color=_RULE, linewidth=0.6)
         axes.set_axisbelow(True)

@@ -10,6 +10,14 @@ from tests import servers
 REFERENCE_DATA = Path(__file__).parents[2] / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Let every process keep its bytecode, whatever the environment says: to compile torch anew takes each 20 s."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of weights, photographs and golden outputs; tests that need it are skipped without it."""

@@ -1,6 +1,5 @@
 """Bad input through the command line: bad samples are quarantined, bad settings refused, both with what to do."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,22 +9,19 @@ import pytest
 from infra.shards import scan_shard, write_shard
 from tests import tiny
 from tests.infra.tars import tar
+from tests.integration.mill import ASSETS, COMMAND, environment
 from tests.servers import S3Server, free_port
 
-ASSETS = Path(__file__).parents[2] / "pipeline/demo/assets"
 NETWORKS = {"generator": ASSETS / "generator.safetensors", "perceptual": ASSETS / "perceptual.safetensors"}
-COMMAND = "from pipeline.cli import main; main()"
 ONCE = {"attempts": 1, "connect_timeout_s": 1, "read_timeout_s": 5}
-ADDRESS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION")
 
 
-def invertmill(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def invertmill(folder: Path, *arguments: str, **secrets: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder, with an empty weights cache and no object storage but what is given."""
-    kept = {name: value for name, value in os.environ.items() if name not in ADDRESS}
     return subprocess.run(
         [sys.executable, "-c", COMMAND, *arguments],
         cwd=folder,
-        env={**kept, "TORCH_HOME": str(folder / "no-cache"), "COLUMNS": "120", **environment},
+        env={**environment(), "TORCH_HOME": str(folder / "no-cache"), **secrets},
         capture_output=True,
         text=True,
         timeout=900,
@@ -37,16 +33,6 @@ def configure(folder: Path, **changes) -> Path:
     """Write the configuration of the smallest run that does every step."""
     light = {"epochs": 1, "batch": 4, "network": {"backbone": "light"}}
     return tiny.config(folder, NETWORKS, **{"train_segmenter": light, "compute": {"workers": 1}, **changes})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Let the processes share compiled modules where they may not be kept beside their sources: a start takes 20 s."""
-    with pytest.MonkeyPatch.context() as patch:
-        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-            patch.delenv("PYTHONDONTWRITEBYTECODE")
-            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("compiled")))
-        yield
 
 
 # --- one run over everything that a shard can have wrong ------------------------------------------------------------
@@ -170,10 +156,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refused(folder: Path, *arguments: str, **environment: str) -> str:
+def refused(folder: Path, *arguments: str, **secrets: str) -> str:
     """Return the one message with which the command line refuses; nothing may be written."""
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = invertmill(folder, *arguments, **environment)
+    done = invertmill(folder, *arguments, **secrets)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")

@@ -18,7 +18,7 @@ from pipeline.publish import read_index
 from stages.refine_maps import assign_spaces
 from stages.region import Region, fit, to_uint8
 from stages.segmentation import SegmentInput, Superpixels
-from tests.integration.conftest import MAPPED, Mill
+from tests.integration.mill import MAPPED, Mill
 from tests.servers import S3Server
 
 SHARDS = ("lsun-cats-000000", "lsun-cars-000000")

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.integration.conftest import (
+from tests.integration.mill import (
     MAPPED,
     SAMPLES_PER_SHARD,
     SEEN,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.storage import open_store
-from tests.integration.conftest import MAPPED, SAMPLES_PER_SHARD, SHARDS, Mill, differences
+from tests.integration.mill import MAPPED, SAMPLES_PER_SHARD, SHARDS, Mill, differences
 from tests.servers import S3Server
 
 SCENES = SAMPLES_PER_SHARD * len(SHARDS)

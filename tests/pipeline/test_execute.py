@@ -1,32 +1,26 @@
 """The supervising loop over real Ray actors: what dies, hangs or raises is tried again, alone, and then reported."""
 
 import logging
-import os
-import signal
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import ray
 
-from infra.errors import StoreError, TransientError
+from infra.errors import StoreError
 from pipeline.execute import Outcome, Resources, Supervisor
 from pipeline.hosts import Hosts, Size
 from pipeline.jobs import Done
+from tests.pipeline.acting import Job, Task
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(pytestconfig: pytest.Config):
+def cluster():
     """Ray on this machine, for the tests of this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        # compiling torch anew in every actor would take most of the time
-        patch.setenv("PYTHONPYCACHEPREFIX", str(pytestconfig.cache.mkdir("bytecode")))
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -41,72 +35,6 @@ def hosts():
     hosts = Hosts()
     yield hosts
     hosts.close()
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to do, and how many times it is done before the task behaves."""
-
-    name: str
-    act: str = "succeed"
-    times: int = 1000
-
-
-@dataclass(frozen=True)
-class Job:
-    """Writes down every call in a folder, so that calls are counted across processes."""
-
-    folder: Path
-    name: str = "acting"
-    broken: bool = False
-
-    def open(self) -> Callable[[Task], Done]:
-        """Return the function that acts out a task."""
-        if self.broken:
-            raise StoreError("no such weights")
-        return self._run
-
-    def _run(self, task: Task) -> Done:
-        calls = self.calls(task.name)
-        (self.folder / f"{task.name}.{len(calls)}.{os.getpid()}").touch()
-        if len(calls) < task.times:
-            _ACTS[task.act]()
-        return Done(task.name, recorded=len(calls) + 1, quarantined=0)
-
-    def calls(self, task: str) -> list[int]:
-        """Return the ids of the processes that a task ran in, in order."""
-        names = sorted(path.name for path in self.folder.glob(f"{task}.*"))
-        return [int(name.rpartition(".")[2]) for name in names]
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _hang() -> None:
-    time.sleep(3600)
-
-
-def _raise() -> None:
-    raise ValueError("seven is not a picture")
-
-
-def _falter() -> None:
-    raise TransientError("the server went away")
-
-
-def _refuse() -> None:
-    raise StoreError("access denied to bucket mill")
-
-
-_ACTS: dict[str, Callable[[], None]] = {
-    "succeed": lambda: None,
-    "die": _die,
-    "hang": _hang,
-    "raise": _raise,
-    "falter": _falter,
-    "refuse": _refuse,
-}
 
 
 @dataclass
