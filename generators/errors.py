@@ -7,3 +7,11 @@ class GeneratorError(Exception):
 
 class CheckpointError(GeneratorError):
     """A checkpoint is missing, torn, of an unknown format, or holds something that is never loaded."""
+
+
+class UnknownFormatError(CheckpointError):
+    """A file is of none of the formats that are read, or a kind of one that is not."""
+
+
+class ArgumentError(GeneratorError, ValueError):
+    """What the caller asked for is not offered by the family that the checkpoint holds."""

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from generators import CheckpointError, checkpoints, load_generator
-from generators.checkpoints import FORMAT, save_generator
+from generators.checkpoints import save_generator
+from generators.formats.own import FORMAT
 from tests.generators.published import (
     Persistent,
     ada_arguments,

@@ -1,0 +1,126 @@
+"""StyleGAN2 from NVIDIA's PyTorch repositories: a pickle whose dictionary holds the network G_ema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from generators.errors import CheckpointError, UnknownFormatError
+from generators.formats.weights import Weights, stylegan2_config
+from generators.records import Module, StoredTensor, brief, expect
+from generators.stylegan2 import StyleGAN2Config
+
+MAX_DEPTH = 8
+MAX_MODULES = 10_000
+MAX_NAME = 200
+
+# What an init argument must be, where only one value is read.
+_ONLY: Mapping[str, tuple[object, ...]] = {
+    "architecture": ("skip",),
+    "activation": ("lrelu",),
+    "kernel_size": (3,),
+    "resample_filter": ([1, 3, 3, 1],),
+    "use_noise": (True,),
+}
+_NO_MATTER = frozenset(  # speed, precision and training only
+    ("num_fp16_res", "use_fp16", "fp16_channels_last", "channels_last", "fused_modconv_default", "w_avg_beta")
+)
+_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs", "synthesis_kwargs")
+
+
+def read_nvidia(content: Mapping[Any, object]) -> Weights:
+    """Return the generator of a pickle that holds a dictionary.
+
+    Raises:
+        CheckpointError: it holds no network G_ema, or one that is no StyleGAN2 as published.
+    """
+    network = content.get("G_ema")
+    if not isinstance(network, Module):
+        names = ", ".join(brief(name) for name in list(content)[:10]) or "nothing"
+        raise UnknownFormatError(f"is a pickle without a network named G_ema: it holds {names}")
+    return Weights(stylegan2_config(_published_config(network)), _state_dict(network))
+
+
+def _published_config(network: Module) -> dict[str, Any]:
+    """Return the fields of a StyleGAN2Config for the init arguments of a published generator.
+
+    stylegan2-ada-pytorch nests those of the synthesis network and does not clamp unless told; stylegan3's repository
+    has them flat and clamps at 256.
+    """
+    arguments = _mapping(network.state.get("_init_kwargs", {}), "_init_kwargs")
+    arguments |= dict(zip(_ARGUMENTS, expect(tuple, network.state.get("_init_args", ()), "_init_args"), strict=False))
+    mapping = _mapping(arguments.pop("mapping_kwargs", {}), "mapping_kwargs")
+    clamp = None if "synthesis_kwargs" in arguments else 256.0
+    synthesis = _mapping(arguments.pop("synthesis_kwargs", {}), "synthesis_kwargs")
+    config: dict[str, Any] = {"conv_clamp": clamp}
+    for name, value in (arguments | synthesis).items():
+        if name in StyleGAN2Config.model_fields and not name.startswith("mapping_"):
+            config[name] = _number(name, value)
+        else:
+            _check_argument(name, value)
+    return config | _mapping_config(mapping, config.get("w_dim"))
+
+
+def _mapping_config(arguments: dict[str, Any], w_dim: object) -> dict[str, Any]:
+    config = {
+        field: _number(name, arguments.pop(name))
+        for name, field in (("num_layers", "mapping_layers"), ("lr_multiplier", "mapping_lr_multiplier"))
+        if name in arguments
+    }
+    for name, value in arguments.items():
+        if name in ("embed_features", "layer_features"):
+            _one_of(name, value, (None, w_dim))
+        else:
+            _check_argument(name, value)
+    return config
+
+
+def _number(name: str, value: object) -> int | float | None:
+    if not isinstance(value, int | float | None):
+        raise CheckpointError(f"holds a StyleGAN2 with {name} {brief(value)}: a number is read")
+    return value
+
+
+def _check_argument(name: str, value: object) -> None:
+    if name not in _ONLY and name not in _NO_MATTER:
+        raise CheckpointError(f"holds a network with the init argument {brief(name)}, which no StyleGAN2 has")
+    if name in _ONLY:
+        _one_of(name, value, _ONLY[name])
+
+
+def _one_of(name: str, value: object, wanted: tuple[object, ...]) -> None:
+    if not isinstance(value, str | int | float | list | None) or value not in wanted:
+        raise CheckpointError(f"holds a StyleGAN2 with {name} {brief(value)}: only {wanted[-1]!r} is read")
+
+
+def _mapping(value: object, name: str) -> dict[str, Any]:
+    return dict(expect(dict, value, name))
+
+
+def _state_dict(network: Module) -> dict[str, StoredTensor]:
+    """Return the parameters and buffers of a module and those inside it, by their full names."""
+    tensors: dict[str, StoredTensor] = {}
+    waiting, seen = [("", network, 0)], 0
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        seen += 1
+        if depth > MAX_DEPTH or seen + len(waiting) > MAX_MODULES:
+            raise CheckpointError(f"nests its modules deeper than {MAX_DEPTH} or has more than {MAX_MODULES:,} of them")
+        for group in ("_parameters", "_buffers"):
+            for name, value in _named(module, group, prefix):
+                if not isinstance(value, StoredTensor):
+                    raise CheckpointError(f"holds a {type(value).__name__} for the tensor {brief(name)}")
+                tensors[name] = value
+        for name, value in _named(module, "_modules", prefix):
+            if not isinstance(value, Module):
+                raise CheckpointError(f"holds a {type(value).__name__} for the module {brief(name)}")
+            waiting.append((f"{name}.", value, depth + 1))
+    return tensors
+
+
+def _named(module: Module, group: str, prefix: str) -> Iterator[tuple[str, object]]:
+    for name, value in _mapping(module.state.get(group, {}), group).items():
+        if len(prefix) + len(name) > MAX_NAME:
+            raise CheckpointError(f"holds a name of more than {MAX_NAME} characters: {brief(prefix + name[:80])}")
+        if value is not None:
+            yield prefix + name, value
