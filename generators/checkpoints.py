@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
@@ -11,12 +15,13 @@ from urllib.request import url2pathname
 import torch
 
 from generators.errors import ArgumentError, CheckpointError, UnknownFormatError
-from generators.formats.nvidia import read_nvidia
-from generators.formats.own import read_own, save_generator
-from generators.formats.weights import Weights, build
+from generators.fetch import fetch, fetch_folder
+from generators.formats.biggan_deep import CONFIG_FILE, WEIGHTS_FILE, folder_digest, read_biggan_deep, read_config
+from generators.formats.content import READ_TODAY, read_weights
+from generators.formats.own import save_generator
+from generators.formats.weights import build
 from generators.generator import Generator
-from generators.pickles import load_pickle
-from generators.records import Network
+from generators.remote import SCHEMES, names_folder, scheme_of, shown
 from generators.stylegan2 import Noise
 
 __all__ = ["load_generator", "save_generator"]
@@ -24,20 +29,10 @@ __all__ = ["load_generator", "save_generator"]
 MAX_BYTES = 4 * 2**30
 """The largest checkpoint that is read; the largest published one has 0.4 GB."""
 
-READ_TODAY = (
-    "read today: invertmill's .safetensors, and the .pkl of StyleGAN2 from NVIDIA's repositories stylegan2-ada-pytorch "
-    "and stylegan3"
-)
+MAX_CONFIG_BYTES = 2**20
+"""The largest configuration beside a checkpoint that is read; the published ones have less than 1 kB."""
 
-_OPENINGS = {
-    b"": "an empty file",
-    b"PK\x03\x04": "a zip archive, such as a torch.save file",
-    b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9": "a legacy torch.save file",
-    b"\x1f\x8b": "a gzip file",
-    b"\x89HDF": "an HDF5 file",
-    b"version https://git-lfs": "a Git LFS pointer, not the file it stands for: run `git lfs pull`",
-    b"<": "a web page or XML, perhaps a failed download",
-}
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 def load_generator(
@@ -45,60 +40,114 @@ def load_generator(
     device: torch.device | str = "cpu",
     truncation: float = 1.0,
     noise: Noise = "const",
+    *,
+    sha256: str | None = None,
 ) -> Generator:
     """Return a pretrained generator: frozen, in eval mode, in float32, with `digest` the SHA-256 of its file.
 
-    No code from the file is run. What it is is told by its content, never by its name.
+    No code from the file is run. What it is is told by its content, never by its name. A folder is that of a
+    BigGAN-deep; its digest is that of `sha256sum config.json pytorch_model.bin | sha256sum`.
 
     Args:
-        path_or_uri: a local path or `file://` URI.
+        path_or_uri: a local path, or an address: `file://`, `s3://BUCKET/KEY`, `https://` (`http://` of this machine,
+            or with `sha256`); one that ends in `/` is a folder. What is fetched is kept in the cache,
+            `$INVERTMILL_CACHE` or `~/.cache/invertmill`.
         device: where to put it.
         truncation: for families whose truncation is fixed when they are loaded (BigGAN-deep's batch-norm statistics);
             StyleGAN2 takes it in `Generator.map`.
         noise: `const` adds the noise buffers of the checkpoint, `none` adds no noise.
+        sha256: what the generator's `digest` must be; with it, a kept copy is used without asking the server.
 
     Raises:
-        CheckpointError: the file is missing, torn, of a format that is not read, or hostile.
+        CheckpointError: the file is missing, torn, another than `sha256` says, of a format that is not read, or
+            hostile.
         ValueError: truncation is not 1 for a family that takes it elsewhere, or noise is neither of the two.
     """
     if noise not in get_args(Noise):
         raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
-    path = _local(path_or_uri)
-    data = _read(path)
-    generator = _from_bytes(data, path, noise, truncation)
-    generator.digest = hashlib.sha256(data).hexdigest()
+    wanted = None if sha256 is None else _checked_sha256(sha256)
+    path = _local(path_or_uri, wanted)
+    try:
+        generator = (_from_folder if path.is_dir() else _from_file)(path, noise, truncation, wanted)
+    except CheckpointError as error:
+        if scheme_of(str(path_or_uri)) not in SCHEMES:
+            raise
+        raise type(error)(f"{error}; it was fetched from {shown(path_or_uri)}") from error
     return generator.to(device)
 
 
-def _local(path_or_uri: str | Path) -> Path:
+def _checked_sha256(sha256: str) -> str:
+    if not _SHA256.fullmatch(sha256):
+        raise ArgumentError(f"sha256 must be 64 hexadecimal digits, got {sha256[:80]!r}")
+    return sha256.lower()
+
+
+def _local(path_or_uri: str | Path, sha256: str | None) -> Path:
     text = str(path_or_uri)
-    if "://" not in text:
+    scheme = scheme_of(text)
+    if not scheme:
         return Path(path_or_uri)
+    if scheme in SCHEMES and names_folder(text):
+        return fetch_folder(text, {CONFIG_FILE: MAX_CONFIG_BYTES, WEIGHTS_FILE: MAX_BYTES}, folder_digest, sha256)
+    if scheme in SCHEMES:
+        return fetch(text, sha256, MAX_BYTES)
     uri = urlsplit(text)
-    if uri.scheme != "file" or uri.netloc not in ("", "localhost"):
+    if scheme != "file" or uri.netloc not in ("", "localhost"):
         raise CheckpointError(
-            f"cannot fetch {text}: checkpoints are read from local paths and file:/// URIs; copy it here first"
+            f"cannot fetch {text}: checkpoints are read from local paths, file:///…, s3://… and https://…; copy it "
+            "to one of these first"
         )
     return Path(url2pathname(uri.path))
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, limit: int | None = None) -> bytes:
     try:
-        if path.is_dir():
-            raise CheckpointError(f"checkpoint {path} is a folder: name a file; {READ_TODAY}")
         if path.exists() and not path.is_file():
             raise CheckpointError(f"checkpoint {path} is no regular file; {READ_TODAY}")
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"checkpoint {path} has {size:,} bytes: at most {MAX_BYTES:,} are read")
+        if size > (most := limit or MAX_BYTES):
+            raise CheckpointError(f"checkpoint {path} has {size:,} bytes: at most {most:,} are read")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
 
 
-def _from_bytes(data: bytes, path: Path, noise: Noise, truncation: float) -> Generator:
+def _from_file(path: Path, noise: Noise, truncation: float, sha256: str | None) -> Generator:
+    data = _read(path)
+    digest = _checked_digest(path, hashlib.sha256(data).hexdigest(), sha256)
+    with _blaming(path):
+        generator = build(read_weights(data), noise, truncation)
+    generator.digest = digest
+    return generator
+
+
+def _from_folder(folder: Path, noise: Noise, truncation: float, sha256: str | None) -> Generator:
+    paths = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    if missing := [path.name for path in paths if not path.exists()]:
+        raise CheckpointError(f"checkpoint {folder} is a folder without {' and '.join(missing)}; {READ_TODAY}")
+    config_data, data = _read(paths[0], MAX_CONFIG_BYTES), _read(paths[1])
+    digests = (hashlib.sha256(content).hexdigest() for content in (config_data, data))
+    digest = _checked_digest(folder, folder_digest(*digests), sha256)
+    with _blaming(paths[0]):
+        config = read_config(config_data)
+    with _blaming(paths[1]):
+        weights = replace(read_biggan_deep(config, data), format="BigGAN-deep folder")
+        generator = build(weights, noise, truncation)
+    generator.digest = digest
+    return generator
+
+
+def _checked_digest(path: Path, found: str, wanted: str | None) -> str:
+    if wanted not in (None, found):
+        raise CheckpointError(f"checkpoint {path} has the SHA-256 {found}, not {wanted}: it is another one")
+    return found
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Turn what a file's content provokes into a CheckpointError that names the file."""
     try:
-        return build(_weights(data), noise, truncation)
+        yield
     except UnknownFormatError as error:
         raise UnknownFormatError(f"checkpoint {path} {error}; {READ_TODAY}") from error
     except CheckpointError as error:
@@ -108,26 +157,3 @@ def _from_bytes(data: bytes, path: Path, noise: Noise, truncation: float) -> Gen
     except Exception as error:  # whatever a hostile file provokes, it is the file's fault
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise CheckpointError(f"checkpoint {path} is torn or not as published ({reason})") from error
-
-
-def _weights(data: bytes) -> Weights:
-    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
-        return read_own(data)
-    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and not _opening(data):
-        return _from_pickle(data)
-    found = _opening(data) or f"of an unknown format, beginning with the bytes {data[:16].hex(' ')}"
-    raise UnknownFormatError(f"is {found}")
-
-
-def _opening(data: bytes) -> str | None:
-    known = (what for start, what in _OPENINGS.items() if start and data.startswith(start))
-    return next(known, None) if data else _OPENINGS[b""]
-
-
-def _from_pickle(data: bytes) -> Weights:
-    content = load_pickle(data)
-    if isinstance(content, tuple) and content and all(isinstance(part, Network) for part in content):
-        raise UnknownFormatError(f"is a TensorFlow pickle of {len(content)} networks")
-    if not isinstance(content, dict):
-        raise UnknownFormatError(f"is a pickle of a {type(content).__name__}, not of a dictionary with G_ema")
-    return read_nvidia(content)

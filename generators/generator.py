@@ -33,8 +33,12 @@ class Generator(nn.Module, ABC):
     w_dim: int
     num_ws: int
     label_dim: int
+    gaussian_slope: float = 1.0
+    """Slope of the LeakyReLU that makes the codes Gaussian (thesis Eq. 3.6); 1 where nothing needs undoing."""
     digest: str = ""
     """SHA-256 of the checkpoint this generator was read from; empty for one made in memory."""
+    format: str = ""
+    """Which format the checkpoint was of; empty for a generator made in memory."""
     about: str = ""
     """Where the weights come from, if the checkpoint says so."""
 
@@ -139,6 +143,14 @@ class Generator(nn.Module, ABC):
                 mask = masks[space] if space in masks else torch.ones_like(change[:, :1])
                 after = _spare(before, after, mask, change, published=published)
         return self.finish(after)
+
+    def _check_inputs(self, z: Tensor, label: Tensor | None) -> None:
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise ValueError(f"z must be [N, {self.z_dim}], got {list(z.shape)}")
+        found = None if label is None else list(label.shape)
+        if found != ([z.shape[0], self.label_dim] if self.label_dim else None):
+            wanted = f"[{z.shape[0]}, {self.label_dim}]" if self.label_dim else "none: the generator is unconditional"
+            raise ValueError(f"label must be {wanted}, got {found}")
 
     def _check_codes(self, w: Tensor, deltas: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
         if w.ndim != 3 or w.shape[1:] != (self.num_ws, self.w_dim):

@@ -13,6 +13,9 @@ from torch import Tensor
 W_PLUS = "W+"
 """The extended latent space W+; the most editable space of a StyleGAN2."""
 
+Z_PLUS = "Z+"
+"""The latent space Z+, one code a block; the most editable space of a BigGAN-deep."""
+
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -20,8 +23,8 @@ NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 class Codes:
     """The codes φ = {w+, Δf_k} of a batch of images, with the masks m_k that say where each Δf_k acts.
 
-    `w_plus` is `[N, num_ws, w_dim]`; `deltas` and `masks` are keyed by feature space and hold
-    `[N, C, h, w]` and `[N, 1, h, w]` in [0, 1].
+    `w_plus` is `[N, num_ws, w_dim]`: codes of the generator's first space, which for BigGAN-deep is `Z+`. `deltas` and
+    `masks` are keyed by feature space and hold `[N, C, h, w]` and `[N, 1, h, w]` in [0, 1].
     """
 
     w_plus: Tensor

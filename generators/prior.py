@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
+from generators.cache import cache_folder, one_at_a_time, put
+from generators.errors import GeneratorError
 from generators.generator import Generator
 
-SLOPE = 5.0
+FORMAT = "invertmill-prior"
+VERSION = 1  # raised when the same arguments give another prior
 RIDGE = 1e-8  # added to the covariance, as the published statistics have it
 
 
@@ -25,19 +35,50 @@ class Prior:
     mean: Tensor
     precision: Tensor
     mean_w: Tensor
+    slope: float = 5.0
+    """Of `gaussianize`; that of the generator."""
 
     def to(self, device: torch.device | str) -> Prior:
         """Return the same prior on another device."""
-        return Prior(self.mean.to(device), self.precision.to(device), self.mean_w.to(device))
+        return Prior(self.mean.to(device), self.precision.to(device), self.mean_w.to(device), self.slope)
 
 
-def gaussianize(w: Tensor) -> Tensor:
-    """Return ŵ = LeakyReLU(w, 5.0), which undoes the mapping network's last nonlinearity up to a factor (Eq. 3.6).
+def save_prior(prior: Prior, path: Path, **about: str) -> None:
+    """Write a prior as safetensors, whole or not at all; `about` says where it comes from."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(prior).items()}
+    put(path, safetensors.torch.save(tensors, {"format": FORMAT, **about}))
+
+
+def load_prior(path: Path, **about: str) -> Prior:
+    """Return a prior that `save_prior` wrote, on the CPU.
+
+    Raises:
+        GeneratorError: the file is missing or torn, holds no prior, or one that is about something else.
+    """
+    try:
+        data = path.read_bytes()
+        tensors = safetensors.torch.load(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    except (OSError, SafetensorError, ValueError) as error:
+        raise GeneratorError(f"prior {path} cannot be read: {error}") from error
+    side = len(tensors["mean"]) if "mean" in tensors else 0
+    wanted = {"mean": [side], "precision": [side, side], "mean_w": [side], "slope": []}
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if metadata.get("format") != FORMAT or found != wanted or any(_is_odd(tensor) for tensor in tensors.values()):
+        raise GeneratorError(f"prior {path} is not one: it was not written by save_prior")
+    if different := [name for name, value in about.items() if metadata.get(name) != value]:
+        raise GeneratorError(f"prior {path} is another one: its {', '.join(different)} is not as wanted")
+    return Prior(tensors["mean"], tensors["precision"], tensors["mean_w"], float(tensors["slope"]))
+
+
+def gaussianize(w: Tensor, slope: float = 5.0) -> Tensor:
+    """Return ŵ = LeakyReLU(w, slope), which undoes the mapping network's last nonlinearity up to a factor (Eq. 3.6).
 
     Args:
         w: any shape, floating; the result has the same.
+        slope: 5 for StyleGAN2; 1 leaves w, for generators whose codes need no undoing (BigGAN-deep).
     """
-    return F.leaky_relu(w, SLOPE)
+    return F.leaky_relu(w, slope)
 
 
 def estimate_prior(
@@ -50,7 +91,7 @@ def estimate_prior(
     label: Tensor | None = None,
     batch: int = 2_000,
 ) -> Prior:
-    """Return the prior of a generator from random draws, on the CPU; to be computed once and kept.
+    """Return the prior of a generator from random draws, on the CPU.
 
     Args:
         generator: whose w is drawn, on any device.
@@ -65,7 +106,48 @@ def estimate_prior(
         ValueError: see `prior_of` and `draw_w`.
     """
     w = draw_w(generator, samples, seed, label=label, batch=batch)
-    return prior_of(w, published_mean=published_mean, shrinkage=shrinkage)
+    return prior_of(w, published_mean=published_mean, shrinkage=shrinkage, slope=generator.gaussian_slope)
+
+
+def cached_prior(
+    generator: Generator,
+    samples: int = 10_000,
+    seed: int = 0,
+    *,
+    published_mean: bool = False,
+    shrinkage: float = 0.0,
+    label: Tensor | None = None,
+) -> Prior:
+    """Return `estimate_prior` of the same arguments, estimated once a machine and then kept in the cache.
+
+    Processes that ask at the same time wait for the first. Without a digest (a generator made in memory) or a cache
+    that can be written, the prior is estimated as ever.
+
+    Raises:
+        ValueError: see `estimate_prior`.
+    """
+    identity = {
+        "version": VERSION,
+        "samples": samples,
+        "seed": seed,
+        "published_mean": published_mean,
+        "shrinkage": shrinkage,
+        "label": None if label is None else label.tolist(),
+    }
+    about = {"generator": generator.digest, "arguments": json.dumps(identity)}
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    folder = _folder() if generator.digest else None
+    with one_at_a_time(key) if folder else contextlib.nullcontext():
+        if folder:
+            with contextlib.suppress(GeneratorError):
+                return load_prior(folder / f"{key}.safetensors", **about)
+        prior = estimate_prior(
+            generator, samples, seed, published_mean=published_mean, shrinkage=shrinkage, label=label
+        )
+        if folder:
+            with contextlib.suppress(OSError):
+                save_prior(prior, folder / f"{key}.safetensors", **about)
+        return prior
 
 
 @torch.no_grad()
@@ -97,7 +179,7 @@ def draw_w(
 
 
 # Thesis Eq. 3.6 prints Σ; the Mahalanobis distance that it means, and the authors' code computes, takes Σ⁻¹.
-def prior_of(w_SD: Tensor, *, published_mean: bool = False, shrinkage: float = 0.0) -> Prior:
+def prior_of(w_SD: Tensor, *, published_mean: bool = False, shrinkage: float = 0.0, slope: float = 5.0) -> Prior:
     """Return the prior that the given draws of w amount to.
 
     Args:
@@ -108,13 +190,14 @@ def prior_of(w_SD: Tensor, *, published_mean: bool = False, shrinkage: float = 0
             eigenvalue. 0 leaves the covariance as it is, which is right for trained generators of 512 dimensions;
             a small generator whose ŵ barely varies in some directions (eigenvalues 1e-5 beside 60) needs 1e-3 or so,
             lest those directions alone decide the prior.
+        slope: see `gaussianize`.
 
     Raises:
         ValueError: too few draws, a negative shrinkage, or a covariance that cannot be inverted.
     """
     _check_draws(w_SD, shrinkage)
     w = w_SD.double()
-    w_hat = gaussianize(w)
+    w_hat = gaussianize(w, slope)
     covariance = torch.cov(w_hat.T).reshape(w.shape[1], w.shape[1])
     ridge = RIDGE + shrinkage * covariance.diagonal().mean()  # the mean of the diagonal is that of the eigenvalues
     root, failed = torch.linalg.cholesky_ex(covariance + ridge * torch.eye(len(covariance), dtype=w.dtype))
@@ -124,8 +207,23 @@ def prior_of(w_SD: Tensor, *, published_mean: bool = False, shrinkage: float = 0
             "and varies, or set shrinkage above 0"
         )
     mean_w = w.mean(dim=0)
-    mean = gaussianize(mean_w) if published_mean else w_hat.mean(dim=0)
-    return Prior(mean, torch.cholesky_inverse(root), mean_w)
+    mean = gaussianize(mean_w, slope) if published_mean else w_hat.mean(dim=0)
+    return Prior(mean, torch.cholesky_inverse(root), mean_w, slope)
+
+
+def _folder() -> Path | None:
+    with contextlib.suppress(OSError):
+        return cache_folder() / "priors"
+    return None
+
+
+def _tensors(prior: Prior) -> Mapping[str, Tensor]:
+    slope = torch.tensor(prior.slope, dtype=torch.float64)
+    return {"mean": prior.mean, "precision": prior.precision, "mean_w": prior.mean_w, "slope": slope}
+
+
+def _is_odd(tensor: Tensor) -> bool:
+    return tensor.dtype != torch.float64 or not bool(tensor.isfinite().all())
 
 
 def _check_draws(w_SD: Tensor, shrinkage: float) -> None:

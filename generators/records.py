@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,9 @@ from torch import Tensor
 from generators.errors import CheckpointError
 
 _T = TypeVar("_T")
+
+MAX_ENCODED = 64
+"""Characters of a text that stands for bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +39,39 @@ class Network:
         self.state = expect(dict, state, "the state of a network")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
+class Ignored:
+    """An object that says nothing of the weights, such as the arguments of a training; its attributes are not kept."""
+
+    def build(self, _state: object) -> None:
+        """Take no attributes."""
+
+
+class OrderedRecord(dict[Any, Any]):
+    """An OrderedDict, as state dictionaries are; the versions of modules that torch sets on them are not kept."""
+
+    def build(self, _state: object) -> None:
+        """Take no attributes."""
+
+
+@dataclass(eq=False)
 class Storage:
-    """The numbers behind a tensor: their type and their bytes, which are a view of the file."""
+    """The numbers behind a tensor: their type, their count, and their bytes, which are a view of the file."""
 
     dtype: torch.dtype
-    data: memoryview
+    count: int
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
+    """Empty until a stream that keeps its numbers at its end has been read to there."""
 
     @property
-    def count(self) -> int:
-        """How many numbers there are."""
-        return len(self.data) // self.dtype.itemsize
+    def size(self) -> int:
+        """How many bytes there are."""
+        return self.count * self.dtype.itemsize
+
+    @property
+    def address(self) -> int:
+        """Where in memory they begin."""
+        return int(np.frombuffer(self.data, np.uint8).ctypes.data) if self.data else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +88,39 @@ class StoredTensor:
         """The type of its numbers."""
         return self.storage.dtype
 
+    @property
+    def size(self) -> int:
+        """How many bytes its numbers take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def tensor(self) -> Tensor:
         """Return a copy that owns its memory."""
         if 0 in self.shape:
             return torch.empty(self.shape, dtype=self.dtype)
         size = self.dtype.itemsize
-        span = self.storage.data[self.offset * size : (self.offset + _span(self.shape, self.stride)) * size]
-        return torch.frombuffer(bytearray(span), dtype=self.dtype).as_strided(self.shape, self.stride).contiguous()
+        steps = [step * size for step in self.stride]
+        numbers = np.ndarray(self.shape, f"<i{size}", self.storage.data, self.offset * size, steps)  # only moves bytes
+        return torch.from_numpy(numbers.copy(order="C")).view(self.dtype)
+
+    def permuted(self, *order: int) -> StoredTensor:
+        """Return the same numbers with their dimensions in another order."""
+        shape, stride = zip(*((self.shape[i], self.stride[i]) for i in order), strict=True)
+        return replace(self, shape=shape, stride=stride)
+
+    def flipped(self, *dims: int) -> StoredTensor:
+        """Return the same numbers, last to first along some dimensions."""
+        if 0 in self.shape:
+            return self
+        stride = tuple(-step if i in dims else step for i, step in enumerate(self.stride))
+        ends = sum((self.shape[i] - 1) * self.stride[i] for i in dims)
+        return replace(self, offset=self.offset + ends, stride=stride)
+
+    def without(self, *dims: int) -> StoredTensor:
+        """Return the same numbers without some dimensions of size 1."""
+        if any(i >= len(self.shape) or self.shape[i] != 1 for i in dims):
+            raise CheckpointError(f"holds a tensor of {list(self.shape)} where dimensions {list(dims)} must be 1")
+        kept = [i for i in range(len(self.shape)) if i not in dims]
+        return replace(self, shape=tuple(self.shape[i] for i in kept), stride=tuple(self.stride[i] for i in kept))
 
 
 @dataclass(eq=False)
@@ -90,15 +141,31 @@ class Array:
     """A numpy array, read-only, once it is built: a view of the file."""
 
     value: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def build(self, state: object) -> None:
         """Take `(version, shape, dtype, is_fortran, bytes)`."""
         _, announced, dtype, is_fortran, content = expect(tuple, state, "the state of a numpy array")
-        shape, data = sizes_of(announced), expect(bytes, content, "the bytes of a numpy array")
+        shape, data = sizes_of(announced), bytes_of(content, "the bytes of a numpy array")
         kind = expect(DType, dtype, "the dtype of a numpy array").dtype
         if math.prod(shape) * kind.itemsize != len(data):
             raise CheckpointError(f"announces an array of {brief(shape)} {kind.name}, but holds {len(data)} bytes")
+        self.data = data
         self.value = np.frombuffer(data, kind).reshape(shape, order="F" if is_fortran else "C")
+
+
+Buildable = Network | DType | Array | Ignored | OrderedRecord
+"""What takes a state."""
+
+
+def stored_array(array: Array) -> StoredTensor:
+    """Return a numpy array of floating-point numbers as a tensor that is still in its file."""
+    value = array.value
+    dtype = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64}.get(value.dtype.str[1:])
+    if dtype is None:
+        raise CheckpointError(f"holds an array of {value.dtype}, not of floating-point numbers")
+    stride = tuple(step // value.itemsize for step in value.strides)
+    return StoredTensor(Storage(dtype, value.size, array.data), 0, value.shape, stride)
 
 
 def module_of(meta: object) -> Module:
@@ -140,7 +207,7 @@ def dtype_of(name: object, *_rest: object) -> DType:
 def scalar_of(dtype: object, data: object) -> float | int | bool:
     """Return a number for the type and the bytes of a numpy scalar."""
     kind = expect(DType, dtype, "the dtype of a numpy scalar").dtype
-    value: float | int | bool = np.frombuffer(expect(bytes, data, "a numpy scalar"), kind, count=1)[0].item()
+    value: float | int | bool = np.frombuffer(bytes_of(data, "a numpy scalar"), kind, count=1)[0].item()
     return value
 
 
@@ -153,6 +220,22 @@ def expect(kind: type[_T], value: object, what: str) -> _T:
     if not isinstance(value, kind):
         raise CheckpointError(f"is not as published: {what} is a {type(value).__name__}, not a {kind.__name__}")
     return value
+
+
+def latin_bytes_of(text: object, encoding: object) -> bytes:
+    """Return bytes that were pickled as the text they are in Latin-1: those of numpy scalars, which are short.
+
+    Longer ones are refused, because a pickle can have one text encoded many times over.
+    """
+    encoded = expect(str, text, "encoded text")
+    if encoding not in ("latin1", "latin-1") or len(encoded) > MAX_ENCODED:
+        raise CheckpointError(f"encodes a text of {len(encoded)} characters as {brief(encoding)}: only short Latin-1")
+    return encoded.encode("latin-1")
+
+
+def bytes_of(value: object, what: str) -> memoryview:
+    """Return the bytes of a pickle, which are a view where they are long."""
+    return value if isinstance(value, memoryview) else memoryview(expect(bytes, value, what))
 
 
 def sizes_of(value: object) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""StyleGAN2 in plain PyTorch: mapping, modulated convolution, skip architecture (Karras et al. 2020).
+"""StyleGAN2 in plain PyTorch: mapping, modulated convolution, the three architectures (Karras et al. 2020).
 
 Parameters carry the names of NVIDIA's PyTorch checkpoints, so that those load without translation. A modulated
 convolution scales its input and output instead of its weight: one convolution for the whole batch, no grouping.
@@ -20,6 +20,7 @@ from generators.latents import W_PLUS, feature_space
 Noise = Literal["const", "none"]
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
+RESIDUAL_GAIN = math.sqrt(0.5)
 LARGE_PX = 256
 LATEST_FEATURE_PX = 128
 
@@ -39,6 +40,9 @@ class StyleGAN2Config(BaseModel):
     channel_base: PositiveInt = 32768
     channel_max: PositiveInt = 512
     conv_clamp: PositiveFloat | None = None
+    architecture: Literal["skip", "resnet", "orig"] = "skip"
+    """How features become the image: each block adds to it (skip), or the last makes it, behind residual blocks
+    (resnet) or plain ones (orig)."""
 
     @model_validator(mode="after")
     def _resolution_is_a_power_of_two(self) -> StyleGAN2Config:
@@ -115,21 +119,35 @@ class StyledConvolution(nn.Module):
         self.register_buffer("resample_filter", _resample_filter())
         self.up, self.clamp = up, clamp
 
-    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        """Return `[N, outputs, r, r]`; `x` is `[N, inputs, r, r]`, half that side when upsampling."""
-        style = self.affine(w)
-        scale = GAIN * torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)  # demodulation
+    def forward(self, x: Tensor, w: Tensor, noise: Noise, gain: float = 1.0) -> Tensor:
+        """Return `[N, outputs, r, r]` times a gain; `x` is `[N, inputs, r, r]`, half that side when upsampling."""
+        style, gain, clamp = self.affine(w), GAIN * gain, None if self.clamp is None else self.clamp * gain
+        scale = gain * torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)  # demodulation
         x = x * style[:, :, None, None]
         if self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
             x = _blur(x)
         else:
             x = F.conv2d(x, self.weight, padding=1)
-        shift = self.bias[:, None, None] * GAIN
+        shift = self.bias[:, None, None] * gain
         if noise == "const":
-            shift = torch.addcmul(shift, self.noise_const, self.noise_strength, value=GAIN)
-        x = F.leaky_relu(torch.addcmul(shift, x, scale[:, :, None, None]), SLOPE)  # GAIN passes through a leaky ReLU
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+            shift = torch.addcmul(shift, self.noise_const, self.noise_strength, value=gain)
+        x = F.leaky_relu(torch.addcmul(shift, x, scale[:, :, None, None]), SLOPE)  # a gain passes through a leaky ReLU
+        return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+class Residual(nn.Module):
+    """The way around the convolutions of a residual block: a 1×1 convolution, then upsampling."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_normal(outputs, inputs, 1, 1))
+        self.register_buffer("resample_filter", _resample_filter())
+        self.weight_gain = RESIDUAL_GAIN / math.sqrt(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[N, outputs, 2r, 2r]` for `x [N, inputs, r, r]`."""
+        return _upsample(F.conv2d(x, self.weight * self.weight_gain))
 
 
 class ToRGB(nn.Module):
@@ -162,17 +180,28 @@ class Block(nn.Module):
         else:
             inputs = config.channels(resolution // 2)
             self.conv0 = StyledConvolution(inputs, channels, config.w_dim, resolution, up=True, clamp=clamp)
+            if config.architecture == "resnet":
+                self.skip = Residual(inputs, channels)
+        self.residual = config.architecture == "resnet" and not self.first
+        self.makes_image = config.architecture == "skip" or resolution == config.img_resolution
         self.conv1 = StyledConvolution(channels, channels, config.w_dim, resolution, up=False, clamp=clamp)
-        self.torgb = ToRGB(channels, config.w_dim, clamp=clamp)
+        if self.makes_image:
+            self.torgb = ToRGB(channels, config.w_dim, clamp=clamp)
         self.register_buffer("resample_filter", _resample_filter())
         self.convolutions = 1 if self.first else 2
 
     def forward(self, state: State, w: Tensor, noise: Noise) -> State:
         """Return the feature and the image after this block; `w [N, convolutions + 1, w_dim]`."""
         x = state.feature
-        if not self.first:
+        if self.residual:
+            around = self.skip(x)
             x = self.conv0(x, w[:, 0], noise)
-        x = self.conv1(x, w[:, self.convolutions - 1], noise)
+            x = around + self.conv1(x, w[:, 1], noise, RESIDUAL_GAIN)
+        else:
+            x = x if self.first else self.conv0(x, w[:, 0], noise)
+            x = self.conv1(x, w[:, self.convolutions - 1], noise)
+        if not self.makes_image:
+            return State(x)
         rgb = self.torgb(x, w[:, self.convolutions])
         return State(x, rgb if state.image is None else _upsample(state.image) + rgb)
 
@@ -193,9 +222,10 @@ class Synthesis(nn.Module):
 
 
 class StyleGAN2(Generator):
-    """A StyleGAN2 generator with the skip architecture."""
+    """A StyleGAN2 generator."""
 
     family = "stylegan2"
+    gaussian_slope = 1 / SLOPE
 
     def __init__(self, config: StyleGAN2Config, noise: Noise = "const") -> None:
         super().__init__()
@@ -237,20 +267,12 @@ class StyleGAN2(Generator):
             w = torch.lerp(self.mapping.w_avg, w, truncation)
         return w[:, None].expand(-1, self.num_ws, -1)
 
-    def _check_inputs(self, z: Tensor, label: Tensor | None) -> None:
-        if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise ValueError(f"z must be [N, {self.z_dim}], got {list(z.shape)}")
-        found = None if label is None else list(label.shape)
-        if found != ([z.shape[0], self.label_dim] if self.label_dim else None):
-            wanted = f"[{z.shape[0]}, {self.label_dim}]" if self.label_dim else "none: the generator is unconditional"
-            raise ValueError(f"label must be {wanted}, got {found}")
-
     def begin(self, w: Tensor) -> State:
         """Return the learned constant, `[N, C, 4, 4]`, and no image yet."""
         return State(self.synthesis.block(4).const.expand(w.shape[0], -1, -1, -1))
 
     def run_block(self, index: int, state: State, w: Tensor) -> State:
-        """Return the state after block `index`; its toRGB has already seen the feature."""
+        """Return the state after block `index`; its toRGB, if any, has already seen the feature."""
         block = self.synthesis.block(self.config.block_resolutions[index])
         row = max(0, 2 * index - 1)
         out: State = block(state, w[:, row : row + block.convolutions + 1], self.noise)

@@ -1,4 +1,4 @@
-"""The command line: `invertmill run`, `plan`, `status`, `verify`, `report`."""
+"""The command line: `invertmill run`, `plan`, `status`, `verify`, `report`; `inspect` and `convert` stand beside."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import cli_checkpoints
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import USER_ERRORS
 from pipeline.plan import Plan
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.conclude import Conclusion
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(cli_checkpoints.app)
 console = Console()
 
 Config = Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")]

@@ -124,7 +124,7 @@ def _faults(receipt: Receipt) -> list[str]:
 
 def _about(plan: Plan, inverter: Inverter) -> dict[str, str]:
     about: dict[str, Any] = {name: version(name) for name in LIBRARIES}
-    about |= {"python": platform.python_version(), "generator": plan.config.generator.checkpoint.name}
+    about |= {"python": platform.python_version(), "generator": plan.config.generator.name}
     about |= {"generator digest": inverter.generator.digest, "perceptual distance": inverter.perceptual.name}
     about |= {"perceptual digest": inverter.perceptual.digest, "store": plan.ledger.store.url}
     if inverter.generator.about:

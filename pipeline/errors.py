@@ -25,5 +25,9 @@ class RunError(PipelineError):
     """A run cannot go on; the message says at which stage, and what to do."""
 
 
+class CommandError(PipelineError):
+    """A command cannot do what it was asked to; the message says why, and what to do."""
+
+
 USER_ERRORS = (InfraError, GeneratorError, StageError, PipelineError)
 """What the command line prints as one message, without a traceback."""

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.errors import RunError
+from stages.sources import GeneratorSource
 
 DIGITS = 16
 
@@ -47,6 +48,8 @@ def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> 
 def _identify(value: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
     if isinstance(value, Path):
         return file_digest(value)
+    if isinstance(value, GeneratorSource):
+        return _identify(value.identity)
     if isinstance(value, BaseModel):
         return {name: _identify(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):

@@ -24,7 +24,7 @@ from stages.invert import Invert
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
 from stages.region import Region
-from stages.sources import PerceptualSource
+from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Stage
 
 SEGMENTER_UNIT = "segmenter"
@@ -56,6 +56,11 @@ class Plan:
     def generator(self) -> Generator:
         """The run's generator, on the CPU: its spaces and shapes decide the steps."""
         return self.config.generator.load(torch.device("cpu"))
+
+    @functools.cached_property
+    def generator_source(self) -> GeneratorSource:
+        """Where workers load the generator from, with its digest: they take no other, and fetch none that is kept."""
+        return self.config.generator.model_copy(update={"sha256": self.generator.digest})
 
     @property
     def region(self) -> Region:
@@ -106,7 +111,7 @@ class Plan:
         """Return the step that makes supervision."""
         settings, config = self.config.error_maps, self.config
         stage = ErrorMaps(
-            generator=config.generator,
+            generator=self.generator_source,
             perceptual=self.perceptual,
             region=self.region,
             truth=config.truth,
@@ -147,9 +152,9 @@ class Plan:
 
     def invert(self, refine_maps: MapStep) -> MapStep:
         """Return the step that inverts."""
-        settings, config = self.config.invert, self.config
+        settings = self.config.invert
         stage = Invert(
-            generator=config.generator,
+            generator=self.generator_source,
             perceptual=self.perceptual,
             region=self.region,
             objective=settings.objective,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from generators.generator import Generator
-from generators.latents import W_PLUS, Codes, zero_deltas
+from generators.latents import Codes, zero_deltas
 from generators.prior import Prior
 from stages.objective import TERMS, Objective, Target, losses
 from stages.region import Region, crop
@@ -24,7 +24,7 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 TRACE_POINTS = 50
 
-Tensors = dict[str, Tensor]  # what is optimised, by space; W+ stands for w_plus
+Tensors = dict[str, Tensor]  # what is optimised, by space; the generator's first, W+ or Z+, stands for w_plus
 Evaluate = Callable[[Tensors], Tensor]  # terms [len(TERMS), N] at these tensors, differentiable
 
 
@@ -117,18 +117,19 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
         objective: what is minimised.
         schedule: the steps.
         region: of the canvas; nothing outside it is looked at.
-        free: the spaces to optimise, ``W+`` for w_plus; all that `start` holds unless given.
+        free: the spaces to optimise, the first (``W+``, ``Z+``) for w_plus; all that `start` holds unless given.
 
     Raises:
         ValueError: shapes do not fit together, or a free space is not in `start`.
     """
+    first = generator.spaces[0]
 
     def evaluate(now: Tensors) -> Tensor:
-        codes = _with(start, now)
+        codes = _with(start, now, first)
         image_N3HW = crop(generator.synthesize(codes.w_plus, codes.deltas, codes.masks), region)
         return losses(image_N3HW, codes, target, perceptual, prior, objective)
 
-    adam = Adam(_chosen(start, free), evaluate)
+    adam = Adam(_chosen(start, free, first), evaluate)
     kept = _kept_steps(schedule.steps)
     rows = []
     for step in range(schedule.steps):
@@ -136,7 +137,7 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
         if step in kept:
             rows.append(terms)
     tensors, diverged = adam.finish()
-    return Inversion(_with(start, tensors), _trace(kept, torch.stack(rows)), diverged.cpu())
+    return Inversion(_with(start, tensors, first), _trace(kept, torch.stack(rows)), diverged.cpu())
 
 
 # Kingma and Ba 2015, Algorithm 1
@@ -188,9 +189,9 @@ class Adam:
         return torch.where(self._alive.view(-1, *[1] * (alive.ndim - 1)), alive, dead)
 
 
-def _chosen(start: Codes, free: Collection[str] | None) -> Tensors:
+def _chosen(start: Codes, free: Collection[str] | None, first: str) -> Tensors:
     """Return the tensors to optimise."""
-    everything = {W_PLUS: start.w_plus, **start.deltas}
+    everything = {first: start.w_plus, **start.deltas}
     unknown = sorted(set(free or ()) - set(everything))
     if unknown or (free is not None and not free):
         raise ValueError(
@@ -200,10 +201,10 @@ def _chosen(start: Codes, free: Collection[str] | None) -> Tensors:
     return {space: tensor for space, tensor in everything.items() if free is None or space in free}
 
 
-def _with(start: Codes, tensors: Tensors) -> Codes:
+def _with(start: Codes, tensors: Tensors, first: str) -> Codes:
     """Return `start` with its optimised tensors replaced."""
     deltas = {space: tensors.get(space, delta) for space, delta in start.deltas.items()}
-    return Codes(tensors.get(W_PLUS, start.w_plus), deltas, start.masks)
+    return Codes(tensors.get(first, start.w_plus), deltas, start.masks)
 
 
 def _kept_steps(steps: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generators.generator import Generator
 from generators.latents import Codes
-from generators.prior import Prior, estimate_prior
+from generators.prior import Prior, cached_prior
 from stages.descent import Inversion, Schedule, descend, start_codes
 from stages.objective import Objective, prepare_target
 from stages.region import Region, crop, psnr_db
@@ -80,7 +80,7 @@ class InvertingStage(Stage):
         """Return the inverter on `device`; raises `ValueError` if the region does not fit the generator's canvas."""
         generator = self.generator.load(device)
         region = (self.region or Region.whole(generator.resolution)).inside(generator.resolution)
-        prior = estimate_prior(
+        prior = cached_prior(
             generator, published_mean=self.objective.published_mean, shrinkage=self.objective.shrinkage
         ).to(device)
         return Inverter(generator, self.perceptual.load(device), prior, region, self.objective, self.schedule)

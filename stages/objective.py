@@ -142,7 +142,7 @@ def gaussian_term(w_plus_NRD: Tensor, prior: Prior) -> Tensor:
 
     Source: thesis Eq. 3.6 with the inverse covariance. The authors' code mixes images of a batch up; this does not.
     """
-    deviation_NRD = gaussianize(w_plus_NRD).double() - prior.mean
+    deviation_NRD = gaussianize(w_plus_NRD, prior.slope).double() - prior.mean
     return (deviation_NRD @ prior.precision * deviation_NRD).sum(dim=(1, 2))
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_serializer
 
 from generators import load_generator
 from generators.generator import Generator
+from generators.remote import shown
 from generators.stylegan2 import Noise
 
 if TYPE_CHECKING:
     from stages.perceptual import Perceptual
+
+
+def _path_unless_address(value: object) -> Path | str:
+    if not isinstance(value, str | Path):
+        raise ValueError("must be a path or an address")  # noqa: TRY004  # pydantic reports ValueErrors only
+    return value if isinstance(value, str) and "://" in value else Path(value)
+
+
+Checkpoint = Annotated[Path | str, BeforeValidator(_path_unless_address)]
+"""A local path, or an address as text: `s3://BUCKET/KEY`, `https://…`."""
+
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=True)]
 
 
 class GeneratorSource(BaseModel):
@@ -21,12 +34,35 @@ class GeneratorSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: Path
+    checkpoint: Checkpoint
     noise: Noise = "const"
+    truncation: float = Field(default=1.0, gt=0, le=1)  # of BigGAN-deep's batch-norm statistics
+    sha256: Sha256 | None = None  # what the checkpoint must be; a fetched one is then used without asking the server
+
+    @property
+    def name(self) -> str:
+        """The last part of the checkpoint's path or address."""
+        return PurePosixPath(shown(self.checkpoint)).name
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What decides this source's results: the content of the checkpoint, by its path where nobody told its digest.
+
+        Raises:
+            ValueError: an address does not say what is under it; a plan finds that out.
+        """
+        if self.sha256 is None and not isinstance(self.checkpoint, Path):
+            raise ValueError(f"the digest of {self.name} is not known yet")
+        truncation = {} if self.truncation == 1.0 else {"truncation": self.truncation}
+        return {"checkpoint": self.sha256 or self.checkpoint, "noise": self.noise, **truncation}
+
+    @field_serializer("checkpoint")
+    def _without_secrets(self, checkpoint: Path | str) -> str:
+        return shown(checkpoint)
 
     def load(self, device: torch.device) -> Generator:
-        """Return the generator, frozen, on `device`; raises `CheckpointError` if the file is not one."""
-        return load_generator(self.checkpoint, device=device, noise=self.noise)
+        """Return the generator, frozen, on `device`; raises `CheckpointError` if the checkpoint is not one."""
+        return load_generator(self.checkpoint, device, self.truncation, self.noise, sha256=self.sha256)
 
 
 class PerceptualSource(BaseModel):

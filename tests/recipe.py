@@ -19,7 +19,11 @@ def normal(key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def golden_generator(shared: Path, name: str) -> StyleGAN2:
     """Return a generator of `golden/2_sam` with its mapping weights and large noise buffers made by recipe."""
-    folder = shared / "golden/2_sam"
+    return recipe_generator(shared / "golden/2_sam", name)
+
+
+def recipe_generator(folder: Path, name: str) -> StyleGAN2:
+    """Return the same for the folder of the reference data that holds it."""
     arguments = json.loads((folder / f"{name}.json").read_text())["init_kwargs"]
     config = {key: arguments[key] for key in ("z_dim", "w_dim", "img_resolution", "channel_base", "channel_max")}
     generator = StyleGAN2(StyleGAN2Config(**config))
@@ -51,3 +55,30 @@ def vgg_trunk() -> dict[str, torch.Tensor]:
         trunk[f"{key}.weight"] = torch.from_numpy(weight.astype(np.float32))
         trunk[f"{key}.bias"] = torch.from_numpy((0.05 * normal(f"{key}.bias", (outputs,))).astype(np.float32))
     return trunk
+
+
+def segmenter_tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a tensor of the authors' segmenter."""
+    n = normal(key, shape)
+    if key.endswith("running_var"):
+        n = 1 + 0.1 * np.abs(n)
+    elif len(shape) > 1:
+        n = 2 * n / np.sqrt(np.prod(shape[1:]))
+    elif key.endswith("weight"):
+        n = 0.5 + 0.1 * n
+    else:
+        n = 0.1 * n
+    return torch.tensor(n.astype(np.float32))
+
+
+def published_heads(spaces: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Return the authors' heads: transposed convolutions, which are convolutions with the kernel turned around."""
+    shapes: dict[str, tuple[int, ...]] = {"0.weight": (8, 4, 3, 3), "3.weight": (4, 1, 1, 1), "3.bias": (1,)}
+    shapes |= dict.fromkeys(("0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"), (4,))
+    heads = {}
+    for name, shape in shapes.items():
+        each = [segmenter_tensor(f"head.{space}.m.{name}", shape) for space in spaces]
+        if len(shape) == 4:
+            each = [weight.flip(2, 3).transpose(0, 1) for weight in each]
+        heads[name] = torch.cat([weight.abs() + 0.2 for weight in each] if name == "3.bias" else each)
+    return heads

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from generators.errors import CheckpointError, UnknownFormatError
+from generators.formats.arguments import check_argument, number, one_of
 from generators.formats.weights import Weights, stylegan2_config
 from generators.records import Module, StoredTensor, brief, expect
 from generators.stylegan2 import StyleGAN2Config
@@ -16,7 +17,6 @@ MAX_NAME = 200
 
 # What an init argument must be, where only one value is read.
 _ONLY: Mapping[str, tuple[object, ...]] = {
-    "architecture": ("skip",),
     "activation": ("lrelu",),
     "kernel_size": (3,),
     "resample_filter": ([1, 3, 3, 1],),
@@ -55,42 +55,24 @@ def _published_config(network: Module) -> dict[str, Any]:
     config: dict[str, Any] = {"conv_clamp": clamp}
     for name, value in (arguments | synthesis).items():
         if name in StyleGAN2Config.model_fields and not name.startswith("mapping_"):
-            config[name] = _number(name, value)
+            config[name] = value if name == "architecture" else number(name, value)
         else:
-            _check_argument(name, value)
+            check_argument(name, value, _ONLY, _NO_MATTER)
     return config | _mapping_config(mapping, config.get("w_dim"))
 
 
 def _mapping_config(arguments: dict[str, Any], w_dim: object) -> dict[str, Any]:
     config = {
-        field: _number(name, arguments.pop(name))
+        field: number(name, arguments.pop(name))
         for name, field in (("num_layers", "mapping_layers"), ("lr_multiplier", "mapping_lr_multiplier"))
         if name in arguments
     }
     for name, value in arguments.items():
         if name in ("embed_features", "layer_features"):
-            _one_of(name, value, (None, w_dim))
+            one_of(name, value, (None, w_dim))
         else:
-            _check_argument(name, value)
+            check_argument(name, value, _ONLY, _NO_MATTER)
     return config
-
-
-def _number(name: str, value: object) -> int | float | None:
-    if not isinstance(value, int | float | None):
-        raise CheckpointError(f"holds a StyleGAN2 with {name} {brief(value)}: a number is read")
-    return value
-
-
-def _check_argument(name: str, value: object) -> None:
-    if name not in _ONLY and name not in _NO_MATTER:
-        raise CheckpointError(f"holds a network with the init argument {brief(name)}, which no StyleGAN2 has")
-    if name in _ONLY:
-        _one_of(name, value, _ONLY[name])
-
-
-def _one_of(name: str, value: object, wanted: tuple[object, ...]) -> None:
-    if not isinstance(value, str | int | float | list | None) or value not in wanted:
-        raise CheckpointError(f"holds a StyleGAN2 with {name} {brief(value)}: only {wanted[-1]!r} is read")
 
 
 def _mapping(value: object, name: str) -> dict[str, Any]:

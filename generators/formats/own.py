@@ -1,26 +1,34 @@
-"""The project's own checkpoints: safetensors with the configuration in its metadata."""
+"""The project's own checkpoints: safetensors with the family and the configuration in the metadata."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
+from generators.biggan_deep import BigGANDeep
 from generators.errors import UnknownFormatError
-from generators.formats.weights import Weights, stylegan2_config
+from generators.formats.weights import Config, Family, Weights, biggan_deep_config, stylegan2_config
 from generators.stylegan2 import StyleGAN2
 
 FORMAT = "invertmill-generator"
 MAX_ABOUT = 200
+CONFIGS: Mapping[str, Callable[[object], Config]] = {
+    StyleGAN2.family: stylegan2_config,
+    BigGANDeep.family: biggan_deep_config,
+}
 
 
-def save_generator(generator: StyleGAN2, path: Path, *, about: str, dtype: torch.dtype = torch.float32) -> None:
-    """Write a generator as safetensors with its configuration in the metadata.
+def save_generator(generator: Family, path: Path, *, about: str, dtype: torch.dtype = torch.float32) -> None:
+    """Write a generator as safetensors with its family and configuration in the metadata.
+
+    Of a BigGAN-deep, all rows of batch-norm statistics are written, and the truncation is again chosen at load.
 
     Args:
-        generator: what to write.
+        generator: what to write, of either family.
         path: the file to make.
         about: one sentence on where the weights come from; shown wherever the generator is.
         dtype: type of the stored weights; float16 halves the file.
@@ -32,7 +40,18 @@ def save_generator(generator: StyleGAN2, path: Path, *, about: str, dtype: torch
         "config": json.dumps(generator.config.model_dump()),
         "about": about,
     }
-    safetensors.torch.save_file(tensors, path, metadata)
+    path.write_bytes(_ordered(safetensors.torch.save(tensors, metadata)))
+
+
+def _ordered(data: bytes) -> bytes:
+    """Return a safetensors file with its header in order, so that equal generators are equal files.
+
+    The library writes the metadata in an order of its own at every call.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def read_own(data: bytes) -> Weights:
@@ -46,7 +65,8 @@ def read_own(data: bytes) -> Weights:
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != FORMAT:
         raise UnknownFormatError("is a safetensors file without the configuration of a generator")
-    if metadata.get("family") != StyleGAN2.family:
+    read_config = CONFIGS.get(str(metadata.get("family")))
+    if read_config is None:
         raise UnknownFormatError(f"holds a generator of the family {str(metadata.get('family'))[:80]!r}")
-    config = stylegan2_config(json.loads(metadata["config"]))
+    config = read_config(json.loads(metadata["config"]))
     return Weights(config, tensors, str(metadata.get("about", ""))[:MAX_ABOUT])

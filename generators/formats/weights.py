@@ -4,75 +4,139 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from generators.biggan_deep import BigGANDeep, BigGANDeepConfig
 from generators.errors import ArgumentError, CheckpointError
+from generators.generator import Generator
 from generators.records import StoredTensor, brief
 from generators.stylegan2 import Noise, StyleGAN2, StyleGAN2Config
 
 FILTER = (1.0, 3.0, 3.0, 1.0)
+SHARED_BYTES = 2**20
+"""Bytes that tensors may share with one another, such as small constants."""
+TITLES: Mapping[type[BaseModel], str] = {StyleGAN2Config: "StyleGAN2", BigGANDeepConfig: "BigGAN-deep"}
+
+Family = StyleGAN2 | BigGANDeep
+Config = StyleGAN2Config | BigGANDeepConfig
+_Config = TypeVar("_Config", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a checkpoint of StyleGAN2 holds, in the names of NVIDIA's implementations."""
+    """What a checkpoint holds, in the names of our networks: the configuration tells the family."""
 
-    config: StyleGAN2Config
+    config: Config
     tensors: Mapping[str, Tensor | StoredTensor]
     about: str = ""
+    format: str = ""
 
 
 def stylegan2_config(values: object) -> StyleGAN2Config:
     """Return a validated configuration; raises CheckpointError naming the first value that is not read."""
-    try:
-        return StyleGAN2Config.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = ".".join(str(part)[:80] for part in first["loc"]) or "configuration"
-        raise CheckpointError(f"holds a StyleGAN2 that is not read: {name}: {first['msg'][:300]}") from None
+    return _validated(StyleGAN2Config, values)
 
 
-def build(weights: Weights, noise: Noise, truncation: float) -> StyleGAN2:
-    """Return the generator of these weights; nothing is allocated before names and shapes are known to fit."""
-    if truncation != 1.0:
-        raise ArgumentError(f"a StyleGAN2 is truncated where z is mapped: use G.map(z, truncation={truncation})")
-    config, tensors = weights.config, weights.tensors
-    if config.mapping_layers + config.img_resolution.bit_length() > len(tensors):
-        raise CheckpointError(
-            f"announces {config.mapping_layers} mapping layers and {config.img_resolution} px, but holds only "
-            f"{len(tensors)} tensors"
-        )
-    with torch.device("meta"):
-        generator = StyleGAN2(config, noise)
-    _check_tensors(generator.state_dict(), tensors)
-    loaded = {name: _float32(tensor) for name, tensor in tensors.items()}
+def biggan_deep_config(values: object) -> BigGANDeepConfig:
+    """Return a validated configuration; raises CheckpointError naming the first value that is not read."""
+    return _validated(BigGANDeepConfig, values)
+
+
+def build(weights: Weights, noise: Noise, truncation: float) -> Generator:
+    """Return the generator of these weights; nothing is allocated before names and shapes are known to fit.
+
+    Raises:
+        CheckpointError: the tensors are not those that the configuration announces.
+        ArgumentError: the family does not offer that truncation where it is loaded.
+    """
+    generator = network(weights.config, len(weights.tensors), noise, truncation)
+    check_tensors({name: tensor.shape for name, tensor in generator.state_dict().items()}, weights)
+    loaded = {name: float32(tensor) for name, tensor in weights.tensors.items()}
     _check_filters(loaded)
     generator.load_state_dict(loaded, strict=True, assign=True)
-    generator.about = weights.about
+    generator.about, generator.format = weights.about, weights.format
     return generator.requires_grad_(False).eval()
 
 
-def _check_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor | StoredTensor]) -> None:
+def network(config: Config, tensors: int, noise: Noise = "const", truncation: float = 1.0) -> Family:
+    """Return the network of a configuration on the meta device, where it takes no memory.
+
+    Args:
+        config: of either family.
+        tensors: how many the checkpoint holds; a network that has more layers than that is not made.
+        noise: see `generators.load_generator`.
+        truncation: see `generators.load_generator`.
+    """
+    if isinstance(config, BigGANDeepConfig):
+        layers, announced = len(config.layers), f"{len(config.layers)} layers"
+    else:
+        layers = config.mapping_layers + config.img_resolution.bit_length()
+        announced = f"{config.mapping_layers} mapping layers and {config.img_resolution} px"
+    if layers > tensors:
+        raise CheckpointError(f"announces {announced}, but holds only {tensors} tensors")
+    with torch.device("meta"):
+        if isinstance(config, BigGANDeepConfig):
+            return BigGANDeep(config, truncation)
+        if truncation != 1.0:
+            raise ArgumentError(f"a StyleGAN2 is truncated where z is mapped: use G.map(z, truncation={truncation})")
+        return StyleGAN2(config, noise)
+
+
+def check_tensors(wanted: Mapping[str, Sequence[int]], weights: Weights) -> None:
+    """Raise CheckpointError unless the tensors have exactly these names and shapes, and are floating-point numbers."""
+    found, title = weights.tensors, TITLES[type(weights.config)]
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or unexpected:
         raise CheckpointError(
-            f"does not fit a StyleGAN2: it lacks {_names(missing)}, and has {_names(unexpected)} besides"
+            f"does not fit a {title}: it lacks {_names(missing)}, and has {_names(unexpected)} besides"
         )
     for name, tensor in found.items():
-        if tuple(tensor.shape) != tuple(wanted[name].shape):
-            raise CheckpointError(
-                f"holds {name} of {list(tensor.shape)}, not the {list(wanted[name].shape)} it announces"
-            )
+        if tuple(tensor.shape) != tuple(wanted[name]):
+            raise CheckpointError(f"holds {name} of {list(tensor.shape)}, not the {list(wanted[name])} it announces")
         if not tensor.dtype.is_floating_point:
             raise CheckpointError(f"holds {name} as {tensor.dtype}, not as floating-point numbers")
+    check_shared(found)
 
 
-def _float32(stored: Tensor | StoredTensor) -> Tensor:
+def check_shared(tensors: Mapping[str, Tensor | StoredTensor]) -> None:
+    """Raise CheckpointError where tensors that are still in their file hold more numbers than lie there.
+
+    A small file could otherwise have every tensor be the same numbers, and fill the memory with copies of them.
+    """
+    stored = [tensor for tensor in tensors.values() if isinstance(tensor, StoredTensor)]
+    announced = sum(tensor.size for tensor in stored)
+    there, end = 0, 0
+    for start, size in sorted({(tensor.storage.address, tensor.storage.size) for tensor in stored}):
+        there += max(0, start + size - max(start, end))
+        end = max(end, start + size)
+    if announced > there + SHARED_BYTES:
+        raise CheckpointError(f"announces tensors of {announced:,} bytes, but holds {there:,}")
+
+
+def resample_filters(generator: StyleGAN2) -> dict[str, Tensor]:
+    """Return the resampling filters of a network whose checkpoint format does not have them as tensors."""
+    taps = torch.tensor(FILTER) / sum(FILTER)
+    names = (name for name in generator.state_dict() if name.endswith("resample_filter"))
+    return {name: torch.outer(taps, taps) for name in names}
+
+
+def float32(stored: Tensor | StoredTensor) -> Tensor:
+    """Return a tensor, from its file if it is still there, in float32."""
     tensor = stored.tensor() if isinstance(stored, StoredTensor) else stored
     return tensor.to(torch.float32)
+
+
+def _validated(kind: type[_Config], values: object) -> _Config:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = ".".join(str(part)[:80] for part in first["loc"]) or "configuration"
+        raise CheckpointError(f"holds a {TITLES[kind]} that is not read: {name}: {first['msg'][:300]}") from None
 
 
 def _check_filters(tensors: Mapping[str, Tensor]) -> None:

@@ -39,7 +39,7 @@ def ada_arguments(config: StyleGAN2Config) -> dict[str, Any]:
 def sg3_arguments(config: StyleGAN2Config) -> dict[str, Any]:
     """Return init arguments as the stylegan3 repository has them: flat, and without the clamp, which is 256."""
     nested = ada_arguments(config)
-    synthesis = nested.pop("synthesis_kwargs")
+    synthesis: dict[str, Any] = nested.pop("synthesis_kwargs")
     del synthesis["conv_clamp"]
     return nested | synthesis | {"fused_modconv_default": "inference_only", "num_fp16_res": 4}
 
@@ -100,7 +100,7 @@ def _published_modules() -> Iterator[None]:
 
     _reconstruct_persistent_obj.__module__ = module.__name__
     _reconstruct_persistent_obj.__qualname__ = _reconstruct_persistent_obj.__name__
-    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    vars(module)[_reconstruct_persistent_obj.__name__] = _reconstruct_persistent_obj
     sys.modules |= {"torch_utils": package, "torch_utils.persistence": module}
     try:
         yield

@@ -3,7 +3,6 @@ import struct
 import tracemalloc
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,75 +13,8 @@ import torch
 from generators import CheckpointError, load_generator, pickles
 from generators.pickles import load_pickle
 from generators.records import Array, Module, Network, StoredTensor
+from tests.generators.hostile import HOSTILE, MAGIC, load_from_bytes, storage_root, stream, text
 from tests.generators.published import Persistent, fragment, pickled
-
-HERE = __name__.encode()
-MAGIC, SYSTEM = 0x1950A86A20F9469CFC6C, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-
-
-class TouchesWhenMade:
-    def __new__(cls, path: str):
-        Path(path).touch()
-        return super().__new__(cls)
-
-
-class TouchesWhenSet:
-    def __setstate__(self, path: str) -> None:
-        Path(path).touch()
-
-
-def touch(path: str) -> None:
-    Path(path).touch()
-
-
-def text(value: str | bytes) -> bytes:
-    data = value if isinstance(value, bytes) else value.encode()
-    return b"X" + struct.pack("<I", len(data)) + data
-
-
-def call(module: bytes, name: bytes, argument: str) -> bytes:
-    return b"c" + module + b"\n" + name + b"\n" + text(argument) + b"\x85R"
-
-
-def load_from_bytes(stream: bytes) -> bytes:
-    return b"ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(stream)) + stream + b"\x85R"
-
-
-def stream(root: bytes, data: bytes = b"", count: int = 0, keys: object = ("7",)) -> bytes:
-    first = b"".join(pickle.dumps(value, protocol=2) for value in (MAGIC, 1001, SYSTEM))
-    return first + root + pickle.dumps(list(keys), protocol=2) + struct.pack("<q", count) + data
-
-
-def storage_root(kind: bytes = b"torch\nFloatStorage", count: int = 2, view: bytes = b"N") -> bytes:
-    number = fragment(count)
-    return b"\x80\x02(" + text("storage") + b"c" + kind + b"\n" + text("7") + text("cpu") + number + view + b"tQ."
-
-
-HOSTILE: dict[str, Callable[[str], bytes]] = {
-    "GLOBAL": lambda path: call(b"os", b"system", f"touch {path}"),
-    "STACK_GLOBAL": lambda path: text("os") + text("system") + b"\x93" + text(f"touch {path}") + b"\x85R",
-    "eval": lambda path: call(b"builtins", b"eval", f"open({path!r}, 'w').close()"),
-    "exec": lambda path: call(b"builtins", b"exec", f"open({path!r}, 'w').close()"),
-    "own name": lambda path: call(HERE, b"touch", path),
-    "INST": lambda path: b"(" + text(path) + b"i" + HERE + b"\ntouch\n",
-    "OBJ": lambda path: b"(c" + HERE + b"\nTouchesWhenMade\n" + text(path) + b"o",
-    "NEWOBJ": lambda path: b"c" + HERE + b"\nTouchesWhenMade\n" + text(path) + b"\x85\x81",
-    "NEWOBJ_EX": lambda path: b"c" + HERE + b"\nTouchesWhenMade\n" + text(path) + b"\x85}\x92",
-    "BUILD": lambda path: b"c" + HERE + b"\nTouchesWhenSet\n)\x81" + text(path) + b"b",
-    "in the middle": lambda path: b"}" + text("G_ema") + call(b"os", b"system", f"touch {path}") + b"s",
-    "left on the stack": lambda path: call(b"os", b"system", f"touch {path}") + b"0}",
-    "in a storage": lambda path: load_from_bytes(b"\x80\x02" + call(b"os", b"system", f"touch {path}") + b"."),
-    "in a storage's root": lambda path: load_from_bytes(
-        stream(b"\x80\x02" + call(b"os", b"system", f"touch {path}") + b".")
-    ),
-    "in an array": lambda path: (
-        b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01K\x01\x85cnumpy\ndtype\n"
-        + text("O")
-        + b"\x89\x88\x87R\x89]"
-        + call(b"os", b"system", f"touch {path}")
-        + b"atb"
-    ),
-}
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
@@ -200,7 +132,7 @@ def test_operations_are_counted_through_nested_streams(monkeypatch: pytest.Monke
         (b"\x80\x04}(K\x01u.", "is torn or no valid pickle"),
         (b"\x80\x04}(K\x01K\x02u.", "a key is a int"),
         (b"\x80\x04}}b.", "sets the state of a dict, which has none"),
-        (b"\x80\x04ccollections\nOrderedDict\n}b.", "sets the state of a _Global"),
+        (b"\x80\x04ccollections\nOrderedDict\n}b.", "sets the state of a Global"),
         (b"\x80\x04ccollections\nOrderedDict\n)RN}\x86b.", "sets the state of a dict"),
         (b"\x80\x04\x82\x01.", "uses the pickle operation EXT1"),
         (b"\x80\x05\x97.", "uses the pickle operation NEXT_BUFFER"),
@@ -261,7 +193,7 @@ def test_tensors_stay_inside_their_storage(arguments: tuple[object, ...], messag
         (stream(storage_root(b"torch\nload"), bytes(8), 2), "wants 'torch.load', which is never loaded"),
         (stream(storage_root(b"collections\nOrderedDict"), bytes(8), 2), "wants 'collections.OrderedDict'"),
         (stream(storage_root(), bytes(8), 2, keys=("8",)), "lists other storages than '7'"),
-        (stream(b"\x80\x02N."), "the root of a storage stream is a NoneType"),
+        (stream(b"\x80\x02N.", keys=()), "the root of a storage stream is a NoneType"),
         (stream(b"\x80\x02(" + text("module") + b"NNNtQ."), "a persistent id that is not one whole storage"),
         (stream(b"\x80\x02ctorch\nFloatStorage\nK\x09\x85R."), "wants 'torch.FloatStorage'|calls a type"),
         (pickle.dumps(MAGIC) + pickle.dumps(1000), "not the legacy torch.save's"),

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from generators.prior import Prior, draw_w, estimate_prior, gaussianize, prior_of
 from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from tests.generators.biggan_folder import tiny_biggan
 from tests.recipe import golden_generator
 
 
@@ -101,8 +102,22 @@ def test_estimating_is_drawing_then_statistics():
     torch.testing.assert_close(prior.precision, wanted.precision)
 
 
+def test_codes_of_a_biggan_deep_are_gaussian_as_they_are():
+    generator = tiny_biggan()
+    prior = estimate_prior(generator, samples=20_000)
+    assert prior.slope == 1
+    assert torch.equal(prior.mean, prior.mean_w)
+    torch.testing.assert_close(prior.mean[:6], torch.zeros(6, dtype=torch.float64), rtol=0, atol=0.03)
+    torch.testing.assert_close(prior.precision[:6, :6], torch.eye(6, dtype=torch.float64), rtol=0, atol=0.05)
+    of_classes = generator.embeddings.weight.double()
+    torch.testing.assert_close(prior.mean[6:], of_classes.mean(dim=1), rtol=0, atol=0.03)
+    wanted = torch.cov(of_classes, correction=0)
+    torch.testing.assert_close(torch.linalg.inv(prior.precision)[6:, 6:], wanted, rtol=0, atol=0.05)
+
+
 def test_a_prior_moves_whole():
-    prior = prior_of(torch.randn(10, 2)).to("meta")
+    prior = prior_of(torch.randn(10, 2), slope=1.0).to("meta")
+    assert prior.slope == 1
     assert {prior.mean.device.type, prior.precision.device.type, prior.mean_w.device.type} == {"meta"}
 
 

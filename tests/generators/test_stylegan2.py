@@ -4,21 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from generators import load_generator
 from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.generators.published import tiny
+from tests.generators.reference import distance
 
 PUBLISHED = ("sg2ada_r64", "sg2ada_r64_cond10", "sg3repo_stylegan2_r64")
-
-
-def distance(found: torch.Tensor, wanted: NDArray[np.float32]) -> float:
-    """The unit of the reference data: the largest difference over the largest value."""
-    reference = torch.from_numpy(wanted)
-    assert found.shape == reference.shape
-    return float((found - reference).abs().max() / reference.abs().max())
 
 
 @pytest.fixture(scope="module", params=PUBLISHED)
@@ -35,6 +28,8 @@ def test_codes_equal_the_reference(published):
     assert distance(generator.map(z, label), wanted["ws_psi1"]) < 1e-5
     assert distance(generator.map(z, label, truncation=0.7), wanted["ws_psi0p7"]) < 1e-5
     assert generator.num_ws == wanted["num_ws"]
+    cut = torch.cat([generator.map(z, label, truncation=0.7)[:, :4], generator.map(z, label)[:, 4:]], dim=1)
+    assert distance(cut, wanted["ws_psi0p7_cutoff4"]) < 1e-5
 
 
 def test_images_equal_the_reference(published):
@@ -42,6 +37,8 @@ def test_images_equal_the_reference(published):
     w = torch.from_numpy(wanted["ws_psi1"])
     assert distance(generator.synthesize(w), wanted["img_const"]) < 1e-5
     assert distance(generator.synthesize(torch.from_numpy(wanted["wsplus"])), wanted["img_wsplus_const"]) < 1e-5
+    unfused = generator.synthesize(torch.from_numpy(wanted["wsplus"]))
+    assert distance(unfused, wanted["img_wsplus_const_unfused"]) < 1e-5
     truncated = torch.from_numpy(wanted["ws_psi0p7"])
     assert distance(generator.synthesize(truncated), wanted["img_full_psi0p7_const"]) < 1e-5
 
@@ -50,6 +47,17 @@ def test_images_without_noise_equal_the_reference(published, monkeypatch: pytest
     generator, wanted = published
     monkeypatch.setattr(generator, "noise", "none")
     assert distance(generator.synthesize(torch.from_numpy(wanted["ws_psi1"])), wanted["img_none"]) < 1e-5
+
+
+def test_images_with_given_noise_equal_the_reference(published, monkeypatch: pytest.MonkeyPatch):
+    generator, wanted = published
+    torch.manual_seed(int(wanted["img_wsplus_random_seed"]))
+    w = torch.from_numpy(wanted["wsplus"])
+    for block in generator.synthesis.children():
+        for convolution in (block.conv1,) if block.first else (block.conv0, block.conv1):
+            side = convolution.noise_const.shape[-1]
+            monkeypatch.setitem(convolution._buffers, "noise_const", torch.randn(len(w), 1, side, side))
+    assert distance(generator.synthesize(w), wanted["img_wsplus_random"]) < 1e-5
 
 
 def test_every_block_equals_the_reference(published):
@@ -114,7 +122,8 @@ def test_spaces_are_those_that_change_an_image_of_this_size(resolution: int, spa
         ({"img_resolution": 4}, "must be a power of two of at least 8, got 4"),
         ({"img_channels": 1}, "Input should be 3"),
         ({"z_dim": 0}, "greater than 0"),
-        ({"architecture": "skip"}, "Extra inputs are not permitted"),
+        ({"architecture": "dense"}, "Input should be 'skip', 'resnet' or 'orig'"),
+        ({"activation": "lrelu"}, "Extra inputs are not permitted"),
     ],
 )
 def test_shapes_that_are_no_stylegan2_are_refused(changes: dict[str, object], message: str):

@@ -1,6 +1,7 @@
 """A whole tiny run, committed without Ray: each job opened and called in this process."""
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,3 +133,19 @@ def fresh(first_run, tmp_path) -> Committed:
         shutil.copytree(first_run / part, tmp_path / "run" / part, copy_function=shutil.copy2)
     shutil.copy2(first_run / "run.yaml", tmp_path / "run")
     return Committed(tmp_path / "run")
+
+
+@pytest.fixture
+def invertmill(monkeypatch, capsys):
+    """Return a function that runs the command line here and returns exit status, output and errors."""
+    from pipeline.cli import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["invertmill", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return (caught.value.code or 0, *capsys.readouterr())
+
+    return run

@@ -1,27 +1,11 @@
 """The command line: what each command prints, how it ends, and what it leaves alone."""
 
 import json
-import sys
 
 import pytest
 
-from pipeline.cli import main
 from tests import tiny
 from tests.pipeline.conftest import contents, scan_input
-
-
-@pytest.fixture
-def invertmill(monkeypatch, capsys):
-    """Return a function that runs the command line here and returns exit status, output and errors."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["invertmill", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return (caught.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 def table(output):
@@ -31,7 +15,9 @@ def table(output):
 
 def test_without_a_command_it_shows_its_commands(invertmill):
     _, output, errors = invertmill()
-    assert all(command in output + errors for command in ("run", "plan", "status", "verify", "report"))
+    assert all(
+        command in output + errors for command in ("run", "plan", "status", "verify", "report", "inspect", "convert")
+    )
 
 
 def test_a_plan_of_a_new_run_says_what_is_unknown_and_touches_nothing(invertmill, fresh):

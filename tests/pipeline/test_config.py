@@ -29,6 +29,29 @@ def test_addresses_with_a_scheme_are_left_alone(tmp_path):
     assert config.inputs == ("s3://in/*.tar", str(tmp_path / "more/*.tar"))
 
 
+def test_a_checkpoint_is_a_path_or_an_address(tmp_path):
+    for address in ("s3://bucket/g.pkl", "https://host/a/g.pkl?signature=secret", "file:///g.pkl"):
+        generator = load_config(write(tmp_path, MINIMAL), [f"generator.checkpoint={address}"]).generator
+        assert generator.checkpoint == address
+        assert generator.name == "g.pkl"
+    for wrong in ("3", "[a]"):
+        with pytest.raises(ConfigError, match=r"generator\.checkpoint: .*must be a path or an address"):
+            load_config(write(tmp_path, MINIMAL), [f"generator.checkpoint={wrong}"])
+
+
+def test_a_digest_is_64_hexadecimal_digits(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL), [f"generator.sha256={'A' * 64}"])
+    assert config.generator.sha256 == "a" * 64
+    with pytest.raises(ConfigError, match=r"generator\.sha256"):
+        load_config(write(tmp_path, MINIMAL), ["generator.sha256=abc"])
+
+
+def test_what_is_printed_of_an_address_has_no_signature(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL), ["generator.checkpoint=https://me:secret@host/g.pkl?sig=secret"])
+    assert "secret" not in str(config.model_dump(mode="json"))
+    assert config.generator.checkpoint.count("secret") == 2
+
+
 def test_defaults_are_those_of_the_thesis(tmp_path):
     config = load_config(write(tmp_path, MINIMAL))
     assert config.refine_maps.threshold == 0.225

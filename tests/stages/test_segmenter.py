@@ -1,6 +1,5 @@
 import json
 import pickle
-import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from stages.errors import WeightsError
 from stages.segmenter import FORMAT, SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
+from tests.recipe import published_heads
 
 SPACES = ("W+", "F4", "F6")
 LIGHT = SegmenterNetwork(backbone="light")
@@ -86,33 +86,6 @@ def test_random_weights_follow_the_seed_and_leave_torch_s_generator_alone():
     assert torch.rand(1) == wanted
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["heads.0.weight"], other["heads.0.weight"])
-
-
-def recipe(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """The reference data's weights: a function of their names."""
-    n = np.random.default_rng(zlib.crc32(f"pub:{key}".encode())).standard_normal(shape)
-    if key.endswith("running_var"):
-        n = 1 + 0.1 * np.abs(n)
-    elif len(shape) > 1:
-        n = 2 * n / np.sqrt(np.prod(shape[1:]))
-    elif key.endswith("weight"):
-        n = 0.5 + 0.1 * n
-    else:
-        n = 0.1 * n
-    return torch.tensor(n.astype(np.float32))
-
-
-def published_heads(spaces: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """The authors' heads: transposed convolutions, which are convolutions with the kernel turned around."""
-    shapes = {"0.weight": (8, 4, 3, 3), "3.weight": (4, 1, 1, 1), "3.bias": (1,)}
-    shapes |= dict.fromkeys(("0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"), (4,))
-    heads = {}
-    for name, shape in shapes.items():
-        each = [recipe(f"head.{space}.m.{name}", shape) for space in spaces]
-        if len(shape) == 4:
-            each = [weight.flip(2, 3).transpose(0, 1) for weight in each]
-        heads[name] = torch.cat([weight.abs() + 0.2 for weight in each] if name == "3.bias" else each)
-    return heads
 
 
 def test_heads_side_by_side_compute_what_the_authors_separate_heads_do(shared):

@@ -1,0 +1,1 @@
+"""What `benchmarks.parity` compares, one module a folder of the reference data."""

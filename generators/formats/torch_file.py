@@ -1,0 +1,146 @@
+"""Files of torch.save, zip archives and legacy streams, read without running code from them.
+
+Not with `torch.load(weights_only=True)`: a file of 500 KB with a deeply nested key ends the process in it, it copies
+all that a file holds, and it refuses the training arguments that published checkpoints carry beside their weights.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Final
+
+from generators.errors import CheckpointError, UnknownFormatError
+from generators.machine import Budget, Machine, Makers, View
+from generators.pickles import numpy_makers
+from generators.records import (
+    Ignored,
+    OrderedRecord,
+    Storage,
+    brief,
+    parameter_of,
+    sizes_of,
+    tensor_of,
+)
+from generators.torch_streams import STORAGE_TYPES, read_stream, storage_of
+
+ZIP = b"PK\x03\x04"
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+MAX_OPERATIONS = 2_000_000
+MAX_ENTRIES = 50_000
+_KEYS = (str, int)  # optimisers number their parameters
+_ENTRY = b"PK\x01\x02"
+_LOCAL = struct.Struct("<4s22xHH")
+_ENCRYPTED = 0x1
+
+_MAKERS: Final[Makers] = {
+    "collections OrderedDict": OrderedRecord,
+    "torch._utils _rebuild_tensor_v2": tensor_of,
+    "torch._utils _rebuild_parameter": parameter_of,
+    "torch Size": sizes_of,
+    "torch device": lambda *_: Ignored(),
+    "argparse Namespace": Ignored,
+    **numpy_makers(),
+}
+
+
+def load_torch_file(data: bytes) -> object:
+    """Return what a torch.save file holds, made of plain values and records.
+
+    Tensors are `StoredTensor`s: views of the file whose `tensor()` makes a copy, so that only what is used takes
+    memory. Numpy arrays are `Array`s, training arguments and devices are `Ignored`. Nothing is written anywhere.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        CheckpointError: the file is torn, announces more than it holds, names something that is never loaded, or is no
+            file of torch.save.
+    """
+    try:
+        if data.startswith(ZIP):
+            return _read_archive(data)
+        if data.startswith(LEGACY):
+            return read_stream(data, Budget(MAX_OPERATIONS), _MAKERS, _KEYS)[0]
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a hostile file provokes, it is the file's fault
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CheckpointError(f"is torn or no valid torch.save file ({reason})") from error
+    raise UnknownFormatError("is no torch.save file")
+
+
+def _read_archive(data: bytes) -> object:
+    entries = _entries(data)
+    pickled = entries.get("data.pkl")
+    if pickled is None:
+        raise UnknownFormatError("is a zip archive without the data.pkl of torch.save")
+    if bytes(entries.get("byteorder", b"little")) != b"little":
+        raise CheckpointError("holds numbers that are not little-endian")
+    storages: dict[str, Storage] = {}
+
+    def storage(identity: object) -> Storage:
+        key, dtype, count = storage_of(identity)
+        numbers = entries.get(f"data/{key}", memoryview(b""))
+        found = storages.setdefault(key, Storage(dtype, count, numbers))
+        if (found.dtype, found.count, found.size) != (dtype, count, len(numbers)):
+            raise CheckpointError(
+                f"announces storage {brief(key)} of {brief(count)} numbers of {dtype}, but holds {len(numbers)} bytes"
+            )
+        return found
+
+    return Machine(View(pickled), Budget(MAX_OPERATIONS), {**STORAGE_TYPES, **_MAKERS}, storage, _KEYS).run()
+
+
+def _entries(data: bytes) -> Mapping[str, memoryview]:
+    """Return the entries of an archive as views of it, named as they are inside its one folder."""
+    if data.count(_ENTRY) > MAX_ENTRIES:
+        raise CheckpointError(f"is a zip archive of more than {MAX_ENTRIES:,} entries")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        listed, end = archive.infolist(), archive.start_dir
+    entries: dict[str, memoryview] = {}
+    folder = listed[0].orig_filename.partition("/")[0] if listed else ""
+    for info in listed:
+        name = _checked_name(info, folder)
+        if name in entries:
+            raise CheckpointError(f"is a zip archive with two entries named {brief(name)}")
+        entries[name] = _content(data, info, end)
+    _refuse_overlaps(listed)
+    return entries
+
+
+def _checked_name(info: zipfile.ZipInfo, folder: str) -> str:
+    name = info.orig_filename
+    path = PurePosixPath(name)
+    plain = name.isascii() and name.isprintable() and "\\" not in name and str(path) == name
+    if not plain or path.is_absolute() or ".." in path.parts or path.parts[0] != folder or len(path.parts) < 2:
+        raise CheckpointError(f"is a zip archive with an entry named {brief(name)}, which torch.save never writes")
+    return name[len(folder) + 1 :]
+
+
+def _content(data: bytes, info: zipfile.ZipInfo, end: int) -> memoryview:
+    """Return the bytes of an entry: stored as they are, between its own header and the directory."""
+    name = brief(info.orig_filename)
+    if info.flag_bits & _ENCRYPTED or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise CheckpointError(f"is a zip archive with the compressed or encrypted entry {name}: torch.save stores them")
+    at = info.header_offset
+    signature, name_length, extra_length = _LOCAL.unpack(data[at : at + _LOCAL.size])
+    start = at + _LOCAL.size + name_length + extra_length
+    own_name = data[at + _LOCAL.size : at + _LOCAL.size + name_length]
+    if signature != ZIP or own_name != info.orig_filename.encode():
+        raise CheckpointError(f"is a zip archive whose entry {name} is not where its directory says")
+    if start + info.file_size > end:
+        raise CheckpointError(f"is a zip archive whose entry {name} announces {info.file_size:,} bytes, past its end")
+    return memoryview(data)[start : start + info.file_size]
+
+
+def _refuse_overlaps(listed: list[zipfile.ZipInfo]) -> None:
+    before = 0
+    for info in sorted(listed, key=lambda info: info.header_offset):
+        if info.header_offset < before:
+            raise CheckpointError(f"is a zip archive whose entry {brief(info.orig_filename)} lies inside another")
+        before = info.header_offset + _LOCAL.size + len(info.orig_filename) + info.file_size

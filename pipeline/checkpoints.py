@@ -1,0 +1,177 @@
+"""What can be done with a generator's checkpoint outside a run: describe it, look at samples, convert it to ours."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from generators import load_generator
+from generators.biggan_deep import BigGANDeep
+from generators.cache import put
+from generators.checkpoints import save_generator
+from generators.generator import Generator
+from generators.remote import shown
+from generators.stylegan2 import StyleGAN2
+from pipeline.errors import CommandError
+from stages.region import to_uint8
+
+SAMPLES = 16
+TILE_PX = 256
+CUT_OFF = 2.0
+"""Where the normal numbers that BigGAN-deep is driven with are cut off."""
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+def describe(generator: Generator, source: str) -> dict[str, Any]:
+    """Return what a generator is, ready for JSON."""
+    shapes = {generator.spaces[0]: (generator.num_ws, generator.w_dim), **generator.feature_shapes}
+    return {
+        "checkpoint": shown(source),
+        "format": generator.format,
+        "family": generator.family,
+        "resolution_px": generator.resolution,
+        "z_dim": generator.z_dim,
+        "label_dim": generator.label_dim,
+        "spaces": {space: list(shapes[space]) for space in generator.spaces},
+        "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+        "sha256": generator.digest,
+        "about": generator.about,
+    }
+
+
+def write_samples(source: str, path: Path, seed: int, truncation: float, sha256: str | None = None) -> None:
+    """Write a sheet of random images as PNG, row by row; conditional generators get a class at random for each.
+
+    Args:
+        source: path or address of the checkpoint.
+        path: the PNG to make; one that is there is replaced.
+        seed: of the draws.
+        truncation: psi of a StyleGAN2; of a BigGAN-deep, which batch-norm statistics are used and how far z is scaled.
+        sha256: what the checkpoint must be.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = load_generator(source, device, sha256=sha256)
+    if isinstance(generator, BigGANDeep) and truncation != 1.0:
+        generator = load_generator(source, device, truncation, sha256=generator.digest)
+    side = min(generator.resolution, TILE_PX)
+    columns = math.ceil(math.sqrt(SAMPLES))
+    sheet = Image.new("RGB", (columns * side, math.ceil(SAMPLES / columns) * side))
+    for i, image_13RR in enumerate(_samples(generator, seed, truncation)):
+        tile = Image.fromarray(to_uint8(image_13RR)[0]).resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(tile, (i % columns * side, i // columns * side))
+    sink = io.BytesIO()
+    sheet.save(sink, "png")
+    try:
+        put(path, sink.getvalue())
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+@torch.no_grad()
+def _samples(generator: Generator, seed: int, truncation: float) -> list[Tensor]:
+    """Return images `[1, 3, R, R]`, made one by one: large ones do not fit into memory together."""
+    random = torch.Generator().manual_seed(seed)
+    z_Sz = torch.randn(SAMPLES, generator.z_dim, generator=random)
+    if isinstance(generator, BigGANDeep):
+        torch.nn.init.trunc_normal_(z_Sz, a=-CUT_OFF, b=CUT_OFF, generator=random)
+        z_Sz *= truncation
+    label_SL = None
+    if generator.label_dim:
+        classes_S = torch.randint(generator.label_dim, (SAMPLES,), generator=random)
+        label_SL = torch.nn.functional.one_hot(classes_S, generator.label_dim).float()
+    device = next(generator.parameters()).device
+    images = []
+    for i in range(SAMPLES):
+        label = None if label_SL is None else label_SL[i : i + 1].to(device)
+        w = generator.map(z_Sz[i : i + 1].to(device), label, truncation)
+        images.append(generator.synthesize(w).cpu())
+    return images
+
+
+def convert(source: str, target: Path, dtype: str, *, force: bool, sha256: str | None = None) -> Generator:
+    """Write a checkpoint as the project's own safetensors, and return the generator as it is in the new file.
+
+    The file appears whole or not at all, and is read back and compared before it does.
+
+    Args:
+        source: path or address of the checkpoint.
+        target: the file to make.
+        dtype: of the stored weights, one of `DTYPES`.
+        force: replace a file that is there.
+        sha256: what the checkpoint must be.
+
+    Raises:
+        CheckpointError: the source cannot be read.
+        CommandError: the target is there already or cannot be written, or a weight does not fit into float16.
+    """
+    if target.suffix != ".safetensors":
+        raise CommandError(f"{target} must end in .safetensors, which is what is written")
+    if not force:
+        _check_free(target)
+    generator = load_generator(source, sha256=sha256)
+    assert isinstance(generator, StyleGAN2 | BigGANDeep)
+    _check_range(generator, DTYPES[dtype])
+    about = generator.about or f"{generator.format} {Path(shown(source)).name}, SHA-256 {generator.digest[:16]}"
+    half = ", half precision" if dtype == "float16" and not generator.about.endswith(", half precision") else ""
+    partial = _make_folder(target.parent) / f".{target.name}.{uuid.uuid4().hex}.partial"
+    try:
+        save_generator(generator, partial, about=about + half, dtype=DTYPES[dtype])
+        written = load_generator(partial)
+        _check_same(generator, written, DTYPES[dtype])
+        _publish(partial, target, force=force)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path
+
+
+def _cannot_write(path: Path, error: OSError) -> CommandError:
+    return CommandError(f"cannot write {path}: {error.strerror or error}; choose another place")
+
+
+def _check_range(generator: Generator, dtype: torch.dtype) -> None:
+    for name, tensor in generator.state_dict().items():
+        if not bool(tensor.to(dtype).isfinite().all()):
+            raise CommandError(f"{name} does not fit into {dtype}: its largest value is {float(tensor.abs().max()):g}")
+
+
+def _check_same(generator: Generator, written: Generator, dtype: torch.dtype) -> None:
+    found = written.state_dict()
+    for name, tensor in generator.state_dict().items():
+        if not torch.equal(tensor.to(dtype).float(), found[name]):
+            raise CommandError(f"{name} is not in the new file as it was written: the disk may be damaged")
+
+
+def _publish(partial: Path, target: Path, *, force: bool) -> None:
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
+    if not force:
+        with contextlib.suppress(OSError):  # a filesystem without links
+            os.link(partial, target)  # unlike a rename, it leaves a file alone that has appeared meanwhile
+            return
+        _check_free(target)
+    partial.replace(target)
+
+
+def _check_free(target: Path) -> None:
+    if target.exists():
+        raise CommandError(f"{target} is there already; choose another name, or replace it with --force")
