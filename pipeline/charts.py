@@ -140,7 +140,7 @@ def draw_curve(curve: Curve, spaces: Sequence[str], position: float | None) -> s
         axes.set_xlim(-0.4, len(spaces) - 0.6)
         axes.margins(y=0.2)
         axes.set_xlabel("most editable  →  most faithful", color=_MUTED)
-        axes.set_ylabel(textwrap.fill(curve.label, LABEL_CHARACTERS), color=_INK)
+        axes.set_ylabel(textwrap.fill(curve.label, LABEL_CHARACTERS, break_on_hyphens=False), color=_INK)
         axes.tick_params(color=_RULE, labelcolor=_INK, length=3)
         axes.grid(visible=True, axis="y", color=_RULE, linewidth=0.6)
         axes.set_axisbelow(True)

@@ -22,6 +22,14 @@ class _ImagesPerSecond(bars.ProgressColumn):
         return Text(f"{samples / elapsed_s:6.1f} images/s" if samples and elapsed_s else "")
 
 
+class _Time(bars.TimeRemainingColumn):
+    """The time left, then the time taken."""
+
+    def render(self, task: bars.Task) -> Text:
+        """Return the time as text that says which it is."""
+        return Text.assemble("took " if task.finished else "ETA ", super().render(task))
+
+
 @dataclass
 class Shown:
     """The bar of one stage."""
@@ -53,8 +61,7 @@ class Progress:
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             _ImagesPerSecond(),
-            bars.TextColumn("ETA"),
-            bars.TimeRemainingColumn(elapsed_when_finished=True),
+            _Time(elapsed_when_finished=True),
         )
         with bars.Progress(*columns, console=self.console) as bar:
             yield Shown(bar, bar.add_task(name, total=units, samples=0, expected=samples))

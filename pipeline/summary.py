@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from stages.sources import column
 
 Row = Mapping[str, Any]
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,29 @@ class Summary:
 
     def headlines(self) -> list[tuple[str, str]]:
         """Return the figures that a run prints, each with its name and unit."""
-        counts, inside = self.samples, " < ".join(self.spaces)
-        return [
+        counts = self.samples
+        occluded = {name: value for name, value in self.psnr_db_occluded.items() if value is not None}
+        figures = [
             ("samples", f"{counts.inventory} = {counts.recorded} recorded + {counts.quarantined} quarantined"),
-            (f"PSNR, held out, {inside}", " < ".join(_figure(self.psnr_db[space], 2) for space in self.spaces) + " dB"),
+            ("PSNR, held out", self._by_space()),
             ("PSNR, SAM", f"{_figure(self.psnr_db_sam, 2)} dB; {self.perceptual}: {_figure(self.lpips_sam, 4)}"),
-            ("PSNR where occluded", ", ".join(f"{k} {_figure(v, 2)} dB" for k, v in self.psnr_db_occluded.items())),
+            ("PSNR where occluded", ", ".join(f"{name} {_figure(value, 2)} dB" for name, value in occluded.items())),
             ("pixels left in " + self.spaces[0], _figure(self.share_w_plus, 3)),
             ("AUROC, error map", _figure(self.auroc_error_map, 4)),
             ("AUROC, predicted map", _figure(self.auroc_predicted_map, 4)),
             ("zero edit differs by", _figure(self.zero_edit_difference, 6)),
             ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())),
         ]
+        return [(name, figure) for name, figure in figures if figure not in ("", UNKNOWN)]
+
+    def _by_space(self) -> str:
+        """Return PSNR in every space alone, with the signs of the order it is in (thesis Fig. 3.2 has it rise)."""
+        values = [self.psnr_db[space] for space in self.spaces]
+        if not any(values):
+            return UNKNOWN
+        shown = [f"{space} {_figure(value, 2)}" for space, value in zip(self.spaces, values, strict=True)]
+        signs = [_order(a, b) for a, b in itertools.pairwise(values)]
+        return "".join(itertools.chain.from_iterable(zip(shown, [*signs, " dB"], strict=True)))
 
 
 @dataclass(frozen=True)
@@ -112,8 +125,14 @@ class Quarantined:
     reason: str
 
 
+def _order(a: float | None, b: float | None) -> str:
+    if a is None or b is None:
+        return ", "
+    return " < " if a < b else " > " if a > b else " = "
+
+
 def _figure(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def mean_of(rows: Iterable[Row], name: str) -> float | None:

@@ -16,21 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from infra.shards import write_shard
-from pipeline.demo.occluders import SEEN, UNSEEN, Occluded, paste_occluder
-from pipeline.demo.scenes import Z_DIM, draw_scenes
-
-SHARDS = {"supervision-000000": (20, SEEN), "supervision-000001": (20, SEEN), "held-out-000000": (24, UNSEEN)}
+SHARDS = {"supervision-000000": 20, "supervision-000001": 20, "held-out-000000": 24}
+"""How many scenes each shard holds."""
 CLEAN_EVERY = 3
 """One scene in so many shows no occluder."""
 
 
 def demo_samples(name: str, count: int, kinds: Mapping[str, Any], seed: int = 0) -> Iterator[dict[str, bytes | str]]:
     """Yield the samples of one shard in webdataset's form."""
+    import torch  # takes seconds, and shards are written once
+
+    from pipeline.demo.occluders import Occluded, paste_occluder
+    from pipeline.demo.scenes import Z_DIM, draw_scenes
+
     random = np.random.default_rng([seed, *name.encode()])
     z = torch.from_numpy(random.standard_normal((count, Z_DIM), dtype=np.float32))
     scenes = draw_scenes(z)
@@ -54,10 +55,15 @@ def demo_samples(name: str, count: int, kinds: Mapping[str, Any], seed: int = 0)
 def write_demo_shards(folder: Path) -> None:
     """Write the demo's shards into a folder; one that is there already is left as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (count, kinds) in SHARDS.items():
-        path = folder / f"{name}.tar"
-        if not path.exists():
-            write_shard(path, demo_samples(name, count, kinds))
+    missing = [name for name in SHARDS if not (folder / f"{name}.tar").exists()]
+    if not missing:
+        return
+    from infra.shards import write_shard
+    from pipeline.demo.occluders import SEEN, UNSEEN
+
+    for name in missing:
+        kinds = UNSEEN if name.startswith("held-out") else SEEN
+        write_shard(folder / f"{name}.tar", demo_samples(name, SHARDS[name], kinds))
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,8 +1,11 @@
 """Figures from rows: worked by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.summary import busy_seconds, evaluate, mean_of
+from tests.pipeline.report_page import SUMMARY
 
 SPACES = ("W+", "F4")
 
@@ -45,3 +48,24 @@ def test_evaluation_looks_at_held_out_samples_only():
 
 def test_quarantined_samples_do_not_count():
     assert evaluate([{"role": "held_out", "outcome": "quarantined"}], SPACES)["psnr_db_sam"] is None
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ((20.0, 22.5, 25.25), "W+ 20.00 < F4 22.50 < F6 25.25 dB"),
+        ((20.0, 22.5, 21.0), "W+ 20.00 < F4 22.50 > F6 21.00 dB"),
+        ((20.0, None, 21.0), "W+ 20.00, F4 –, F6 21.00 dB"),
+    ],
+)
+def test_the_printed_order_of_spaces_is_the_order_of_their_figures(figures, said):
+    spaces = ("W+", "F4", "F6")
+    summary = replace(SUMMARY, spaces=spaces, psnr_db=dict(zip(spaces, figures, strict=True)))
+    assert dict(summary.headlines())["PSNR, held out"] == said
+
+
+def test_figures_that_are_not_known_are_not_printed():
+    summary = replace(SUMMARY, auroc_error_map=None, psnr_db_occluded={"w_plus": None, "sam": None})
+    shown = dict(summary.headlines())
+    assert "PSNR where occluded" not in shown
+    assert "AUROC, error map" not in shown
