@@ -82,3 +82,17 @@ def published_heads(spaces: tuple[str, ...]) -> dict[str, torch.Tensor]:
             each = [weight.flip(2, 3).transpose(0, 1) for weight in each]
         heads[name] = torch.cat([weight.abs() + 0.2 for weight in each] if name == "3.bias" else each)
     return heads
+
+
+def rosinality_tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a tensor of the full-width rosinality network, or its input."""
+    numbers = normal(key, shape)
+    if key.startswith("style.") and key.endswith("weight"):
+        numbers = numbers * 100
+    elif key.endswith("noise.weight"):
+        numbers = 0.5 + 0.1 * numbers
+    elif key.startswith("noises.") or (key.startswith("to_rgb") and len(shape) == 4):
+        numbers = numbers / np.sqrt(np.prod(shape[1:]))
+    elif not key.endswith(("conv.weight", "modulation.weight", "input.input", "input:z")):
+        numbers = numbers * 0.1 + (1 if key.endswith("modulation.bias") else 0)
+    return torch.from_numpy(numbers.astype(np.float32))

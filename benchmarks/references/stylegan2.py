@@ -130,7 +130,7 @@ def _full_width(setting: Setting) -> Iterator[Row]:
     """The published width, its weights by recipe, through a file in rosinality's layout."""
     top = f"{FOLDER}/rosinality_r64/fullwidth_r32"
     wanted = setting.arrays(f"{FOLDER}/rosinality_r64/fullwidth_r32_recipe_outputs.npz")
-    converted, recipe = helpers("generators.converted"), helpers("generators.test_rosinality").recipe
+    converted, recipe = helpers("generators.converted"), helpers("recipe").rosinality_tensor
     from generators.formats.rosinality import sources
 
     shape = {"z_dim": 512, "w_dim": 512, "mapping_layers": 8, "channel_base": 512 * 32, "channel_max": 512}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from generators import CheckpointError, load_generator
 from generators.checkpoints import save_generator
@@ -18,10 +20,6 @@ from tests.generators.converted import (
     torch_file,
 )
 from tests.generators.published import ada_arguments, network_pickle, tiny
-
-hypothesis = pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
 
 EXAMPLES = int(os.environ.get("INVERTMILL_FUZZ_EXAMPLES", "40"))
 """Of each format; a long search sets it, and then draws anew at every run."""

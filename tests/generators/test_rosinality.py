@@ -1,5 +1,4 @@
 import argparse
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from generators.stylegan2 import StyleGAN2
 from tests.generators.converted import rosinality_state, torch_file
 from tests.generators.published import tiny
 from tests.generators.reference import distance
+from tests.recipe import rosinality_tensor
 
 FOLDER = "golden/1_stylegan2/rosinality_r64"
 
@@ -88,20 +88,6 @@ def test_every_layer_equals_the_reference(reference):
             assert distance(up, wanted[f"x_convs{2 * index - 2}"]) < 1e-5
 
 
-def recipe(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return the weights that the reference data describe instead of shipping them."""
-    numbers = np.random.default_rng(zlib.crc32(f"pub:{key}".encode())).standard_normal(shape)
-    if key.startswith("style.") and key.endswith("weight"):
-        numbers = numbers * 100
-    elif key.endswith("noise.weight"):
-        numbers = 0.5 + 0.1 * numbers
-    elif key.startswith("noises.") or (key.startswith("to_rgb") and len(shape) == 4):
-        numbers = numbers / np.sqrt(np.prod(shape[1:]))
-    elif not key.endswith(("conv.weight", "modulation.weight", "input.input", "input:z")):
-        numbers = numbers * 0.1 + (1 if key.endswith("modulation.bias") else 0)
-    return torch.from_numpy(numbers.astype(np.float32))
-
-
 def test_the_full_width_network_equals_the_reference(shared: Path, tmp_path: Path):
     with np.load(shared / FOLDER / "fullwidth_r32_recipe_outputs.npz") as outputs:
         wanted = dict(outputs)
@@ -109,9 +95,9 @@ def test_the_full_width_network_equals_the_reference(shared: Path, tmp_path: Pat
     generator = tiny(32, **shape)
     state = rosinality_state(generator)
     known = {source for source, _ in sources(generator.config).values()}
-    state |= {key: recipe(key, tuple(tensor.shape)) for key, tensor in state.items() if key in known}
+    state |= {key: rosinality_tensor(key, tuple(tensor.shape)) for key, tensor in state.items() if key in known}
     found = loaded(tmp_path, torch_file({"g_ema": state, "latent_avg": torch.zeros(512)}))
-    z = recipe("input:z", (1, 512))
+    z = rosinality_tensor("input:z", (1, 512))
     assert torch.equal(z, torch.from_numpy(wanted["z"]))
     assert distance(found.map(z)[:, 0], wanted["w"]) < 1e-5
     assert distance(found.synthesize(found.map(z)), wanted["img"]) < 1e-5
