@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from pipeline.errors import RunError
 from stages.sources import GeneratorSource
 
 DIGITS = 16
+_NONE: Mapping[Path, str] = MappingProxyType({})
 
 
 def fingerprint(
@@ -22,7 +24,9 @@ def fingerprint(
     version: int,
     settings: Mapping[str, Any],
     reads: Sequence[str] = (),
+    *,
     extra: Mapping[str, Any] | None = None,
+    known: Mapping[Path, str] = _NONE,
 ) -> str:
     """Return the fingerprint of a stage.
 
@@ -32,10 +36,10 @@ def fingerprint(
         settings: its configuration; every path in it is a weights file, and its digest stands for it.
         reads: fingerprints of the stages it reads.
         extra: whatever else decides its results.
+        known: digests of weights files that need not be on this machine.
     """
-    identity = {
-        "name": name, "version": version, "settings": _identify(settings), "reads": list(reads), "extra": extra or {}
-    }  # fmt: skip
+    identity = {"name": name, "version": version, "settings": _identify(settings, known)}
+    identity |= {"reads": list(reads), "extra": extra or {}}
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
@@ -45,17 +49,17 @@ def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> 
     return {name: getattr(model, name) for name in type(model).model_fields if name not in indifferent}
 
 
-def _identify(value: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
+def _identify(value: Any, known: Mapping[Path, str]) -> Any:  # noqa: ANN401  # whatever a configuration holds
     if isinstance(value, Path):
-        return file_digest(value)
+        return known.get(value) or file_digest(value)
     if isinstance(value, GeneratorSource):
-        return _identify(value.identity)
+        return _identify(value.identity, known)
     if isinstance(value, BaseModel):
-        return {name: _identify(getattr(value, name)) for name in type(value).model_fields}
+        return {name: _identify(getattr(value, name), known) for name in type(value).model_fields}
     if isinstance(value, Mapping):
-        return {str(key): _identify(item) for key, item in value.items()}
+        return {str(key): _identify(item, known) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_identify(item) for item in value]
+        return [_identify(item, known) for item in value]
     return value
 
 

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.fingerprint import fingerprint, settings_of
 from pipeline.inventory import Listed, shard_of
 from pipeline.stores import Stores
+from pipeline.trained import Checkpoint
 from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
@@ -28,7 +29,6 @@ from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Stage
 
 SEGMENTER_UNIT = "segmenter"
-SEGMENTER_FILE = "segmenter.safetensors"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class MapStep:
     fingerprint: str
     upstream: Mapping[str, str]
     selection: Selection
+    checkpoint: Checkpoint | None = None  # that workers fetch before they load the stage
 
 
 class Plan:
@@ -128,13 +129,14 @@ class Plan:
         )
         return Address(stage.name, digest, SEGMENTER_UNIT)
 
-    def predict_maps(self, segmenter: Path) -> MapStep:
-        """Return the step that predicts maps with a segmenter's checkpoint."""
-        config = self.config
+    def predict_maps(self, segmenter: Receipt) -> MapStep:
+        """Return the step that predicts maps with a trained segmenter."""
+        config, checkpoint = self.config, Checkpoint.of(segmenter, self.config.folder)
         stage = PredictMaps(
-            segmenter=segmenter, region=self.region, truth=config.truth, batch=config.predict_maps.batch
+            segmenter=checkpoint.path, region=self.region, truth=config.truth, batch=config.predict_maps.batch
         )
-        return MapStep(stage, _fingerprint(stage), {}, self.everything)
+        digest = _fingerprint(stage, known={checkpoint.path: checkpoint.sha256})
+        return MapStep(stage, digest, {}, self.everything, checkpoint)
 
     def refine_maps(self, predict_maps: MapStep) -> MapStep:
         """Return the step that assigns spaces. Changing the threshold reruns from here only."""
@@ -165,7 +167,7 @@ class Plan:
             stage, _fingerprint(stage, refine_maps), {"refine_maps": refine_maps.fingerprint}, self.everything
         )
 
-    def map_steps(self, segmenter: Path) -> tuple[MapStep, MapStep, MapStep]:
+    def map_steps(self, segmenter: Receipt) -> tuple[MapStep, MapStep, MapStep]:
         """Return the steps behind a trained segmenter, in order."""
         predict = self.predict_maps(segmenter)
         refine = self.refine_maps(predict)
@@ -187,19 +189,10 @@ class Plan:
         done = self.ledger.units(step.stage.name, step.fingerprint)
         return [unit for unit in units if unit.name not in done]
 
-    def checkpoint(self, receipt: Receipt) -> Path:
-        """Return the local path of a trained segmenter, downloaded and checked if it is not there yet."""
-        entry = receipt.file(SEGMENTER_FILE)
-        path = self.config.folder / "checkpoints" / f"segmenter-{entry.sha256[:16]}.safetensors"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(self.ledger.read_file(receipt, SEGMENTER_FILE))
-            partial.replace(path)
-        return path
 
-
-def _fingerprint(stage: Stage, *reads: MapStep, extra: Mapping[str, object] | None = None) -> str:
-    return fingerprint(
-        stage.name, stage.version, settings_of(stage, stage.indifferent), [step.fingerprint for step in reads], extra
-    )
+def _fingerprint(
+    stage: Stage, *reads: MapStep, extra: Mapping[str, object] | None = None, known: Mapping[Path, str] | None = None
+) -> str:
+    settings = settings_of(stage, stage.indifferent)
+    prints = [step.fingerprint for step in reads]
+    return fingerprint(stage.name, stage.version, settings, prints, extra=extra, known=known or {})

@@ -44,7 +44,7 @@ class Index:
         over = [(step, self.units) for step in self.steps] + [(self.error_maps, self.supervised)]
         bundles = {step.stage.name: self._versions(step, units) for step, units in over}
         reads = [step.fingerprint for step, _ in over]
-        return Address(STAGE, fingerprint(STAGE, 2, {}, reads, {"bundles": _digest(bundles)}), "index")
+        return Address(STAGE, fingerprint(STAGE, 2, {}, reads, extra={"bundles": _digest(bundles)}), "index")
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row a sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles."""

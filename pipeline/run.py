@@ -89,7 +89,7 @@ class Run:
             self._execute(InventoryJob(stores.sources, stores.ledger), missing, {}, workers_use_gpu=False)
         shards = plan.inventories()
         segmenter = self._supervise(plan, shards)
-        for step in plan.map_steps(plan.checkpoint(segmenter)):
+        for step in plan.map_steps(segmenter):
             units = plan.units(shards, step.selection)
             self._map(
                 plan, step, [unit for unit in plan.remaining(step, units) if unit.name not in self.failed], shards
@@ -98,7 +98,7 @@ class Run:
 
     def _finish(self, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt) -> Finished:
         """Publish what is committed."""
-        steps, error_maps = plan.map_steps(plan.checkpoint(segmenter)), plan.error_maps()
+        steps, error_maps = plan.map_steps(segmenter), plan.error_maps()
         units, supervised = plan.units(shards, steps[-1].selection), plan.units(shards, error_maps.selection)
         index = Index(plan.ledger, steps, error_maps, units, supervised, plan.supervision)
         return Finished(plan, shards, index, index.publish(), self.failed, self.computed)
@@ -164,6 +164,7 @@ class Run:
             upstream=step.upstream,
             inventories=inventories,
             selection=step.selection,
+            checkpoint=step.checkpoint,
             threads=self.config.compute.cpus_per_worker,
         )
         self._execute(job, todo, {unit.name: unit.stop - unit.first for unit in todo})

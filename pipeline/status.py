@@ -69,7 +69,7 @@ def status_of(plan: Plan) -> Status:
         _stage(address.stage, address.fingerprint, [trained] if trained else [], 1, 0),
     ]
     if trained is not None:
-        stages += [_map_stage(plan.ledger, step, everything) for step in plan.map_steps(plan.checkpoint(trained))]
+        stages += [_map_stage(plan.ledger, step, everything) for step in plan.map_steps(trained)]
     else:
         names = ("predict_maps", "refine_maps", "invert")
         samples = sum(unit.stop - unit.first for unit in everything)

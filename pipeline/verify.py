@@ -32,7 +32,7 @@ def verify_run(plan: Plan) -> tuple[list[str], list[str]]:
         problems.append("train_segmenter has no bundle yet; run again")
     else:
         problems += _whole(plan, trained)
-        steps += plan.map_steps(plan.checkpoint(trained))
+        steps += plan.map_steps(trained)
     for step in steps:
         units = plan.units(shards, step.selection)
         expected = {unit.name: _expected(plan, shards[unit.shard], unit, step.selection) for unit in units}

@@ -40,7 +40,7 @@ class Committed:
         """Return the index of what is committed."""
         plan = self.plan(*overrides)
         shards, error_maps = plan.inventories(), plan.error_maps()
-        steps = plan.map_steps(plan.checkpoint(plan.ledger.receipt(plan.train_segmenter())))
+        steps = plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))
         units, supervised = plan.units(shards, plan.everything), plan.units(shards, error_maps.selection)
         return Index(plan.ledger, steps, error_maps, units, supervised, plan.supervision)
 
@@ -68,7 +68,16 @@ def compute(plan: Plan, step: MapStep) -> None:
     """Commit the units of a step that are missing."""
     shards = plan.inventories()
     inventories = {shard: receipt.unit for shard, receipt in shards.items()}
-    job = MapJob(step.stage, step.fingerprint, plan.sources, plan.ledger, step.upstream, inventories, step.selection)
+    job = MapJob(
+        step.stage,
+        step.fingerprint,
+        plan.sources,
+        plan.ledger,
+        step.upstream,
+        inventories,
+        step.selection,
+        step.checkpoint,
+    )
     work = job.open()
     for unit in plan.remaining(step, plan.units(shards, step.selection)):
         work(unit)
@@ -97,7 +106,7 @@ def commit_all(plan: Plan) -> None:
     scan_input(plan)
     compute(plan, plan.error_maps())
     train(plan)
-    for step in plan.map_steps(plan.checkpoint(plan.ledger.receipt(plan.train_segmenter()))):
+    for step in plan.map_steps(plan.ledger.receipt(plan.train_segmenter())):
         compute(plan, step)
 
 

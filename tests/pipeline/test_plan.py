@@ -1,9 +1,13 @@
 """The plan: what is left to do, from the configuration and from what is committed; it changes nothing."""
 
+import hashlib
+import shutil
+
 import pytest
 import torch
 
 from infra.shards import write_shard
+from pipeline.trained import SEGMENTER_FILE, Checkpoint
 from stages.perceptual import SmallBackbone, save_small
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, contents, scan_input
@@ -13,7 +17,7 @@ STAGES = ("error_maps", "train_segmenter", "predict_maps", "refine_maps", "inver
 
 def prints(run, *overrides):
     """Return the fingerprint of every stage under a changed configuration, with the segmenter that is committed."""
-    segmenter = run.plan().checkpoint(run.plan().ledger.receipt(run.plan().train_segmenter()))
+    segmenter = run.plan().ledger.receipt(run.plan().train_segmenter())
     plan = run.plan(*overrides)
     steps = (plan.error_maps(), *plan.map_steps(segmenter))
     return {step.stage.name: step.fingerprint for step in steps} | {
@@ -30,7 +34,7 @@ def left(run, *overrides):
     """Return how many units each map stage still has to do."""
     plan = run.plan(*overrides)
     shards = plan.inventories()
-    segmenter = plan.checkpoint(plan.ledger.receipt(run.plan().train_segmenter()))
+    segmenter = plan.ledger.receipt(run.plan().train_segmenter())
     steps = (plan.error_maps(), *plan.map_steps(segmenter))
     return {step.stage.name: len(plan.remaining(step, plan.units(shards, step.selection))) for step in steps}
 
@@ -146,10 +150,29 @@ def test_other_weights_change_what_they_are_loaded_for(committed):
     assert committed.plan().error_maps().fingerprint != before
 
 
-def test_another_segmenter_changes_all_that_follows_it(committed, tmp_path):
+def test_another_segmenter_changes_all_that_follows_it(committed):
     plan = committed.plan()
-    path = plan.checkpoint(plan.ledger.receipt(plan.train_segmenter()))
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(path.read_bytes() + b"\0")
-    before, after = plan.map_steps(path), plan.map_steps(other)
+    trained = plan.ledger.receipt(plan.train_segmenter())
+    entry = trained.file(SEGMENTER_FILE)
+    other = trained.model_copy(update={"files": (entry.model_copy(update={"sha256": "0" * 64}),)})
+    before, after = plan.map_steps(trained), plan.map_steps(other)
     assert all(a.fingerprint != b.fingerprint for a, b in zip(before, after, strict=True))
+
+
+def test_a_committed_run_is_planned_without_fetching_its_segmenter(committed):
+    shutil.rmtree(committed.folder / "out/checkpoints", ignore_errors=True)
+    before = contents(committed.folder)
+    assert left(committed) == {"error_maps": 0, "predict_maps": 0, "refine_maps": 0, "invert": 0}
+    assert contents(committed.folder) == before
+
+
+def test_a_worker_fetches_the_segmenter_once(committed):
+    shutil.rmtree(committed.folder / "out/checkpoints", ignore_errors=True)
+    plan = committed.plan()
+    checkpoint = Checkpoint.of(plan.ledger.receipt(plan.train_segmenter()), plan.config.folder)
+    checkpoint.fetch(plan.ledger)
+    assert hashlib.sha256(checkpoint.path.read_bytes()).hexdigest() == checkpoint.sha256
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
+    written = checkpoint.path.stat().st_mtime_ns
+    checkpoint.fetch(plan.ledger)
+    assert checkpoint.path.stat().st_mtime_ns == written

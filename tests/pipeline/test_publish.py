@@ -30,7 +30,7 @@ def rows(run):
 def recompute(run, stage):
     """Commit what is missing of one stage."""
     plan = run.plan()
-    segmenter = plan.checkpoint(plan.ledger.receipt(plan.train_segmenter()))
+    segmenter = plan.ledger.receipt(plan.train_segmenter())
     compute(plan, next(step for step in plan.map_steps(segmenter) if step.stage.name == stage))
 
 

@@ -1,0 +1,42 @@
+"""The segmenter's checkpoint: committed by a training, and brought to each machine that works with it."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.receipts import Ledger, Receipt
+
+SEGMENTER_FILE = "segmenter.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A committed checkpoint, and where a machine keeps it; named by its content, so that none is taken for another."""
+
+    receipt: Receipt
+    path: Path
+
+    @classmethod
+    def of(cls, receipt: Receipt, folder: Path) -> Checkpoint:
+        """Return the checkpoint of a training, to be kept in a run's folder."""
+        digest = receipt.file(SEGMENTER_FILE).sha256
+        return cls(receipt, folder / "checkpoints" / f"segmenter-{digest[:16]}.safetensors")
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its content."""
+        return self.receipt.file(SEGMENTER_FILE).sha256
+
+    def fetch(self, ledger: Ledger) -> None:
+        """Download the checkpoint unless this machine has it; raises `BundleError` if the store lacks it too."""
+        if self.path.exists():
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.part")  # several actors may come at once
+        try:
+            partial.write_bytes(ledger.read_file(self.receipt, SEGMENTER_FILE))
+            partial.replace(self.path)
+        finally:
+            partial.unlink(missing_ok=True)
