@@ -121,9 +121,10 @@ class StyledConvolution(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise, gain: float = 1.0) -> Tensor:
         """Return `[N, outputs, r, r]` times a gain; `x` is `[N, inputs, r, r]`, half that side when upsampling."""
-        style, gain, clamp = self.affine(w), GAIN * gain, None if self.clamp is None else self.clamp * gain
-        scale = gain * torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)  # demodulation
-        x = x * style[:, :, None, None]
+        gain, clamp = GAIN * gain, None if self.clamp is None else self.clamp * gain
+        style, scale = self._modulation(w)
+        scale = scale * gain
+        x = x * style.to(x.dtype)[:, :, None, None]
         if self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
             x = _blur(x)
@@ -134,6 +135,21 @@ class StyledConvolution(nn.Module):
             shift = torch.addcmul(shift, self.noise_const, self.noise_strength, value=gain)
         x = F.leaky_relu(torch.addcmul(shift, x, scale[:, :, None, None]), SLOPE)  # a gain passes through a leaky ReLU
         return x if clamp is None else x.clamp(-clamp, clamp)
+
+    def _modulation(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return style `[N, inputs]` and demodulation `[N, outputs]`, in full precision also under autocast.
+
+        The squares of small weights vanish in half precision. There, as published, the largest style is made 1, so that
+        the convolution does not overflow; the demodulation takes the factor back.
+        """
+        device = w.device.type
+        with torch.autocast(device, enabled=False):
+            style = self.affine(w)
+            scale = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)
+        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+            largest = style.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
+            return style / largest, scale * largest
+        return style, scale
 
 
 class Residual(nn.Module):

@@ -170,3 +170,28 @@ def test_no_numbers_are_drawn_on_the_meta_device():
         generator = StyleGAN2(config)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.is_meta for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
+def test_half_precision_stays_close_though_weights_are_small(dtype: torch.dtype, tolerance: float):
+    generator = tiny(32)
+    with torch.no_grad():
+        for name, weight in generator.named_parameters():
+            if "conv" in name and name.endswith("weight") and "affine" not in name:
+                weight *= 1e-4  # demodulated: the image stays as it was, but squares vanish in half precision
+    w = generator.map(torch.randn(4, generator.z_dim, generator=torch.Generator().manual_seed(0)))
+    wanted = generator.synthesize(w)
+    with torch.autocast("cpu", dtype):
+        found = generator.synthesize(w)
+    assert found.dtype == dtype
+    assert (found - wanted).abs().max() < tolerance * wanted.abs().max()
+
+
+def test_half_precision_does_not_overflow_where_styles_are_large():
+    generator = tiny(32)
+    w = 1e5 * generator.map(torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(0)))
+    with torch.autocast("cpu", torch.float16):
+        features = [generator.begin(w)]
+        for index in range(len(generator.config.block_resolutions)):
+            features.append(generator.run_block(index, features[-1], w))
+    assert all(bool(state.feature.isfinite().all()) for state in features)
