@@ -7,6 +7,7 @@ convolution scales its input and output instead of its weight: one convolution f
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -142,11 +143,11 @@ class StyledConvolution(nn.Module):
         The squares of small weights vanish in half precision. There, as published, the largest style is made 1, so that
         the convolution does not overflow; the demodulation takes the factor back.
         """
-        device = w.device.type
-        with torch.autocast(device, enabled=False):
+        lowered = _lowered_to(w.device.type)
+        with torch.autocast(w.device.type, enabled=False) if lowered else nullcontext():
             style = self.affine(w)
             scale = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)
-        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        if lowered == torch.float16:
             largest = style.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
             return style / largest, scale * largest
         return style, scale
@@ -298,6 +299,12 @@ class StyleGAN2(Generator):
         """Return the accumulated image `[N, 3, R, R]`."""
         assert state.image is not None
         return state.image
+
+
+def _lowered_to(device: str) -> torch.dtype | None:
+    """Return the precision that autocast lowers to, None where it is off (or there is none, as on the meta device)."""
+    on = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else None
 
 
 def _unit_second_moment(x: Tensor) -> Tensor:

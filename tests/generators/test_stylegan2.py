@@ -178,7 +178,7 @@ def test_half_precision_stays_close_though_weights_are_small(dtype: torch.dtype,
     with torch.no_grad():
         for name, weight in generator.named_parameters():
             if "conv" in name and name.endswith("weight") and "affine" not in name:
-                weight *= 1e-4  # demodulated: the image stays as it was, but squares vanish in half precision
+                weight.mul_(1e-4)  # demodulated: the image stays as it was, but squares vanish in half precision
     w = generator.map(torch.randn(4, generator.z_dim, generator=torch.Generator().manual_seed(0)))
     wanted = generator.synthesize(w)
     with torch.autocast("cpu", dtype):
