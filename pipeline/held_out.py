@@ -39,9 +39,10 @@ class HeldOutSamples:
         }
         units = {unit.name: unit for unit in self.index.units}
         records = functools.lru_cache(1)(self._records)  # a unit may lie across two units of supervision
+        chosen = functools.lru_cache(1)(self._chosen)  # units of one shard are neighbours
 
         for supervised in self.index.supervised:
-            listed = self._listed(supervised)
+            listed = [s for s in chosen(supervised.shard)[supervised.first : supervised.stop] if not s.fault]
             wanted = [(s, units[unit_of[key]]) for s in listed if (key := (supervised.shard.name, s.key)) in unit_of]
             achieved = self.index.records(self.index.error_maps, supervised) if wanted else {}
             for unit, pairs in itertools.groupby(wanted, key=lambda pair: pair[1]):
@@ -56,12 +57,11 @@ class HeldOutSamples:
                         occluded_HW,
                     )
 
-    def _listed(self, supervised: Unit) -> list[ShardSample]:
-        """Return the samples of a unit of supervision, which counts only those chosen for it."""
-        shard, selection = supervised.shard, self.index.error_maps.selection
+    def _chosen(self, shard: Shard) -> list[ShardSample]:
+        """Return the samples that units of supervision count, faulty ones too."""
+        selection = self.index.error_maps.selection
         listed = read_inventory(self.index.ledger, self.shards[shard])
-        chosen = [sample for sample in listed if selection.includes(shard.name, sample.key)]
-        return [sample for sample in chosen[supervised.first : supervised.stop] if not sample.fault]
+        return [sample for sample in listed if selection.includes(shard.name, sample.key)]
 
     def _records(self, unit: Unit) -> tuple[Mapping[str, Record], Mapping[str, Record]]:
         predict_maps, refine_maps, *_ = self.index.steps

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from infra.receipts import Ledger
+from infra.shards import write_shard
 from pipeline.held_out import HeldOutSamples
 from pipeline.publish import published, read_index
-from tests.pipeline.conftest import compute
+from tests import tiny
+from tests.pipeline.conftest import commit_all, compute
 
 
 def rows_of(run):
@@ -55,6 +57,14 @@ def test_units_of_supervision_may_be_cut_differently(committed):
 def test_a_sample_whose_error_maps_are_missing_is_left_out(committed):
     committed.file("receipts/error_maps/*/held-b*.json").unlink()
     assert read(committed) == []
+
+
+def test_a_sample_that_only_repeats_a_key_and_one_that_is_no_picture_are_left_out(fresh):
+    first, second, third = tiny.broken_samples("held-b", 3)
+    write_shard(fresh.folder / "shards/held-b.tar", [first, second, third, {**first}])
+    commit_all(fresh.plan())
+    fresh.index().publish()
+    assert len(read(fresh)) == 2
 
 
 def test_without_ground_truth_there_are_still_maps(committed):
