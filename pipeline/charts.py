@@ -1,4 +1,7 @@
-"""What the report draws: assignments and error maps as images, and the trade-off curve (thesis Fig. 1.1, 3.2)."""
+"""What the report draws: assignments and error maps as images, and the trade-off curve (thesis Fig. 1.1, 3.2).
+
+Also, for each space, the calibration of its invertibility maps.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -141,13 +145,53 @@ def draw_curve(curve: Curve, spaces: Sequence[str], position: float | None) -> s
         axes.margins(y=0.2)
         axes.set_xlabel("most editable  →  most faithful", color=_MUTED)
         axes.set_ylabel(textwrap.fill(curve.label, LABEL_CHARACTERS, break_on_hyphens=False), color=_INK)
-        axes.tick_params(color=_RULE, labelcolor=_INK, length=3)
-        axes.grid(visible=True, axis="y", color=_RULE, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_RULE)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
+        return _finished(figure, axes, grid="y")
+
+
+def draw_calibration(space: str, points: Sequence[tuple[float, float, int]]) -> str:
+    """Return the calibration of a space's maps as an `<svg>` that takes the page's colours.
+
+    Args:
+        space: gives the colour.
+        points: mean predicted error, mean achieved error, and how many segments; ascending. The dashed line is where
+            both are equal: above it, inverting went worse than predicted.
+    """
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"calibration {space}", "font.size": 9.5}):
+        figure = Figure(figsize=(2.5, 2.5))
+        axes = figure.add_axes((0.25, 0.2, 0.73, 0.7))
+        predicted, achieved = [p for p, _, _ in points], [a for _, a, _ in points]
+        end = 1.08 * max([*predicted, *achieved, 1e-6])
+        axes.plot((0, end), (0, end), color=_MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot(predicted, achieved, color=_MUTED, linewidth=1.2, zorder=2)
+        axes.scatter(predicted, achieved, s=38, color=space_colour(space), edgecolors=_INK, linewidths=0.8, zorder=3)
+        axes.set_xscale("function", functions=(_root, np.square))
+        axes.set_yscale("function", functions=(_root, np.square))
+        axes.set(xlim=(0, end), ylim=(0, end))
+        unit = 10.0 ** math.floor(math.log10(end))
+        last = unit * max((n for n in (1, 2, 4, 6, 8) if n * unit <= end), default=1)
+        ticks = (0, last / 4, last)  # evenly spaced
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_title(space, color=_INK, fontsize=10, loc="left")
+        axes.set_xlabel("predicted error", color=_MUTED)
+        axes.set_ylabel("achieved error", color=_INK)
+        return _finished(figure, axes, grid="both")
+
+
+def _root(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scale of errors: most are small, a few are large."""
+    return np.sqrt(np.maximum(value, 0.0))
+
+
+def _finished(figure: Figure, axes: Axes, grid: Literal["y", "both"]) -> str:
+    """Return a panel in the look that all share."""
+    axes.tick_params(color=_RULE, labelcolor=_INK, length=3)
+    axes.grid(visible=True, axis=grid, color=_RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_RULE)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     return _themed(buffer.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""The command line: `invertmill run`, `plan`, `status`, `verify`, `report`; `inspect` and `convert` stand beside."""
+"""The command line: `invertmill run`, `plan`, `status`, `verify`, `report`, `tune`, and `inspect` and `convert`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from pipeline.run import Finished, Run
 from pipeline.status import Stage, Status, status_of
 from pipeline.stores import Stores
 from pipeline.summary import Summary
+from pipeline.tune import SAMPLES, Tuning
+from pipeline.tune import tune as tune_threshold
 from pipeline.verify import verify_run
 
 if TYPE_CHECKING:
@@ -113,6 +115,26 @@ def report(config: Config, overrides: Set = None) -> None:
     console.print(f"report: {path}", soft_wrap=True)
 
 
+@app.command()
+def tune(
+    config: Config,
+    overrides: Set = None,
+    as_json: AsJson = False,
+    samples: Annotated[int, typer.Option(min=1, help="look at so many at most", metavar="N")] = SAMPLES,
+) -> None:
+    """Say what share of pixels each space would get at other thresholds; from committed maps, inverting nothing."""
+    settings = load_config(config, overrides or ())
+    found = tune_threshold(Plan(settings, _reachable(settings)), samples)
+    if as_json:
+        console.print_json(json.dumps(found.as_json()))
+        return
+    console.print(_shares(found))
+    console.print(
+        f"share of pixels by refine_maps.threshold, over {found.samples:,} of {found.committed:,} samples; "
+        "* as configured. What an inversion would lose by it is not looked at", soft_wrap=True
+    )  # fmt: skip
+
+
 def main() -> None:
     """Run the command line; an error of ours is one message that says what to do."""
     try:
@@ -143,6 +165,17 @@ def _table(status: Status, columns: tuple[str, ...], cells: Callable[[Stage], tu
     table = Table(*columns, box=None, header_style="bold")
     for stage in status.stages:
         table.add_row(*cells(stage))
+    return table
+
+
+def _shares(found: Tuning) -> Table:
+    spaces = found.grid[0].shares
+    table = Table("threshold", "", box=None, header_style="bold")
+    for space in spaces:
+        table.add_column(space, justify="right")
+    for row in found.grid:
+        mark = "*" if row.threshold == found.threshold else ""
+        table.add_row(f"{row.threshold:g}", mark, *(f"{100 * share:.1f} %" for share in row.shares.values()))
     return table
 
 

@@ -16,6 +16,8 @@ import yaml
 from infra.receipts import Receipt
 from pipeline import inventory
 from pipeline.gallery import Gallery
+from pipeline.held_out import HeldOutSamples
+from pipeline.map_quality import judge
 from pipeline.plan import MapStep, Plan
 from pipeline.publish import Index, read_index
 from pipeline.report import write_report
@@ -81,6 +83,7 @@ def conclude(
         spaces=plan.generator.spaces,
         perceptual=inverter.perceptual.name,
         resolution_px=plan.region.size,
+        maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.generator.spaces),
         zero_edit_difference=max((change for _, change in shown), default=None),
         shard_faults={shard.name: _faults(receipt) for shard, receipt in shards.items() if _faults(receipt)},
         failed_units=dict(failed),

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from infra.receipts import Address, Ledger, Receipt
+from infra.receipts import Ledger, Receipt
 from infra.shards import read_samples
 from infra.store import Store
-from pipeline.map_job import read_records
-from pipeline.plan import MapStep
 from pipeline.publish import Index
 from pipeline.summary import Picture, Row
 from pipeline.units import Shard, Unit, read_inventory
@@ -44,7 +42,7 @@ class Gallery:
                 yield from self._pictures_of(unit, wanted)
 
     def _pictures_of(self, unit: Unit, wanted: Mapping[str, Row]) -> Iterator[tuple[Picture, float]]:
-        records = {step.stage.name: self._records(step, unit) for step in self.index.steps}
+        records = {step.stage.name: self.index.records(step, unit) for step in self.index.steps}
         single = self._supervised(unit, wanted)
         listed = [s for s in read_inventory(self.ledger, self.shards[unit.shard]) if s.key in wanted and not s.fault]
         for raw in read_samples(self.sources[unit.shard.address], unit.shard.name, listed):
@@ -52,14 +50,10 @@ class Gallery:
             sample = Sample(raw.key, unit.shard.name, raw.members, found)
             yield draw(sample, wanted[raw.key], single.get(raw.key), self.inverter)
 
-    def _records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
-        receipt = self.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
-        return read_records(self.ledger, receipt) if receipt else {}
-
     def _supervised(self, unit: Unit, wanted: Mapping[str, Row]) -> dict[str, Record]:
         """Return the error-map records of some samples; units of supervision are cut differently from others."""
         same_shard = [one for one in self.index.supervised if one.shard == unit.shard]
-        records = [self._records(self.index.error_maps, one) for one in same_shard]
+        records = [self.index.records(self.index.error_maps, one) for one in same_shard]
         return {key: record for of_unit in records for key, record in of_unit.items() if key in wanted}
 
 

@@ -16,9 +16,10 @@ from infra.bundles import read_rows, write_rows
 from infra.errors import BundleError
 from infra.receipts import Address, Ledger, Receipt
 from pipeline.fingerprint import fingerprint
-from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS
+from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS, read_records
 from pipeline.plan import MapStep
 from pipeline.units import Selection, Unit
+from stages.stage import Record
 
 STAGE = "publish"
 POINTER = "published.json"
@@ -60,6 +61,11 @@ class Index:
                 for name, table in tables.items():
                     merged |= _figures(name, table.get(key, {}))
                 yield merged | _figures("error_maps", measured.get((unit.shard.name, str(key)), {}))
+
+    def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
+        """Return what a stage recorded about the samples of a unit, by key; nothing where it has no bundle."""
+        receipt = self._receipt(step, unit)
+        return read_records(self.ledger, receipt) if receipt else {}
 
     def publish(self) -> Receipt:
         """Commit the index, unless it is there, and then move the pointer to it; return its receipt."""

@@ -17,6 +17,7 @@ from pipeline.charts import (
     Drawing,
     colour_scale,
     draw_assignment,
+    draw_calibration,
     draw_curve,
     draw_error,
     draw_image,
@@ -24,6 +25,7 @@ from pipeline.charts import (
     mean_position,
     space_colour,
 )
+from pipeline.map_quality import MapQuality
 from pipeline.summary import Picture, Quarantined, StageTiming, Summary
 
 MAX_ROWS = 500
@@ -141,6 +143,8 @@ def render_report(
             max_warnings=MAX_WARNINGS,
             held_out=any(value is not None for value in summary.psnr_db.values()),
             curves=_curves(summary),
+            found=_found(summary),
+            calibration=_calibration(summary.maps),
             rows=_rows(pictures, summary.spaces, ceiling),
             scale={"colours": colour_scale(), "ceiling": ceiling},
             timings=timings,
@@ -181,6 +185,10 @@ def headline(summary: Summary) -> list[Tile]:
         (name, value), *others = known
         note = "; ".join(["of known occluders", *(f"{name} {value}" for name, value in others)])
         tiles.append(Tile(f"AUROC, {name}", value, note))
+    if summary.maps.average_precision_predicted_map is not None:
+        note = f"error map {decimal(summary.maps.average_precision_error_map, 3)}; {_chance(summary.maps)}"
+        value = decimal(summary.maps.average_precision_predicted_map, 3)
+        tiles.append(Tile("average precision, invertibility map", value, note))
     return tiles
 
 
@@ -207,6 +215,11 @@ def decimal(value: float | None, digits: int = 2, unit: str = "") -> str:
         return ABSENT
     number = f"{value:,.{digits}f}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
     return f"{number} {unit}".rstrip()
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """Return a difference for people, with its sign."""
+    return ABSENT if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -250,13 +263,32 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         function.__name__: function
-        for function in (decimal, percent, count, duration, devices, script_digest, space_colour)
+        for function in (decimal, signed, percent, count, duration, devices, script_digest, space_colour)
     }
     return environment
 
 
 def _alone(psnr_db: float | None, space: str) -> str:
     return "" if psnr_db is None else f"{space} alone {decimal(psnr_db, unit='dB')}"
+
+
+def _chance(maps: MapQuality) -> str:
+    return f"chance {decimal(maps.average_precision_chance, 3)}"
+
+
+def _found(summary: Summary) -> list[tuple[str, float | None, float | None]]:
+    """Return how well either map finds known occluders: its name, AUROC and average precision."""
+    maps = summary.maps
+    found = [
+        ("invertibility map", summary.auroc_predicted_map, maps.average_precision_predicted_map),
+        ("error map", summary.auroc_error_map, maps.average_precision_error_map),
+    ]
+    return [row for row in found if row[1:] != (None, None)]
+
+
+def _calibration(maps: MapQuality) -> list[tuple[str, str]]:
+    """Return the calibration of every space that has one, drawn."""
+    return [(space, draw_calibration(space, points)) for space, points in maps.calibration.items() if points]
 
 
 def _curves(summary: Summary) -> list[tuple[Curve, str]]:

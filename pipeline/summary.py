@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.map_quality import MapQuality
 from stages.sources import column
 
 Row = Mapping[str, Any]
@@ -64,12 +65,15 @@ class Summary:
     auroc_error_map: float | None
     auroc_predicted_map: float | None
     zero_edit_difference: float | None  # largest, between an edit by nothing and the stored reconstruction
+    maps: MapQuality = field(default_factory=MapQuality)
     shard_faults: dict[str, list[str]] = field(default_factory=dict)
     failed_units: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the summary as plain values."""
-        return asdict(self)
+        """Return the summary as plain values; how right the maps are stands beside the other figures."""
+        values = asdict(self)
+        maps: dict[str, Any] = values.pop("maps")
+        return values | maps
 
     def headlines(self) -> list[tuple[str, str]]:
         """Return the figures that a run prints, each with its name and unit."""
@@ -83,6 +87,10 @@ class Summary:
             ("pixels left in " + self.spaces[0], _figure(self.share_w_plus, 3)),
             ("AUROC, error map", _figure(self.auroc_error_map, 4)),
             ("AUROC, predicted map", _figure(self.auroc_predicted_map, 4)),
+            ("average precision, error map", _figure(self.maps.average_precision_error_map, 4)),
+            ("average precision, predicted map", _figure(self.maps.average_precision_predicted_map, 4)),
+            ("correlation per segment", _figures(self.spaces, self.maps.correlation_per_segment)),
+            ("predicted minus achieved error", _figures(self.spaces, self.maps.bias_per_segment, "+.4f")),
             ("zero edit differs by", _figure(self.zero_edit_difference, 6)),
             ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())),
         ]
@@ -133,6 +141,10 @@ def _order(a: float | None, b: float | None) -> str:
 
 def _figure(value: float | None, digits: int) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def _figures(spaces: Sequence[str], values: Mapping[str, float | None], form: str = ".3f") -> str:
+    return ", ".join(f"{space} {value:{form}}" for space in spaces if (value := values.get(space)) is not None)
 
 
 def mean_of(rows: Iterable[Row], name: str) -> float | None:

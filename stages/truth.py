@@ -23,8 +23,24 @@ def known_occluder(sample: Sample, member: str | None, region: Region) -> NDArra
 
 def auroc(error_HW: NDArray[np.floating], occluded_HW: NDArray[np.bool_] | None) -> float | None:
     """Return how well an error map ranks occluded above other pixels, 0.5 is chance; None without both kinds."""
-    if occluded_HW is None or occluded_HW.all() or not occluded_HW.any():
+    if occluded_HW is None or not _has_both(occluded_HW):
         return None
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(occluded_HW.ravel(), error_HW.ravel()))
+
+
+def average_precision(error_HW: NDArray[np.floating], occluded_HW: NDArray[np.bool_] | None) -> float | None:
+    """Return the precision of an error map at finding occluded pixels, mean over recall; None without both kinds.
+
+    Chance is the share of occluded pixels: unlike AUROC, it shows how many of the brightest pixels are other ones.
+    """
+    if occluded_HW is None or not _has_both(occluded_HW):
+        return None
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(occluded_HW.ravel(), error_HW.ravel()))
+
+
+def _has_both(occluded_HW: NDArray[np.bool_]) -> bool:
+    return bool(occluded_HW.any() and not occluded_HW.all())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from pipeline.map_quality import MapQuality
 from pipeline.report import write_report
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
 
@@ -64,6 +65,18 @@ PICTURES = [picture(seed) for seed in range(7)] + [
     picture(7, key=HOSTILE, role="supervision", w_plus_HW3=None, w_plus_psnr_db=None),
     picture(8, 192, 256, role=None),
 ]
+MAPS = MapQuality(
+    average_precision_error_map=0.7126,
+    average_precision_predicted_map=0.8449,
+    average_precision_chance=0.0561,
+    correlation_per_pixel={"W+": 0.551, "F4": 0.656, "F6": 0.395, "F8": 0.335, "F10": None},
+    correlation_per_segment={"W+": 0.7091, "F4": 0.8073, "F6": 0.5325, "F8": 0.4069, "F10": None},
+    bias_per_segment={"W+": -0.0971, "F4": -0.0144, "F6": 0.0055, "F8": -0.0046, "F10": 0.0},
+    calibration={
+        space: [(scale * x, scale * x * 1.3, 31) for x in (0.05, 0.1, 0.2, 0.4, 0.9)]
+        for space, scale in zip(SPACES, (1, 0.7, 0.45, 0.2, 0.08), strict=True)
+    },
+)
 SUMMARY = Summary(
     samples=Samples(inventory=5520, recorded=5495, quarantined=25),
     seconds={"invert": 1234.5},
@@ -80,6 +93,7 @@ SUMMARY = Summary(
     auroc_error_map=0.9754,
     auroc_predicted_map=0.9311,
     zero_edit_difference=0.0,
+    maps=MAPS,
     shard_faults={"cars-000007.tar": ["duplicate key scene_00012", "member beyond the end of the file"]},
     failed_units={"invert/cars-000002.tar/128-192": f"worker died three times {HOSTILE}"},
 )
@@ -125,6 +139,7 @@ EMPTY = REPORT | {
         auroc_error_map=None,
         auroc_predicted_map=None,
         zero_edit_difference=None,
+        maps=MapQuality(),
         shard_faults={},
         failed_units={},
     ),

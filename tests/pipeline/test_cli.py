@@ -16,7 +16,8 @@ def table(output):
 def test_without_a_command_it_shows_its_commands(invertmill):
     _, output, errors = invertmill()
     assert all(
-        command in output + errors for command in ("run", "plan", "status", "verify", "report", "inspect", "convert")
+        command in output + errors
+        for command in ("run", "plan", "status", "verify", "report", "tune", "inspect", "convert")
     )
 
 
@@ -80,6 +81,8 @@ def test_report_makes_summary_and_page_anew(invertmill, committed):
     summary = tiny.read_json(committed.folder / "out/summary.json")
     assert (code, errors) == (0, "")
     assert summary["samples"] == {"inventory": 8, "recorded": 8, "quarantined": 0}
+    assert set(summary["calibration"]) == set(summary["correlation_per_pixel"]) == set(tiny.SPACES)
+    assert 0 < summary["average_precision_predicted_map"] <= 1
     assert "8 = 8 recorded + 0 quarantined" in output
     assert f"report: {committed.folder / 'out/report.html'}" in output
     assert page.strip().startswith("<!DOCTYPE html>")
@@ -94,7 +97,7 @@ def test_report_before_there_is_anything_says_what_comes_first(invertmill, fresh
     assert "`invertmill run` comes first" in errors
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "verify", "report"])
+@pytest.mark.parametrize("command", ["run", "plan", "status", "verify", "report", "tune"])
 def test_every_command_refuses_a_configuration_that_is_not_there(invertmill, tmp_path, command):
     code, output, errors = invertmill(command, tmp_path / "nowhere.yaml")
     assert (code, output) == (2, "")

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from pipeline import charts
+from pipeline.map_quality import MapQuality
 from pipeline.report import MAX_ROWS, decimal, devices, duration, group_quarantine, headline, percent, write_report
 from pipeline.summary import Quarantined, Samples
 from tests.pipeline.report_page import (
     EMPTY,
+    MAPS,
     PER_SAMPLE,
     PICTURES,
     QUARANTINE,
@@ -128,6 +130,38 @@ def test_the_curve_shows_known_figures_in_the_colours_of_the_page():
     assert "SAM" not in charts.draw_curve(curve, SPACES, None)
 
 
+def test_a_calibration_curve_shows_its_points_in_the_colours_of_the_page():
+    points = [(0.0, 0.01, 5), (0.1, 0.3, 5), (0.2, 0.25, 5)]
+    svg = charts.draw_calibration("F6", points)
+    assert svg == charts.draw_calibration("F6", points)
+    assert set(re.findall(r"#[0-9a-f]{6}\b", svg)) == {charts.space_colour("F6")}
+    assert {"F6", "0", "0.05", "0.2"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 0.001, 1.0 / 1.08, 37.0])
+def test_a_calibration_curve_is_drawn_at_any_scale(scale):
+    assert "<svg" in charts.draw_calibration("W+", [(0.0, scale, 1), (scale, 0.0, 1)])
+
+
+def test_whether_the_map_is_right_is_told_space_by_space(tmp_path):
+    text = " ".join(page_of(tmp_path).text.split())
+    assert "W+ 0.709 0.551 \N{MINUS SIGN}0.0971" in text
+    assert "F10 – – +0.0000" in text
+    assert "invertibility map 0.931 0.845 error map 0.975 0.713" in text
+    assert "average precision 0.056, the share of occluded pixels" in text
+    drawn = [a for a in page_of(tmp_path).all("div") if (a.get("aria-label") or "").startswith("Calibration of")]
+    assert len(drawn) == len(SPACES)
+    assert (drawn[0]["aria-label"] or "").endswith("0.400 0.520; 0.900 1.170")
+
+
+def test_without_ground_truth_the_maps_are_still_held_to_what_was_achieved(tmp_path):
+    blind = replace(MAPS, average_precision_error_map=None, average_precision_predicted_map=None)
+    summary = replace(SUMMARY, maps=blind, auroc_error_map=None, auroc_predicted_map=None)
+    text = " ".join(page_of(tmp_path, summary=summary).text.split())
+    assert "W+ 0.709 0.551" in text
+    assert "known occluders" not in text
+
+
 def test_numbers_are_written_for_people():
     assert [decimal(x) for x in (None, float("nan"), float("inf"), 28.413)] == ["–", "–", "∞", "28.41"]
     assert [percent(x) for x in (None, 0.6134)] == ["–", "61.3 %"]
@@ -144,8 +178,9 @@ def test_headline_figures_are_those_of_the_summary():
         "perceptual error, SAM": ("0.153", "lpips-demo"),
         "share left in W+": ("61.3 %", "of pixels, occluded samples"),
         "AUROC, invertibility map": ("0.931", "of known occluders; error map 0.975"),
+        "average precision, invertibility map": ("0.845", "error map 0.713; chance 0.056"),
     }
-    unknown = replace(SUMMARY, auroc_predicted_map=None, auroc_error_map=None, psnr_db_occluded={})
+    unknown = replace(SUMMARY, auroc_predicted_map=None, auroc_error_map=None, psnr_db_occluded={}, maps=MapQuality())
     assert [tile.label for tile in headline(unknown)] == [
         *("samples", "PSNR, SAM", "perceptual error, SAM", "share left in W+")
     ]
@@ -170,6 +205,7 @@ def test_an_empty_run_has_a_report_without_figures(tmp_path):
     page = page_of(tmp_path, **EMPTY)
     assert not page.all("img")
     assert not page.all("svg")
+    assert "Is the map right?" not in page.text
     for said in ("No sample was held out", "No pictures were kept", "Nothing was timed", "No sample was quarantined"):
         assert said in page.text
     assert "None" not in page.text

@@ -64,6 +64,17 @@ def test_the_printed_order_of_spaces_is_the_order_of_their_figures(figures, said
     assert dict(summary.headlines())["PSNR, held out"] == said
 
 
+def test_how_right_the_maps_are_stands_beside_the_other_figures():
+    values = SUMMARY.as_json()
+    assert "maps" not in values
+    assert values["average_precision_predicted_map"] == SUMMARY.maps.average_precision_predicted_map
+    assert values["calibration"]["W+"][0] == SUMMARY.maps.calibration["W+"][0]
+    shown = dict(SUMMARY.headlines())
+    assert shown["average precision, predicted map"] == "0.8449"
+    assert shown["correlation per segment"] == "W+ 0.709, F4 0.807, F6 0.532, F8 0.407"
+    assert shown["predicted minus achieved error"].startswith("W+ -0.0971, F4 -0.0144, F6 +0.0055")
+
+
 def test_figures_that_are_not_known_are_not_printed():
     summary = replace(SUMMARY, auroc_error_map=None, psnr_db_occluded={"w_plus": None, "sam": None})
     shown = dict(summary.headlines())

@@ -1,0 +1,160 @@
+"""What another threshold would give: the share of pixels per space, from maps and segments that are committed.
+
+No image is inverted. Assigning spaces is a step function of the threshold (thesis 3.2), so these shares are exact for
+the samples that were looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.receipts import Address
+from pipeline.errors import RunError
+from pipeline.map_job import read_records
+from pipeline.plan import MapStep, Plan
+from pipeline.units import Unit
+from stages.assignment import segment_means
+from stages.stage import Record
+
+SAMPLES = 10_000
+"""Samples looked at unless told otherwise; a few bytes a segment are kept of each."""
+
+SPREAD = 16  # units that samples are taken from at least, where there are so many
+GRID = 9  # thresholds that are tried for each space
+DIGITS = 3  # of them, so that one can be copied
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A threshold, and the share of pixels that it gives to each space."""
+
+    threshold: float
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The shares at every threshold of a grid, ascending; `threshold` is the configured one and is among them."""
+
+    samples: int
+    committed: int  # samples whose units have refined maps
+    threshold: float
+    grid: tuple[Shares, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the shares as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The segments of some samples, each with its pixels and the least threshold at which it gets a space or less.
+
+    least_KS: `[K, L - 1]` float32; the last space takes what no other does, whatever the threshold.
+    """
+
+    samples: int
+    pixels_K: NDArray[np.int64]
+    least_KS: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, maps: Iterable[tuple[NDArray[np.floating], NDArray[np.integer]]], spaces: int) -> Segments:
+        """Return the segments of samples, given as predicted maps `[L, H, W]` and labels `[H, W]`."""
+        pixels, least = [np.zeros(0, np.int64)], [np.zeros((0, spaces - 1), np.float32)]  # one more than samples
+        for error_LHW, labels_HW in maps:
+            _, mean_KL, segment_HW = segment_means(error_LHW, labels_HW)
+            pixels.append(np.bincount(segment_HW.ravel()))
+            least.append(np.minimum.accumulate(mean_KL, axis=1)[:, :-1])
+        return cls(len(pixels) - 1, np.concatenate(pixels), np.concatenate(least))
+
+    def shares(self, threshold: float) -> list[float]:
+        """Return the share of pixels of each space, as `assign_spaces` would give them out; they sum to 1."""
+        passes_KS = self.least_KS <= np.float32(threshold)
+        within = [0, *(self.pixels_K @ passes_KS).tolist(), self.pixels_K.sum()]
+        return [float(share) for share in np.diff(within) / self.pixels_K.sum()]
+
+    def grid(self, count: int = GRID) -> list[float]:
+        """Return thresholds, ascending: for each space but the last, `count` quantiles of what segments need for it.
+
+        Between two quantiles of a space, about as many segments come to it. Rounded up, so that a segment whose mean is
+        such a threshold passes at what is printed.
+        """
+        if self.least_KS.size == 0:
+            return []
+        steps_QS = np.quantile(self.least_KS, np.linspace(0, 1, count), axis=0, method="inverted_cdf")
+        return sorted({rounded_up(float(step)) for step in steps_QS.flat})
+
+
+def rounded_up(value: float, digits: int = DIGITS) -> float:
+    """Return the least number of so many significant digits that is not below; float32, as thresholds are compared."""
+    if value <= 0:
+        return 0.0
+    decimals = digits - 1 - math.floor(math.log10(value))
+    rounded = round(value, decimals)
+    return rounded if np.float32(rounded) >= np.float32(value) else round(rounded + 10.0**-decimals, decimals)
+
+
+def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
+    """Return what other thresholds would give to each space, from storage alone.
+
+    Args:
+        plan: of a run whose maps are refined, at whatever threshold.
+        samples: at most so many are looked at, spread over the units.
+
+    Raises:
+        RunError: no unit has refined maps.
+    """
+    trained = plan.ledger.receipt(plan.train_segmenter())
+    if trained is None:
+        raise RunError("there is nothing to tune: no segmenter is trained yet; `invertmill run` comes first")
+    predict, refine, _ = plan.map_steps(plan.checkpoint(trained))
+    done = plan.ledger.units(refine.stage.name, refine.fingerprint)
+    units = [unit for unit in plan.units(plan.inventories(), plan.everything) if unit.name in done]
+    spaces, threshold = plan.generator.spaces, plan.config.refine_maps.threshold
+    maps = itertools.islice(_maps(plan, predict, refine, *spread(units, samples)), samples)
+    segments = Segments.of(maps, len(spaces))
+    if not segments.samples:
+        raise RunError(
+            f"there is nothing to tune: no maps are refined with threshold {threshold:g} and this segmentation; "
+            "`invertmill run` comes first, or give the settings of a run that was made"
+        )
+    grid = sorted({*segments.grid(), threshold})
+    return Tuning(
+        samples=segments.samples,
+        committed=sum(unit.stop - unit.first for unit in units),
+        threshold=threshold,
+        grid=tuple(Shares(t, dict(zip(spaces, segments.shares(t), strict=True))) for t in grid),
+    )
+
+
+def spread(units: Sequence[Unit], samples: int) -> tuple[list[Unit], int]:
+    """Return units that are spread over all, and how many samples of each make up the number wanted."""
+    if not units:
+        return [], 0
+    largest = max(unit.stop - unit.first for unit in units)
+    count = min(len(units), samples, max(SPREAD, math.ceil(samples / largest)))
+    chosen = np.linspace(0, len(units) - 1, count).astype(int).tolist()
+    return [units[i] for i in chosen], math.ceil(samples / count)
+
+
+def _maps(
+    plan: Plan, predict: MapStep, refine: MapStep, units: Sequence[Unit], of_each: int
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.integer]]]:
+    """Yield predicted maps and segments of the first samples of each unit."""
+    for unit in units:
+        predicted, refined = _records(plan, predict, unit), _records(plan, refine, unit)
+        for key in itertools.islice(refined, of_each):
+            labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
+            yield predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW
+
+
+def _records(plan: Plan, step: MapStep, unit: Unit) -> dict[str, Record]:
+    receipt = plan.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
+    return read_records(plan.ledger, receipt) if receipt else {}
