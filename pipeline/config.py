@@ -43,7 +43,7 @@ class InversionSettings(Section):
 
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
-    batch: PositiveInt = 16  # images optimised together; limited by memory, never changes a result
+    batch: PositiveInt = 16  # images (error maps: an image in a space) optimised together; never changes a result
 
 
 class ErrorMapsSettings(InversionSettings):

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from infra.bundles import read_rows, write_rows
+from infra.bundles import read_rows
 from infra.errors import BundleError
 from infra.receipts import Address, Ledger, Receipt
-from pipeline.fingerprint import fingerprint
+from pipeline.index_parts import index_address, put_rows
 from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS, read_records
 from pipeline.plan import MapStep
+from pipeline.supervision import SHARDS, SupervisionIndex
 from pipeline.units import Selection, Unit
 from stages.stage import Record
 
-STAGE = "publish"
 POINTER = "published.json"
-ROWS_PER_PART = 100_000
+VERSION = 3
 _OWN = tuple(OWN_COLUMNS)
-_TYPES = {**OWN_COLUMNS, "role": str}
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,7 @@ class Index:
     def address(self) -> Address:
         """Where this index lies: another set of bundles, or one of them made anew, is another index."""
         over = [(step, self.units) for step in self.steps] + [(self.error_maps, self.supervised)]
-        bundles = {step.stage.name: self._versions(step, units) for step, units in over}
-        reads = [step.fingerprint for step, _ in over]
-        return Address(STAGE, fingerprint(STAGE, 2, {}, reads, extra={"bundles": _digest(bundles)}), "index")
+        return index_address(self.ledger, over, VERSION, "index")
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row a sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles."""
@@ -68,14 +63,24 @@ class Index:
         return read_records(self.ledger, receipt) if receipt else {}
 
     def publish(self) -> Receipt:
-        """Commit the index, unless it is there, and then move the pointer to it; return its receipt."""
+        """Commit this index and that of the supervision, unless they are there, and then move the pointer to them.
+
+        Return the receipt of this index.
+        """
         address = self.address
         receipt = self.ledger.receipt(address) or self._write(address)
+        maps = SupervisionIndex(self.ledger, self.error_maps, self.supervised, self.selection).commit()
         pointer = {
             "index": [entry.name for entry in receipt.files],
             "receipt": receipt.address.receipt_name,
             "stages": {step.stage.name: step.fingerprint for step in (*self.steps, self.error_maps)},
             "samples": receipt.info["samples"],
+            "supervision": {
+                "index": [entry.name for entry in maps.files if entry.filename != SHARDS],
+                "shards": maps.file(SHARDS).name,
+                "receipt": maps.address.receipt_name,
+                "samples": maps.info["samples"],
+            },
         }
         data = json.dumps(pointer, indent=2).encode()
         store = self.ledger.store
@@ -84,12 +89,8 @@ class Index:
         return receipt
 
     def _write(self, address: Address) -> Receipt:
-        started, attempt, samples = time.time(), self.ledger.begin(address), 0
-        for number, part in enumerate(_parts(self.rows())):
-            names = list(dict.fromkeys(name for row in part for name in row))
-            rows = [{name: row.get(name) for name in names} for row in part]
-            attempt.put(f"part-{number:05d}.parquet", write_rows(rows, {"stage": STAGE}, _TYPES))
-            samples += len(rows)
+        started, attempt = time.time(), self.ledger.begin(address)
+        samples = put_rows(attempt, self.rows())
         return attempt.commit({}, {"samples": samples, "started": started, "finished": time.time()})
 
     def _measured(self) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -100,10 +101,6 @@ class Index:
             table = self._table(receipt) if receipt is not None else {}
             found |= {(unit.shard.name, key): row for key, row in table.items()}
         return found
-
-    def _versions(self, step: MapStep, units: Sequence[Unit]) -> list[tuple[str, str | None]]:
-        held = self.ledger.versions(step.stage.name, step.fingerprint)
-        return [(unit.name, held.get(unit.name)) for unit in units]
 
     def _receipt(self, step: MapStep, unit: Unit) -> Receipt | None:
         return self.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
@@ -126,27 +123,29 @@ def published(ledger: Ledger) -> Receipt | None:
     Raises:
         BundleError: the pointer is damaged.
     """
+    return _published(ledger)
+
+
+def published_supervision(ledger: Ledger) -> Receipt | None:
+    """Return the receipt of the supervision's index, None if nothing is published or its bundle is gone.
+
+    Raises:
+        BundleError: the pointer is damaged.
+    """
+    return _published(ledger, "supervision")
+
+
+def _published(ledger: Ledger, *within: str) -> Receipt | None:
     if not ledger.store.exists(POINTER):
         return None
     try:
-        name = json.loads(ledger.store.read(POINTER))["receipt"]
-        stage, digest, unit = name.removesuffix(".json").split("/")[1:]
+        pointer = json.loads(ledger.store.read(POINTER))
+        for name in within:
+            pointer = pointer[name]
+        stage, digest, unit = pointer["receipt"].removesuffix(".json").split("/")[1:]
         return ledger.receipt(Address(stage, digest, unit))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{ledger.store.url}/{POINTER} is damaged; run again, and it is written anew") from error
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows in parts; one empty part where there are none."""
-    remaining = iter(rows)
-    part = list(itertools.islice(remaining, ROWS_PER_PART))
-    yield part
-    while part := list(itertools.islice(remaining, ROWS_PER_PART)):
-        yield part
 
 
 def _figures(stage: str, row: Mapping[str, Any]) -> dict[str, Any]:

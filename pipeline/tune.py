@@ -114,7 +114,7 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
     trained = plan.ledger.receipt(plan.train_segmenter())
     if trained is None:
         raise RunError("there is nothing to tune: no segmenter is trained yet; `invertmill run` comes first")
-    predict, refine, _ = plan.map_steps(plan.checkpoint(trained))
+    predict, refine, _ = plan.map_steps(trained)
     done = plan.ledger.units(refine.stage.name, refine.fingerprint)
     units = [unit for unit in plan.units(plan.inventories(), plan.everything) if unit.name in done]
     spaces, threshold = plan.generator.spaces, plan.config.refine_maps.threshold

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from infra.errors import BundleError
 from infra.receipts import Receipt
 from pipeline.plan import MapStep, Plan
-from pipeline.publish import published
+from pipeline.publish import published, published_supervision
 from pipeline.units import Selection, Unit, outcome_key, read_inventory
 
 
@@ -68,14 +68,14 @@ def _check_step(
 
 def _check_index(plan: Plan, samples: int) -> list[str]:
     try:
-        index = published(plan.ledger)
+        index, supervision = published(plan.ledger), published_supervision(plan.ledger)
     except BundleError as error:
         return [f"publish: {error}"]
-    if index is None:
+    if index is None or supervision is None:
         return ["publish: there is no index; run again"]
     rows = index.info["samples"]
     wrong = [] if rows == samples else [f"publish: the index has {rows} rows for {samples} samples; run again"]
-    return wrong + _whole(plan, index)
+    return wrong + _whole(plan, index) + _whole(plan, supervision)
 
 
 def _expected(plan: Plan, inventory: Receipt, unit: Unit, selection: Selection) -> list[str]:

@@ -105,8 +105,9 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
 
     The batch's loss is the sum over images, so each image's gradient and Adam state are its own: alone or in company
     it takes the same path, up to the rounding of batched kernels. That holds for a step as well (`Adam.step`), which is
-    what lets a finished image make room for the next one while its neighbours go on. Nothing is read back from the
-    device before the end. An image whose loss stops being finite is frozen where it last was and reported.
+    what lets a finished image make room for the next one while its neighbours go on. A delta is carried for
+    those images only whose mask lets it act; the others keep theirs as it was. Once begun, nothing is read back from
+    the device before the end. An image whose loss stops being finite is frozen where it last was and reported.
 
     Args:
         generator: frozen; its weights take no gradient in any case.
@@ -123,13 +124,16 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
         ValueError: shapes do not fit together, or a free space is not in `start`.
     """
     first = generator.spaces[0]
+    chosen = _chosen(start, free, first)
+    acting = _acting(start, chosen)
 
     def evaluate(now: Tensors) -> Tensor:
-        codes = _with(start, now, first)
+        codes = _with(start, now, first, acting)
         image_N3HW = crop(generator.synthesize(codes.w_plus, codes.deltas, codes.masks), region)
         return losses(image_N3HW, codes, target, perceptual, prior, objective)
 
-    adam = Adam(_chosen(start, free, first), evaluate)
+    carried = {space: tensor[acting[space]] if space in acting else tensor for space, tensor in chosen.items()}
+    adam = Adam(carried, evaluate, len(start.w_plus), acting)
     kept = _kept_steps(schedule.steps)
     rows = []
     for step in range(schedule.steps):
@@ -137,24 +141,28 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
         if step in kept:
             rows.append(terms)
     tensors, diverged = adam.finish()
-    return Inversion(_with(start, tensors, first), _trace(kept, torch.stack(rows)), diverged.cpu())
+    return Inversion(_with(start, tensors, first, acting), _trace(kept, torch.stack(rows)), diverged.cpu())
 
 
 # Kingma and Ba 2015, Algorithm 1
 class Adam:
     """Adam over a batch of images of which each can fail alone.
 
-    Moments are kept element by element and the first axis of every tensor is the image, so images do not mix.
+    Moments are kept element by element and the first axis of every tensor is the image, so images do not mix. A tensor
+    that `images` names has rows for those images only.
     """
 
-    def __init__(self, start: Tensors, evaluate: Evaluate) -> None:
+    def __init__(
+        self, start: Tensors, evaluate: Evaluate, count: int | None = None, images: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.now = {name: tensor.detach().clone() for name, tensor in start.items()}
         self._evaluate = evaluate
         self._finite = dict(self.now)  # of each image, the last tensors whose loss was finite
         self._first = {name: torch.zeros_like(tensor) for name, tensor in self.now.items()}
         self._second = {name: torch.zeros_like(tensor) for name, tensor in self.now.items()}
         some = next(iter(self.now.values()))
-        self._alive = torch.ones(len(some), dtype=torch.bool, device=some.device)
+        self._images = images or {}
+        self._alive = torch.ones(len(some) if count is None else count, dtype=torch.bool, device=some.device)
         self._steps = 0
 
     def step(self, rate: float) -> Tensor:
@@ -168,15 +176,17 @@ class Adam:
             first.lerp_(gradient, 1 - BETAS[0])
             second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
             moved = torch.addcdiv(now, first, (second.sqrt() / root).add_(EPSILON), value=-rate / grown)
-            self._finite[name] = self._where_alive(now, self._finite[name])
-            self.now[name] = self._where_alive(moved, self._finite[name])
+            self._finite[name] = self._where_alive(name, now)
+            self.now[name] = self._where_alive(name, moved)
         return terms
 
     def finish(self) -> tuple[Tensors, Tensor]:
         """Return the tensors, every image's finite, and which images diverged, ``[N]`` bool."""
-        for tensor in self.now.values():
-            self._alive = self._alive & tensor.flatten(1).isfinite().all(dim=1)
-        return {name: self._where_alive(now, self._finite[name]) for name, now in self.now.items()}, ~self._alive
+        for name, tensor in self.now.items():
+            finite = self._alive_in(name) & tensor.flatten(1).isfinite().all(dim=1)
+            images = self._images.get(name)
+            self._alive = finite if images is None else self._alive.index_copy(0, images, finite)
+        return {name: self._where_alive(name, now) for name, now in self.now.items()}, ~self._alive
 
     def _gradients(self) -> tuple[Tensor, Tensors]:
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in self.now.items()}
@@ -185,8 +195,12 @@ class Adam:
             gradients = torch.autograd.grad(terms.sum(), list(leaves.values()))
         return terms.detach(), dict(zip(leaves, gradients, strict=True))
 
-    def _where_alive(self, alive: Tensor, dead: Tensor) -> Tensor:
-        return torch.where(self._alive.view(-1, *[1] * (alive.ndim - 1)), alive, dead)
+    def _alive_in(self, name: str) -> Tensor:
+        return self._alive[self._images[name]] if name in self._images else self._alive
+
+    def _where_alive(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor with the rows of failed images as they last were."""
+        return torch.where(self._alive_in(name).view(-1, *[1] * (tensor.ndim - 1)), tensor, self._finite[name])
 
 
 def _chosen(start: Codes, free: Collection[str] | None, first: str) -> Tensors:
@@ -201,9 +215,22 @@ def _chosen(start: Codes, free: Collection[str] | None, first: str) -> Tensors:
     return {space: tensor for space, tensor in everything.items() if free is None or space in free}
 
 
-def _with(start: Codes, tensors: Tensors, first: str) -> Codes:
+def _acting(start: Codes, chosen: Tensors) -> Tensors:
+    """Return the numbers of the images in which a delta acts, for the spaces where those are some and not all."""
+    acting = {}
+    for space in chosen.keys() & start.masks.keys():
+        images = (start.masks[space].flatten(1) > 0).any(dim=1).nonzero().flatten()
+        if 0 < len(images) < len(start.w_plus):
+            acting[space] = images
+    return acting
+
+
+def _with(start: Codes, tensors: Tensors, first: str, acting: Tensors) -> Codes:
     """Return `start` with its optimised tensors replaced."""
-    deltas = {space: tensors.get(space, delta) for space, delta in start.deltas.items()}
+    deltas = {}
+    for space, delta in start.deltas.items():
+        tensor = tensors.get(space, delta)
+        deltas[space] = delta.index_copy(0, acting[space], tensor) if tensor.shape != delta.shape else tensor
     return Codes(tensors.get(first, start.w_plus), deltas, start.masks)
 
 

@@ -92,7 +92,7 @@ def test_a_new_shard_is_processed_and_nothing_else(finished_copy: Mill):
     after = finished_copy.receipts()
     assert {name: after.get(name) for name in before} == before
     made = [receipt for name, receipt in after.items() if name not in before]
-    assert sorted(receipt.stage for receipt in made) == sorted(["inventory", "publish", *MAPPED])
+    assert sorted(receipt.stage for receipt in made) == sorted(["inventory", "publish", "publish", *MAPPED])
     night = {"supervision-night-0000", "supervision-night-0001"}
     assert {receipt.stage for receipt in made if set(receipt.recorded) == night} == {"inventory", *MAPPED}
     summary = json.loads((finished_copy.folder / "out/summary.json").read_text())

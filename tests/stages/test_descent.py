@@ -360,3 +360,37 @@ def test_the_first_5_steps_reach_the_golden_trace_and_codes(published):
     difference = (found.codes.w_plus - golden["W+_after_step4"]).abs()
     assert difference.max() < 2e-3
     assert (difference < 2e-4).float().mean() > 0.995
+
+
+def test_a_delta_is_carried_only_for_the_images_in_which_it_acts(generator, perceptual, prior, monkeypatch):
+    carried = {}
+
+    class Watched(Adam):
+        def step(self, rate):
+            carried.update({name: len(tensor) for name, tensor in self.now.items()})
+            return super().step(rate)
+
+    monkeypatch.setattr("stages.descent.Adam", Watched)
+    codes = start(generator, prior, 3)
+    found = invert(generator, perceptual, prior, codes, photographs(3)).codes
+    assert carried == {"W+": 3, "F2": 1, "F4": 1}
+    assert found.deltas["F2"].shape == codes.deltas["F2"].shape
+    assert found.deltas["F2"][0].abs().max() > 0
+    assert found.deltas["F2"][1:].abs().max() == 0
+
+
+def test_an_image_that_fails_in_a_carried_delta_fails_alone(generator, perceptual, prior):
+    codes = start(generator, prior, 3)
+    codes.deltas["F4"][1] = math.inf
+    found = invert(generator, perceptual, prior, codes, photographs(3))
+    assert found.diverged.tolist() == [False, True, False]
+
+
+def test_tensors_of_some_images_follow_the_fate_of_those():
+    x, y = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[4.0]])
+    adam = Adam({"x": x, "y": y}, lambda now: now["x"].T.square() + now["y"].sum(), 3, {"y": torch.tensor([2])})
+    adam.step(0.1)
+    adam.now["y"] = torch.tensor([[math.nan]])
+    tensors, failed = adam.finish()
+    assert failed.tolist() == [False, False, True]
+    assert tensors["y"].tolist() == [[4.0]]

@@ -1,0 +1,234 @@
+"""Supervision at scale: error_maps against a plain loop, and predict_maps against its network alone.
+
+    python -m benchmarks.supervision [--quick] --json FILE [--device cpu]
+
+`ratio_supervision`: images per hour of the stage over those of a loop that, as the authors' code does, takes one image
+in one space at a time and computes the target's features anew at every step; equal images, steps and objective.
+`share_of_bare_forward`: images per second of the predict_maps worker, decoding included, over those of the same
+segmenter on batches that are on the device already. Both sides take turns in one process; figures are medians over the
+turns. All of it on the demo's generator, scenes and perceptual distance. The memory of the segmenter's training is left
+out: it holds all examples in memory, so it grows with their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.latents import Codes, resize_masks
+from pipeline.demo.occluders import SEEN
+from pipeline.demo.write_shards import demo_samples
+from stages.descent import BETAS, EPSILON, Schedule
+from stages.error_maps import ErrorMaps
+from stages.inverter import Inverter
+from stages.objective import Objective, losses, prepare_target
+from stages.predict_maps import PredictMaps
+from stages.region import Region, crop, fit, place
+from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
+from stages.sources import GeneratorSource, PerceptualSource, column
+from stages.stage import Record, Sample
+
+SEED = 0
+ASSETS = Path(__file__).parents[1] / "pipeline/demo/assets"
+OBJECTIVE = Objective(lambda_lpips=0.2, lambda_variation=1e-4, lambda_delta=1.0, shrinkage=1e-3)  # the demo's
+CLOSE_DB = 0.1
+"""Most that the two sides' mean PSNR may differ: else they do not do the same work. Single inversions differ more,
+because Adam multiplies rounding; in float64 both sides agree to 1e-11 dB."""
+PACKAGES = ("torch", "numpy", "pillow", "lpips")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, write the figures; 1 if the two sides of error_maps disagree."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.supervision", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
+    parser.add_argument("--quick", action="store_true", help="fewer images and steps; within 5 minutes on 2 cores")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # as a worker of one core has it
+    device = torch.device(options.device)
+    sizes = (4, 12, 256) if options.quick else (12, 50, 2048)
+    report = _report(*sizes, turns=3, device=device, quick=options.quick)
+    for name in ("ratio_supervision", "share_of_bare_forward"):
+        print(f"{name} {report[name]}")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if abs(report["mean_difference_db"]) <= CLOSE_DB else 1
+
+
+def _report(
+    images: int, steps: int, predicted: int, *, turns: int, device: torch.device, quick: bool
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    supervision = _supervision(_scenes(images), steps, turns, device)
+    prediction = _prediction(_scenes(images), predicted, turns, device)
+    return {
+        "benchmark": "supervision",
+        **supervision,
+        **prediction,
+        "units": {
+            "ratio_supervision": "images per hour of the stage over those of the plain loop",
+            "share_of_bare_forward": "images per second of the worker over those of the bare network",
+            "mean_difference_db": "dB of PSNR, stage minus loop, mean over images and spaces",
+            "largest_difference_db": "dB of PSNR, of one image in one space",
+        },
+        "left_out": {"memory_growth_mb": "train_segmenter holds all examples in memory; not measured"},
+        "quick": quick,
+        "turns": turns,
+        "seed": SEED,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+# ---- error_maps
+
+
+def _supervision(samples: Sequence[Sample], steps: int, turns: int, device: torch.device) -> dict[str, Any]:
+    stage = ErrorMaps(
+        generator=GeneratorSource(checkpoint=ASSETS / "generator.safetensors"),
+        perceptual=PerceptualSource(backbone="small", weights=ASSETS / "perceptual.safetensors"),
+        objective=OBJECTIVE,
+        schedule=Schedule(steps=steps, learning_rate=0.2),
+    )
+    worker, inverter = stage.setup(device), stage.inverter(device)
+    ours: dict[tuple[str, str], float] = {}
+    plain: dict[tuple[str, str], float] = {}
+
+    def run_stage() -> None:
+        for record in worker(samples):
+            assert isinstance(record, Record)
+            for space in inverter.generator.spaces:
+                ours[record.key, space] = float(str(record.row[f"psnr_db_{column(space)}"]))
+
+    def run_plain() -> None:
+        for sample in samples:
+            for space in inverter.generator.spaces:
+                plain[sample.key, space] = _plain_psnr_db(inverter, sample, space, device)
+
+    stage_s, plain_s = _in_turns(run_stage, run_plain, turns, device)
+    differences = [ours[item] - plain[item] for item in plain]
+    return {
+        "ratio_supervision": _median_ratio(plain_s, stage_s),
+        "stage_images_per_hour": round(3600 * len(samples) / statistics.median(stage_s), 1),
+        "plain_images_per_hour": round(3600 * len(samples) / statistics.median(plain_s), 1),
+        "mean_difference_db": round(statistics.mean(differences), 4),
+        "largest_difference_db": round(max(map(abs, differences)), 4),
+        "error_maps": {
+            "images": len(samples),
+            "spaces": inverter.generator.spaces,
+            "steps": steps,
+            "batch": stage.batch,
+        },
+    }
+
+
+def _plain_psnr_db(inverter: Inverter, sample: Sample, space: str, device: torch.device) -> float:
+    """Invert one image in one space and return its PSNR; torch's own Adam, nothing kept from step to step."""
+    generator, region = inverter.generator, inverter.region
+    image_13HW = fit(sample.image(), region)[None].to(device)
+    w_plus = inverter.prior.mean_w.float().expand(1, generator.num_ws, generator.w_dim).clone().requires_grad_()
+    deltas: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    if space in generator.feature_shapes:
+        shape = generator.feature_shapes[space]
+        deltas[space] = torch.zeros(1, *shape, device=device, requires_grad=True)
+        masks[space] = resize_masks(place(torch.ones_like(image_13HW[:, :1]), region, generator.resolution), shape[1:])
+    adam = torch.optim.Adam([w_plus, *deltas.values()], betas=BETAS, eps=EPSILON)
+    for step in range(inverter.schedule.steps):
+        adam.param_groups[0]["lr"] = inverter.schedule.rate(step)
+        target = prepare_target(image_13HW, inverter.perceptual, inverter.objective)
+        image = crop(generator.synthesize(w_plus, deltas, masks), region)
+        codes = Codes(w_plus, deltas, masks)
+        loss = losses(image, codes, target, inverter.perceptual, inverter.prior, inverter.objective).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    measures = inverter.measure(inverter.picture(Codes(w_plus, deltas, masks)), image_13HW)
+    return float(measures.psnr_db)
+
+
+# ---- predict_maps
+
+
+def _prediction(scenes: Sequence[Sample], count: int, turns: int, device: torch.device) -> dict[str, Any]:
+    samples = [Sample(f"{i:06d}", "shard", scenes[i % len(scenes)].members) for i in range(count)]
+    network = SegmenterNetwork(backbone="light")
+    side_px = scenes[0].image().shape[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "segmenter.safetensors"
+        path.write_bytes(save_segmenter(new_segmenter(network, ("W+", "F2", "F4", "F6"), SEED), "random"))
+        stage = PredictMaps(segmenter=path, region=Region.whole(side_px))
+        worker, segmenter = stage.setup(device), load_segmenter(path, device)
+    batches = torch.stack([fit(sample.image(), stage.region) for sample in samples]).to(device).split(stage.batch)
+
+    def run_worker() -> None:
+        assert sum(isinstance(record, Record) for record in worker(samples)) == count
+
+    @torch.no_grad()
+    def run_bare() -> None:
+        for batch_N3HW in batches:
+            segmenter(batch_N3HW)
+
+    worker_s, bare_s = _in_turns(run_worker, run_bare, turns, device)
+    return {
+        "share_of_bare_forward": _median_ratio(bare_s, worker_s),
+        "worker_images_per_second": round(count / statistics.median(worker_s), 1),
+        "bare_images_per_second": round(count / statistics.median(bare_s), 1),
+        "predict_maps": {"images": count, "side_px": side_px, "batch": stage.batch, "backbone": network.backbone},
+    }
+
+
+# ---- measuring
+
+
+def _scenes(count: int) -> list[Sample]:
+    """Return the demo's scenes."""
+    made = demo_samples("supervision-000000", count, SEEN, SEED)
+    return [Sample(str(one["__key__"]), "shard", {"png": _bytes(one["png"])}) for one in made]
+
+
+def _bytes(data: bytes | str) -> bytes:
+    return data.encode() if isinstance(data, str) else data
+
+
+def _in_turns(
+    first: Callable[[], None], second: Callable[[], None], turns: int, device: torch.device
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of each turn of both, after one turn that does not count where the device warms up."""
+    if device.type == "cuda":
+        first()
+        second()
+    pairs = [(_seconds(first, device), _seconds(second, device)) for _ in range(turns)]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def _seconds(run: Callable[[], None], device: torch.device) -> float:
+    started = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _median_ratio(above_s: Sequence[float], below_s: Sequence[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(above_s, below_s, strict=True)), 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

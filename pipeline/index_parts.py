@@ -1,0 +1,51 @@
+"""What the published indexes share: rows committed as numbered parquet files, under an address of what they index."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from infra.bundles import write_rows
+from infra.receipts import Address, Attempt, Ledger
+from pipeline.fingerprint import fingerprint
+from pipeline.map_job import OWN_COLUMNS
+from pipeline.plan import MapStep
+from pipeline.units import Unit
+
+STAGE = "publish"
+ROWS_PER_PART = 100_000
+_TYPES = {**OWN_COLUMNS, "role": str}
+
+
+def index_address(ledger: Ledger, over: Iterable[tuple[MapStep, Sequence[Unit]]], version: int, unit: str) -> Address:
+    """Return where an index lies: another set of bundles, or one of them made anew, is another index."""
+    bundles, reads = {}, []
+    for step, units in over:
+        held = ledger.versions(step.stage.name, step.fingerprint)
+        bundles[step.stage.name] = [(one.name, held.get(one.name)) for one in units]
+        reads.append(step.fingerprint)
+    digest = hashlib.sha256(json.dumps(bundles).encode()).hexdigest()
+    return Address(STAGE, fingerprint(STAGE, version, {}, reads, extra={"bundles": digest}), unit)
+
+
+def put_rows(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows as `part-NNNNN.parquet` and return how many there were; missing values are null."""
+    count = 0
+    for number, part in enumerate(_parts(rows)):
+        names = list(dict.fromkeys(name for row in part for name in row))
+        whole = [{name: row.get(name) for name in names} for row in part]
+        attempt.put(f"part-{number:05d}.parquet", write_rows(whole, {"stage": STAGE}, _TYPES))
+        count += len(part)
+    return count
+
+
+def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows in parts; one empty part where there are none."""
+    remaining = iter(rows)
+    part = list(itertools.islice(remaining, ROWS_PER_PART))
+    yield part
+    while part := list(itertools.islice(remaining, ROWS_PER_PART)):
+        yield part

@@ -1,0 +1,91 @@
+"""An index of the error maps of its own, so that others can train on the supervision with stock tools.
+
+Its bundle holds parquet with one row a supervised sample, and `shards.json`, which lists for each input shard the tars
+of its error maps, in the order of its samples (`docs/supervision.md`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from infra.bundles import read_rows
+from infra.receipts import Address, Ledger, Receipt
+from pipeline.index_parts import index_address, put_rows
+from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS
+from pipeline.plan import MapStep
+from pipeline.units import Selection, Shard, Unit
+
+UNIT = "supervision"
+SHARDS = "shards.json"
+VERSION = 1
+
+
+@dataclass
+class _Listed:
+    """What `shards.json` says of an input shard."""
+
+    shard: str
+    input: int  # which of the run's input addresses, counted from 0
+    tars: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)  # keys for evaluation, never to train on
+
+
+@dataclass(frozen=True)
+class SupervisionIndex:
+    """The committed error maps of the supervision subset."""
+
+    ledger: Ledger
+    error_maps: MapStep
+    units: Sequence[Unit]
+    selection: Selection
+
+    @property
+    def address(self) -> Address:
+        """Where this index lies."""
+        return index_address(self.ledger, [(self.error_maps, self.units)], VERSION, UNIT)
+
+    def commit(self) -> Receipt:
+        """Commit the index, unless it is there; return its receipt."""
+        address = self.address
+        return self.ledger.receipt(address) or self._write(address)
+
+    def _write(self, address: Address) -> Receipt:
+        started, attempt, shards = time.time(), self.ledger.begin(address), dict[Shard, _Listed]()
+        samples = put_rows(attempt, self._rows(shards))
+        listed = [asdict(one) for one in shards.values() if one.tars]
+        attempt.put(SHARDS, json.dumps(listed, indent=1).encode())
+        return attempt.commit({}, {"samples": samples, "started": started, "finished": time.time()})
+
+    def _rows(self, shards: dict[Shard, _Listed]) -> Iterator[dict[str, Any]]:
+        """Yield one row a sample, and fill in what `shards.json` says."""
+        for unit in self.units:
+            receipt = self.ledger.receipt(Address(self.error_maps.stage.name, self.error_maps.fingerprint, unit.name))
+            if receipt is None:
+                continue  # given up; the next run tries again
+            listed = shards.setdefault(unit.shard, _Listed(unit.shard.name, unit.shard.address))
+            tar = receipt.file(ARRAYS).name
+            if receipt.recorded:
+                listed.tars.append(tar)
+            for row in read_rows(self.ledger.read_file(receipt, ROWS)):
+                role = self.selection.role(unit.shard.name, row["key"])
+                recorded = row["outcome"] == "recorded"
+                if recorded and role == "held_out":
+                    listed.held_out.append(row["key"])
+                yield {
+                    **{name: row[name] for name in OWN_COLUMNS},
+                    "role": role,
+                    "unit": unit.name,
+                    "arrays": tar if recorded else None,
+                    "member": f"{row['key']}.{self.error_maps.stage.name}.npz" if recorded else None,
+                    **_figures(row),
+                }
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: v for name, v in row.items() if name not in OWN_COLUMNS and not isinstance(v, np.ndarray)}

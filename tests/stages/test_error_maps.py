@@ -1,0 +1,163 @@
+"""Error maps: every image in every space through one optimiser, each item as if alone."""
+
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stages.descent import Schedule
+from stages.error_maps import ErrorMaps, even_groups
+from stages.objective import Objective
+from stages.region import Region
+from stages.sources import GeneratorSource, PerceptualSource
+from stages.stage import Record, Rejected, Sample
+from tests import tiny
+
+CPU = torch.device("cpu")
+STEPS = 6
+CLOSE = {"rtol": 2e-3, "atol": 2e-3}  # of float16 maps, after a few steps in float32
+SPACES = list(tiny.SPACES)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    networks = tiny.write_networks(tmp_path_factory.mktemp("networks"))
+    return {
+        "generator": GeneratorSource(checkpoint=networks["generator"]),
+        "perceptual": PerceptualSource(backbone="small", weights=networks["perceptual"]),
+        "objective": Objective(shrinkage=1e-3),
+        "schedule": Schedule(steps=STEPS, learning_rate=0.05),
+    }
+
+
+def samples(count: int) -> list[Sample]:
+    return [Sample(f"s{i}", "shard", {"png": tiny.picture(i)}) for i in range(count)]
+
+
+def results(sources, taken: list[Sample], **settings) -> list[Record | Rejected]:
+    return list(ErrorMaps(**sources, **settings).setup(CPU)(taken))
+
+
+@pytest.fixture(scope="module")
+def alone(sources) -> dict[str, Record]:
+    """Each image by itself, each of its spaces by itself."""
+    worker = ErrorMaps(**sources, batch=1).setup(CPU)
+    return {sample.key: next(worker([sample])) for sample in samples(4)}
+
+
+@pytest.mark.parametrize("batch", [2, 3, 7, 64])
+def test_an_item_does_not_depend_on_its_neighbours(sources, alone, batch):
+    for record in results(sources, samples(4), batch=batch):
+        single = alone[record.key]
+        for space in ("w_plus", "f2", "f4"):
+            assert record.row[f"psnr_db_{space}"] == pytest.approx(single.row[f"psnr_db_{space}"], abs=0.01)
+            assert record.row[f"lpips_{space}"] == pytest.approx(single.row[f"lpips_{space}"], rel=1e-2)
+        np.testing.assert_allclose(record.arrays["error_LHW"], single.arrays["error_LHW"], **CLOSE)
+        np.testing.assert_allclose(record.arrays["loss_LK"], single.arrays["loss_LK"], rtol=1e-3)
+
+
+def test_other_neighbours_change_nothing(sources):
+    taken, others = samples(3), samples(9)[6:]
+    first = next(ErrorMaps(**sources).setup(CPU)(taken))
+    again = next(ErrorMaps(**sources).setup(CPU)([taken[0], *others]))
+    assert first.row == again.row
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(array, again.arrays[name], err_msg=name)
+
+
+def test_spaces_differ_and_each_space_moves_its_own_delta_only(sources, alone):
+    losses = alone["s0"].arrays["loss_LK"]
+    np.testing.assert_allclose(losses[:, 0], losses[0, 0], rtol=1e-5)  # all start from mean w and zero deltas
+    assert len({round(float(loss), 6) for loss in losses[:, -1]}) == len(SPACES)
+
+
+def test_all_spaces_of_an_image_take_one_pass_a_step(sources):
+    worker = ErrorMaps(**sources).setup(CPU)
+    counts = {}
+    for name, batch in (("one batch", 16), ("one by one", 1)):
+        worker = ErrorMaps(**sources, batch=batch).setup(CPU)
+        with Convolutions() as convolutions:
+            list(worker(samples(1)))
+        counts[name] = convolutions.count
+    assert counts["one by one"] > 2 * counts["one batch"]
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts convolutions."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += "convolution" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_record_keeps_the_loss_curve_of_every_space(alone):
+    arrays = alone["s1"].arrays
+    assert arrays["spaces"].tolist() == SPACES
+    assert arrays["loss_LK"].shape == (len(SPACES), STEPS)
+    assert arrays["loss_LK"].dtype == np.float32
+    assert arrays["loss_step"].tolist() == list(range(STEPS))
+    assert (arrays["loss_LK"][:, -1] < arrays["loss_LK"][:, 0]).all()
+
+
+def test_a_long_loss_curve_is_thinned(sources):
+    settings = {**sources, "schedule": Schedule(steps=150)}
+    (record,) = results(settings, samples(1))
+    steps = record.arrays["loss_step"]
+    assert len(steps) == 51
+    assert (steps[0], steps[-1]) == (0, 149)
+    assert record.arrays["loss_LK"].shape == (len(SPACES), 51)
+
+
+def test_a_row_says_which_networks_measured(sources, alone):
+    generator, perceptual = sources["generator"].load(CPU), sources["perceptual"].load(CPU)
+    row = alone["s0"].row
+    assert (row["generator"], row["perceptual"], row["perceptual_digest"]) == (
+        generator.digest,
+        perceptual.name,
+        perceptual.digest,
+    )
+
+
+def test_maps_are_of_the_region_and_images_are_kept_on_request(sources):
+    region = Region(top=8, height=20, width=32)
+    (record,) = results(sources, samples(1), region=region, keep_images=True)
+    assert record.arrays["error_LHW"].shape == (3, 20, 32)
+    assert record.arrays["image_LHW3"].shape == (3, 20, 32, 3)
+
+
+def test_a_bad_picture_is_rejected_and_its_neighbours_are_not(sources):
+    taken = samples(3)
+    taken[1] = Sample("s1", "shard", {"png": b"no picture"})
+    found = results(sources, taken)
+    assert [type(one) for one in found] == [Record, Rejected, Record]
+    assert [one.key for one in found] == ["s0", "s1", "s2"]
+
+
+def test_an_inversion_that_becomes_infinite_rejects_its_image(sources):
+    (rejected,) = results({**sources, "schedule": Schedule(steps=20, learning_rate=1e30)}, samples(1))
+    assert isinstance(rejected, Rejected)
+    assert "W+" in rejected.reason
+
+
+def test_no_samples_are_no_records(sources):
+    assert results(sources, []) == []
+
+
+def test_a_stage_can_be_pickled(sources):
+    stage = ErrorMaps(**sources)
+    assert pickle.loads(pickle.dumps(stage)) == stage
+
+
+@pytest.mark.parametrize(("count", "largest"), [(48, 16), (17, 16), (5, 1), (3, 10), (20, 6)])
+def test_groups_are_few_even_and_in_order(count, largest):
+    groups = [list(group) for group in even_groups(range(count), largest)]
+    assert [item for group in groups for item in group] == list(range(count))
+    sizes = [len(group) for group in groups]
+    assert len(sizes) == -(-count // largest)
+    assert max(sizes) <= largest
+    assert all(abs(a - b) <= 1 for a, b in pairwise(sizes))
