@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.errors import RunError
+from stages.segmentation import HuggingFace
 from stages.sources import GeneratorSource
 
 DIGITS = 16
@@ -29,7 +30,8 @@ def fingerprint(
     Args:
         name: of the stage.
         version: raised whenever the stage's code gives other results.
-        settings: its configuration; every path in it is a weights file, and its digest stands for it.
+        settings: its configuration; every path in it is a file or folder of weights, and its digest
+            stands for it.
         reads: fingerprints of the stages it reads.
         extra: whatever else decides its results.
     """
@@ -47,8 +49,8 @@ def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> 
 
 def _identify(value: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
     if isinstance(value, Path):
-        return file_digest(value)
-    if isinstance(value, GeneratorSource):
+        return folder_digest(value) if value.is_dir() else file_digest(value)
+    if isinstance(value, GeneratorSource | HuggingFace):
         return _identify(value.identity)
     if isinstance(value, BaseModel):
         return {name: _identify(getattr(value, name)) for name in type(value).model_fields}
@@ -68,6 +70,25 @@ def file_digest(path: Path) -> str:
             f"no weights at {path}: {error.strerror}; put the file there or change the path that names it"
         ) from error
     return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+def folder_digest(path: Path) -> str:
+    """Return the SHA-256 of the names and contents of a folder's files, whatever is inside it and wherever it lies.
+
+    Hidden files and folders stay out: tools keep their own notes there (`.cache`, `.git`), which no loader reads.
+
+    Raises:
+        RunError: a file cannot be read, or there is none.
+    """
+    names = sorted(
+        name.as_posix()
+        for name in (file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
+        if not any(part.startswith(".") for part in name.parts)
+    )
+    if not names:
+        raise RunError(f"no weights in {path}: the folder holds no files; fill it or change the path that names it")
+    listing = json.dumps([(name, file_digest(path / name)) for name in names])
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
