@@ -88,7 +88,7 @@ class HuggingFace(NetworkSource):
         if not _installed("transformers"):
             raise WeightsError(
                 "segmentation.kind huggingface needs the package transformers, which is not installed: "
-                "pip install 'invertmill[huggingface]', on every machine of the run"
+                "pip install 'transformers>=5.0' (the extra huggingface), on every machine of the run"
             )
         super().check()
         if self.hub is not None and not self.download:

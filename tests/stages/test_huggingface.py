@@ -19,7 +19,7 @@ from tests.stages import huggingface_models as models
 HUB = {"hub": "owner/name", "revision": "a" * 40}
 
 needs_transformers = pytest.mark.skipif(
-    importlib.util.find_spec("transformers") is None, reason="needs transformers: pip install 'invertmill[huggingface]'"
+    importlib.util.find_spec("transformers") is None, reason="needs transformers: pip install 'transformers>=5.0'"
 )
 
 
@@ -69,7 +69,9 @@ def test_without_transformers_the_error_says_what_to_install(monkeypatch, tmp_pa
     monkeypatch.setitem(sys.modules, "transformers", None)  # find_spec raises ValueError for it, as for a broken one
     source = HuggingFace(folder=tmp_path)
     for ask in (source.check, lambda: source.load("cpu")):
-        with pytest.raises(WeightsError, match=r"transformers, which is not installed: pip install 'invertmill\[hugg"):
+        with pytest.raises(
+            WeightsError, match=r"transformers, which is not installed: pip install 'transformers>=5\.0'"
+        ):
             ask()
 
 
