@@ -64,6 +64,7 @@ class RefineMapsSettings(Section):
 
     threshold: PositiveFloat = 0.225  # tau, in LPIPS
     segmentation: Segmentation = Superpixels()
+    connected_components: bool = False  # each connected part of a segment is given a space of its own
     batch: PositiveInt = 16
 
 

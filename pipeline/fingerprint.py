@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.errors import RunError
+from stages.segmentation import HuggingFace
 from stages.sources import GeneratorSource
 
 DIGITS = 16
@@ -33,7 +34,8 @@ def fingerprint(
     Args:
         name: of the stage.
         version: raised whenever the stage's code gives other results.
-        settings: its configuration; every path in it is a weights file, and its digest stands for it.
+        settings: its configuration; every path in it is a file or folder of weights, and its digest
+            stands for it.
         reads: fingerprints of the stages it reads.
         extra: whatever else decides its results.
         known: digests of weights files that need not be on this machine.
@@ -51,8 +53,8 @@ def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> 
 
 def _identify(value: Any, known: Mapping[Path, str]) -> Any:  # noqa: ANN401  # whatever a configuration holds
     if isinstance(value, Path):
-        return known.get(value) or file_digest(value)
-    if isinstance(value, GeneratorSource):
+        return known.get(value) or (folder_digest(value) if value.is_dir() else file_digest(value))
+    if isinstance(value, GeneratorSource | HuggingFace):
         return _identify(value.identity, known)
     if isinstance(value, BaseModel):
         return {name: _identify(getattr(value, name), known) for name in type(value).model_fields}
@@ -72,6 +74,25 @@ def file_digest(path: Path) -> str:
             f"no weights at {path}: {error.strerror}; put the file there or change the path that names it"
         ) from error
     return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+def folder_digest(path: Path) -> str:
+    """Return the SHA-256 of the names and contents of a folder's files, whatever is inside it and wherever it lies.
+
+    Hidden files and folders stay out: tools keep their own notes there (`.cache`, `.git`), which no loader reads.
+
+    Raises:
+        RunError: a file cannot be read, or there is none.
+    """
+    names = sorted(
+        name.as_posix()
+        for name in (file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
+        if not any(part.startswith(".") for part in name.parts)
+    )
+    if not names:
+        raise RunError(f"no weights in {path}: the folder holds no files; fill it or change the path that names it")
+    listing = json.dumps([(name, file_digest(path / name)) for name in names])
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=64)

@@ -146,6 +146,7 @@ class Plan:
             region=self.region,
             threshold=settings.threshold,
             segmentation=settings.segmentation,
+            connected_components=settings.connected_components,
             batch=settings.batch,
         )
         return MapStep(

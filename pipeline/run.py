@@ -84,6 +84,7 @@ class Run:
         stores = Stores.of(self.config)
         stores.check(write=True)
         plan = Plan(self.config, stores)
+        self.config.refine_maps.segmentation.check()
         plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
         if missing := plan.missing_inventories():
             self._execute(InventoryJob(stores.sources, stores.ledger), missing, {}, workers_use_gpu=False)

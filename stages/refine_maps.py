@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
 from stages.assignment import assign_spaces
+from stages.connected_parts import connected_parts
 from stages.errors import BadSampleError
 from stages.region import Region, fit, fit_labels, to_uint8
 from stages.segmentation import Segmentation, SegmentInput, Superpixels
@@ -42,15 +43,22 @@ class RefineMaps(Stage):
     region: Region
     threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused where its mean over a segment is larger
     segmentation: Segmentation = Superpixels()
+    connected_components: bool = (
+        False  # split each segment into its connected parts: two far cars need not share a space
+    )
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmentation; the worker assigns each image by itself."""
         segment = self.segmentation.load(device)
 
         def prepare(sample: Sample) -> _Input:
-            image_HW3 = to_uint8(fit(sample.image(), self.region)[None])[0]
-            picture = SegmentInput(image_HW3, sample.members, lambda labels: fit_labels(labels, self.region))
-            error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
+            error_LHW = self._maps(sample)
+            photograph_HW3 = sample.image()
+            image_HW3 = to_uint8(fit(photograph_HW3, self.region)[None])[0]
+            height, width = photograph_HW3.shape[:2]
+            picture = SegmentInput(
+                image_HW3, sample.members, lambda labels: fit_labels(labels, self.region), (height, width)
+            )
             return _Input(sample.key, error_LHW, picture)
 
         def compute(inputs: Sequence[_Input]) -> list[Record | Rejected]:
@@ -59,9 +67,37 @@ class RefineMaps(Stage):
 
         return batched_worker(prepare, compute, self.batch)
 
+    def _maps(self, sample: Sample) -> NDArray[np.float32]:
+        """Return the predicted maps of a sample, `[L, H, W]`; raises BadSampleError where they decide nothing."""
+        record = sample.records.get("predict_maps")
+        if record is None or "error_LHW" not in record.arrays:
+            raise BadSampleError(
+                "the sample has no predicted maps: its bundle of predict_maps lacks them; make it anew"
+            )
+        error_LHW = record.arrays["error_LHW"].astype(np.float32)
+        wanted = (len(self.spaces), *self.region.size)
+        if error_LHW.shape != wanted:
+            raise BadSampleError(
+                f"the predicted maps are {list(error_LHW.shape)}, and spaces and region want {list(wanted)}: "
+                "predict them again"
+            )
+        bad = [s for s, error_HW in zip(self.spaces, error_LHW, strict=True) if not np.isfinite(error_HW).all()]
+        if bad:
+            raise BadSampleError(
+                f"the predicted maps of {', '.join(bad)} are not finite: is the segmenter's training curve?"
+            )
+        if not error_LHW.any():
+            raise BadSampleError(
+                "the predicted maps are zero everywhere in every space, which no inversion is: the segmenter says "
+                "nothing about this image; train it on images like this one"
+            )
+        return error_LHW
+
     def _record(self, one: _Input, labels_HW: NDArray[np.int32] | BadSampleError) -> Record | Rejected:
         if isinstance(labels_HW, BadSampleError):
             return Rejected(one.key, str(labels_HW))
+        if self.connected_components:
+            labels_HW = connected_parts(labels_HW)
         assignment_HW = assign_spaces(one.error_LHW, labels_HW, self.threshold)
         counts = np.bincount(assignment_HW.ravel(), minlength=len(self.spaces)) / assignment_HW.size
         row = {f"share_{column(space)}": float(share) for space, share in zip(self.spaces, counts, strict=True)}

@@ -7,6 +7,7 @@ from pipeline.fingerprint import fingerprint, settings_of
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
 from stages.region import Region
+from stages.segmentation import HuggingFace
 
 
 def of(stage, *reads):
@@ -37,6 +38,52 @@ def test_weights_count_by_content_and_not_by_path(tmp_path):
     assert of(stages[0]) == of(stages[1])
     second.write_bytes(b"other weights")
     assert of(stages[0]) != of(stages[1])
+
+
+def model(folder, **files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(content)
+    return folder
+
+
+def segmented(folder):
+    return of(refine(segmentation=HuggingFace(folder=folder)))
+
+
+def test_a_folder_of_weights_counts_by_the_names_and_contents_of_its_files(tmp_path):
+    first = segmented(model(tmp_path / "a", config="c", weights="w"))
+    assert segmented(model(tmp_path / "b", config="c", weights="w")) == first
+    assert segmented(model(tmp_path / "c", config="c", weights="v")) != first
+    assert segmented(model(tmp_path / "d", config="c", renamed="w")) != first
+    assert segmented(model(tmp_path / "e", config="c")) != first
+
+
+def test_what_tools_hide_in_a_folder_of_weights_does_not_count(tmp_path):
+    folder = model(tmp_path / "model", config="c")
+    before = segmented(folder)
+    (folder / ".cache").mkdir()
+    (folder / ".cache/lock").write_text("now")
+    assert segmented(folder) == before
+    (folder / "more").mkdir()
+    (folder / "more/weights").write_text("w")
+    assert segmented(folder) != before
+
+
+def test_an_empty_or_missing_folder_of_weights_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=r"no weights in .*empty: the folder holds no files"):
+        segmented(tmp_path / "empty")
+    with pytest.raises(RunError, match=r"no weights at .*nowhere"):
+        segmented(tmp_path / "nowhere")
+
+
+def test_a_model_of_the_hub_counts_by_its_commit_and_not_by_whether_it_may_be_downloaded():
+    first, fetched, other = (
+        of(refine(segmentation=HuggingFace(hub="owner/name", revision=digit * 40, download=download)))
+        for digit, download in (("a", False), ("a", True), ("b", False))
+    )
+    assert first == fetched != other
 
 
 def test_missing_weights_are_named(tmp_path):

@@ -101,6 +101,7 @@ def test_a_lost_receipt_is_left_to_do_again(committed):
     [
         ("refine_maps.threshold=0.4", {"refine_maps", "invert"}),
         ("refine_maps.segmentation={kind: superpixels}", {"refine_maps", "invert"}),
+        ("refine_maps.connected_components=true", {"refine_maps", "invert"}),
         ("invert.objective.lambda_lpips=2.0", {"invert"}),
         ("invert.schedule.steps=5", {"invert"}),
         ("error_maps.objective.shrinkage=0.5", {"error_maps", "train_segmenter"}),

@@ -16,7 +16,6 @@ from stages.segmentation import (
     SegmentInput,
     Superpixels,
     Whole,
-    connected_parts,
 )
 
 CAR = 7  # in PASCAL VOC
@@ -120,23 +119,16 @@ def test_a_source_survives_pickling_and_its_own_dump(source, samples):
     assert Config.model_validate_json(Config(segmentation=source).model_dump_json()).segmentation == source
 
 
-def test_connected_splits_every_kind_and_only_splits(source, samples):
-    whole_HW = source.load("cpu")(samples)[0]
-    parts_HW = source.model_copy(update={"connected": True}).load("cpu")(samples)[0]
-    assert all(len(np.unique(whole_HW[parts_HW == part])) == 1 for part in np.unique(parts_HW))
-    assert len(np.unique(parts_HW)) >= len(np.unique(whole_HW))
-
-
 def test_a_source_is_frozen_and_refuses_unknown_settings(source):
     with pytest.raises(ValidationError, match="frozen"):
-        source.connected = True
+        source.kind = "another"
     with pytest.raises(ValidationError, match="Extra inputs"):
         type(source).model_validate(source.model_dump() | {"segmnts": 3})
 
 
 def test_the_kind_chooses_the_source_and_unknown_kinds_are_refused():
     assert Config.model_validate({"segmentation": {"kind": "superpixels", "segments": 9}}).segmentation.segments == 9
-    with pytest.raises(ValidationError, match="'labels', 'superpixels', 'exported', 'whole'"):
+    with pytest.raises(ValidationError, match="'labels', 'superpixels', 'exported', 'huggingface', 'whole'"):
         Config.model_validate({"segmentation": {"kind": "magic"}})
 
 
@@ -146,20 +138,6 @@ def test_the_kind_chooses_the_source_and_unknown_kinds_are_refused():
 def test_an_image_of_another_layout_is_a_mistake_of_the_caller(image):
     with pytest.raises(ValueError, match=r"\[H, W, 3\] of uint8, got"):
         SegmentInput(image)
-
-
-# ---- connected parts
-
-
-def test_parts_of_one_label_that_do_not_touch_get_numbers_of_their_own():
-    labels_HW = np.array([[7, -3, 7], [7, -3, 0], [-3, 0, 7]], dtype=np.int32)
-    parts_HW = connected_parts(labels_HW)
-    assert parts_HW.dtype == np.int32
-    assert parts_HW[0, 0] == parts_HW[1, 0]
-    assert parts_HW[0, 1] == parts_HW[2, 0]  # corners connect
-    assert parts_HW[1, 2] == parts_HW[2, 1]
-    assert len({parts_HW[0, 0], parts_HW[0, 2], parts_HW[2, 2], parts_HW[0, 1], parts_HW[1, 2]}) == 5
-    assert sorted(np.unique(parts_HW)) == list(range(5))
 
 
 # ---- labels in the shard
@@ -266,7 +244,7 @@ def test_one_pixel_is_one_superpixel():
 
 
 def test_the_whole_image_is_one_segment():
-    assert not Whole(connected=True).load("cpu")([steps()])[0].any()
+    assert not Whole().load("cpu")([steps()])[0].any()
 
 
 # ---- exported networks
@@ -289,6 +267,13 @@ def test_a_too_small_image_is_a_fault_of_its_sample(exported):
     assert isinstance(fault, BadSampleError)
     assert "the image is 32 x 64 px, and threshold.pt2 needs 33 px" in str(fault)
     assert labels_HW.shape == (34, 34)
+
+
+def test_a_photograph_too_small_to_mean_anything_is_a_fault_of_its_sample_however_it_was_enlarged(exported):
+    enlarged = SegmentInput(steps().image_HW3, photograph_size=(31, 50))
+    (fault,) = ExportedNetwork(weights=exported).load("cpu")([enlarged])
+    assert isinstance(fault, BadSampleError)
+    assert "the image is 31 x 50 px, and threshold.pt2 needs 32 px" in str(fault)
 
 
 def test_a_size_that_the_network_was_not_exported_for_is_a_fault_of_its_sample(exported):
