@@ -149,6 +149,8 @@ class Attempt:
         if self._store.create(address.receipt_name, receipt.model_dump_json().encode()) and self._store.conditional:
             return receipt
         standing = Ledger(self._store).receipt(address)
+        if standing is None and not self._store.conditional:
+            return receipt  # it is being written over this moment; files of the loser are left to be collected
         if standing is None:
             raise BundleError(f"the receipt of {address} was deleted while it was committed; run the unit again")
         if standing.attempt != self.identity:

@@ -133,6 +133,24 @@ def test_without_conditional_writes_what_stands_is_complete(make_store):
     assert names(ledger) == {ADDRESS.receipt_name, standing.files[0].name}
 
 
+def test_without_conditional_writes_a_receipt_that_is_just_being_written_over_is_no_failure(make_store):
+    """Some servers show nothing while one file takes another's place."""
+    ledger = Ledger(make_store("rclone"))
+    attempt = ledger.begin(ADDRESS)
+    entry = attempt.put("rows.parquet", b"1")
+    store = attempt._store
+
+    class Vanishing(type(store)):
+        def create(self, name, data):
+            made = store.create(name, data)
+            store.delete([name])
+            return made
+
+    attempt._store = Vanishing(store.bucket, store.prefix, store.options)
+    assert attempt.commit({}, {}).files == (entry,)
+    assert store.exists(entry.name)
+
+
 def test_without_conditional_writes_an_attempt_that_is_overwritten_gives_way(make_store):
     """Both look before either writes; the one that reads the other's receipt back takes its own files away."""
     ledger = Ledger(make_store("rclone"))
