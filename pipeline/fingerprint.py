@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,7 +16,6 @@ from stages.segmentation import HuggingFace
 from stages.sources import GeneratorSource
 
 DIGITS = 16
-_NONE: Mapping[Path, str] = MappingProxyType({})
 
 
 def fingerprint(
@@ -27,7 +25,7 @@ def fingerprint(
     reads: Sequence[str] = (),
     *,
     extra: Mapping[str, Any] | None = None,
-    known: Mapping[Path, str] = _NONE,
+    known: Mapping[Path, str] | None = None,
 ) -> str:
     """Return the fingerprint of a stage.
 
@@ -40,7 +38,7 @@ def fingerprint(
         extra: whatever else decides its results.
         known: digests of weights files that need not be on this machine.
     """
-    identity = {"name": name, "version": version, "settings": _identify(settings, known)}
+    identity = {"name": name, "version": version, "settings": _identify(settings, known or {})}
     identity |= {"reads": list(reads), "extra": extra or {}}
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]

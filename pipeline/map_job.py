@@ -21,7 +21,7 @@ from pipeline.errors import RunError
 from pipeline.inventory import FINGERPRINT as INVENTORY_FINGERPRINT
 from pipeline.inventory import STAGE as INVENTORY
 from pipeline.jobs import Done
-from pipeline.trained import Checkpoint
+from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.units import Selection, Unit, outcome_key, read_inventory
 from stages.stage import Record, Rejected, Sample, Stage, Worker
 
@@ -42,7 +42,7 @@ class MapJob:
     upstream: Mapping[str, str]  # fingerprints of the map stages it reads, by name
     inventories: Mapping[Any, str]  # the inventory's unit of each shard
     selection: Selection
-    checkpoint: Checkpoint | None = None  # that the stage loads, and this machine may not have yet
+    segmenter: TrainedSegmenter | None = None  # that the stage loads, and this machine may not have yet
     threads: int = 1
 
     @property
@@ -53,8 +53,8 @@ class MapJob:
     def open(self) -> Callable[[Unit], Done]:
         """Load the stage's networks on this process's device and return the function that runs one unit."""
         torch.set_num_threads(self.threads)
-        if self.checkpoint is not None:
-            self.checkpoint.fetch(self.ledger)
+        if self.segmenter is not None:
+            self.segmenter.fetch(self.ledger)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return _MapRunner(self, self.stage.setup(device), _describe(device)).run
 

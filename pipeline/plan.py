@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.fingerprint import fingerprint, settings_of
 from pipeline.inventory import Listed, shard_of
 from pipeline.stores import Stores
-from pipeline.trained import Checkpoint
+from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
@@ -39,7 +39,7 @@ class MapStep:
     fingerprint: str
     upstream: Mapping[str, str]
     selection: Selection
-    checkpoint: Checkpoint | None = None  # that workers fetch before they load the stage
+    segmenter: TrainedSegmenter | None = None  # that workers fetch before they load the stage
 
 
 class Plan:
@@ -131,12 +131,12 @@ class Plan:
 
     def predict_maps(self, segmenter: Receipt) -> MapStep:
         """Return the step that predicts maps with a trained segmenter."""
-        config, checkpoint = self.config, Checkpoint.of(segmenter, self.config.folder)
+        config, trained = self.config, TrainedSegmenter.of(segmenter, self.config.folder)
         stage = PredictMaps(
-            segmenter=checkpoint.path, region=self.region, truth=config.truth, batch=config.predict_maps.batch
+            segmenter=trained.path, region=self.region, truth=config.truth, batch=config.predict_maps.batch
         )
-        digest = _fingerprint(stage, known={checkpoint.path: checkpoint.sha256})
-        return MapStep(stage, digest, {}, self.everything, checkpoint)
+        digest = _fingerprint(stage, known={trained.path: trained.sha256})
+        return MapStep(stage, digest, {}, self.everything, trained)
 
     def refine_maps(self, predict_maps: MapStep) -> MapStep:
         """Return the step that assigns spaces. Changing the threshold reruns from here only."""
@@ -196,4 +196,4 @@ def _fingerprint(
 ) -> str:
     settings = settings_of(stage, stage.indifferent)
     prints = [step.fingerprint for step in reads]
-    return fingerprint(stage.name, stage.version, settings, prints, extra=extra, known=known or {})
+    return fingerprint(stage.name, stage.version, settings, prints, extra=extra, known=known)

@@ -165,7 +165,7 @@ class Run:
             upstream=step.upstream,
             inventories=inventories,
             selection=step.selection,
-            checkpoint=step.checkpoint,
+            segmenter=step.segmenter,
             threads=self.config.compute.cpus_per_worker,
         )
         self._execute(job, todo, {unit.name: unit.stop - unit.first for unit in todo})

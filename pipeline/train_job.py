@@ -17,7 +17,7 @@ from infra.shards import read_samples
 from infra.store import Store
 from pipeline.jobs import Done
 from pipeline.map_job import read_records
-from pipeline.trained import SEGMENTER_FILE
+from pipeline.trained_segmenter import SEGMENTER_FILE
 from pipeline.units import Selection, Shard, Unit, read_inventory
 from stages.region import Region, fit, to_uint8
 from stages.stage import Sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ Labeller = Callable[[SegmentInput], NDArray[np.int32]]  # raises BadSampleError
 Segment = Callable[[Sequence[SegmentInput]], list[NDArray[np.int32] | BadSampleError]]
 
 
-class Source(BaseModel):
+class Source(BaseModel, ABC):
     """Where segments come from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,8 +78,9 @@ class Source(BaseModel):
             if not path.exists():
                 raise WeightsError(f"{path}: no such segmentation network; correct the path under segmentation")
 
+    @abstractmethod
     def _labeller(self, device: str | torch.device) -> Labeller:
-        raise NotImplementedError
+        """Return the function that labels one sample."""
 
 
 class ClassSource(Source):

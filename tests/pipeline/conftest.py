@@ -76,7 +76,7 @@ def compute(plan: Plan, step: MapStep) -> None:
         step.upstream,
         inventories,
         step.selection,
-        step.checkpoint,
+        step.segmenter,
     )
     work = job.open()
     for unit in plan.remaining(step, plan.units(shards, step.selection)):

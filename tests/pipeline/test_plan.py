@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infra.shards import write_shard
-from pipeline.trained import SEGMENTER_FILE, Checkpoint
+from pipeline.trained_segmenter import SEGMENTER_FILE, TrainedSegmenter
 from stages.perceptual import SmallBackbone, save_small
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, contents, scan_input
@@ -170,10 +170,10 @@ def test_a_committed_run_is_planned_without_fetching_its_segmenter(committed):
 def test_a_worker_fetches_the_segmenter_once(committed):
     shutil.rmtree(committed.folder / "out/checkpoints", ignore_errors=True)
     plan = committed.plan()
-    checkpoint = Checkpoint.of(plan.ledger.receipt(plan.train_segmenter()), plan.config.folder)
-    checkpoint.fetch(plan.ledger)
-    assert hashlib.sha256(checkpoint.path.read_bytes()).hexdigest() == checkpoint.sha256
-    assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
-    written = checkpoint.path.stat().st_mtime_ns
-    checkpoint.fetch(plan.ledger)
-    assert checkpoint.path.stat().st_mtime_ns == written
+    trained = TrainedSegmenter.of(plan.ledger.receipt(plan.train_segmenter()), plan.config.folder)
+    trained.fetch(plan.ledger)
+    assert hashlib.sha256(trained.path.read_bytes()).hexdigest() == trained.sha256
+    assert [path.name for path in trained.path.parent.iterdir()] == [trained.path.name]
+    written = trained.path.stat().st_mtime_ns
+    trained.fetch(plan.ledger)
+    assert trained.path.stat().st_mtime_ns == written

@@ -12,15 +12,15 @@ SEGMENTER_FILE = "segmenter.safetensors"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainedSegmenter:
     """A committed checkpoint, and where a machine keeps it; named by its content, so that none is taken for another."""
 
     receipt: Receipt
     path: Path
 
     @classmethod
-    def of(cls, receipt: Receipt, folder: Path) -> Checkpoint:
-        """Return the checkpoint of a training, to be kept in a run's folder."""
+    def of(cls, receipt: Receipt, folder: Path) -> TrainedSegmenter:
+        """Return the segmenter of a training, to be kept in a run's folder."""
         digest = receipt.file(SEGMENTER_FILE).sha256
         return cls(receipt, folder / "checkpoints" / f"segmenter-{digest[:16]}.safetensors")
 
