@@ -43,6 +43,7 @@ class InversionSettings(Section):
 
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
+    start_samples: NonNegativeInt = 0  # start at the nearest of so many draws of w; 0 starts at the mean w
     batch: PositiveInt = 16  # images (error maps: an image in a space) optimised together; never changes a result
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import Prior, cached_prior
 from stages.descent import Inversion, Schedule, descend, start_codes
+from stages.nearest_start import NearestStart
 from stages.objective import Objective, prepare_target
 from stages.region import Region, crop, psnr_db
 from stages.sources import GeneratorSource, PerceptualSource
@@ -41,11 +43,15 @@ class Inverter:
     region: Region
     objective: Objective
     schedule: Schedule
+    nearest: NearestStart | None = None  # without it, every inversion starts at the mean w
 
     def invert(self, target_N3HW: Tensor, masks: Mapping[str, Tensor]) -> Inversion:
         """Return the codes of targets `[N, 3, h, w]` in [-1, 1], one inversion an image (Eq. 3.8)."""
         start = start_codes(self.generator, self.prior, masks, target_N3HW.shape[0])
         target = prepare_target(target_N3HW, self.perceptual, self.objective)
+        if self.nearest is not None:
+            w_ND = self.nearest.nearest(self.perceptual, target)
+            start = replace(start, w_plus=w_ND[:, None].expand_as(start.w_plus).clone())
         return descend(
             self.generator, self.perceptual, self.prior, target, start, self.objective, self.schedule, self.region
         )
@@ -75,6 +81,9 @@ class InvertingStage(Stage):
     region: Region | None = None  # active part of the generator's canvas; None is all of it
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
+    start_samples: NonNegativeInt = 0
+    """Draws of w of which the one nearest to the target starts its inversion (`NearestStart`); 0 starts at the mean
+    w, as the authors' code does without an encoder."""
 
     def inverter(self, device: torch.device) -> Inverter:
         """Return the inverter on `device`; raises `ValueError` if the region does not fit the generator's canvas."""
@@ -83,4 +92,8 @@ class InvertingStage(Stage):
         prior = cached_prior(
             generator, published_mean=self.objective.published_mean, shrinkage=self.objective.shrinkage
         ).to(device)
-        return Inverter(generator, self.perceptual.load(device), prior, region, self.objective, self.schedule)
+        perceptual = self.perceptual.load(device)
+        nearest = None
+        if self.start_samples:
+            nearest = NearestStart.among(generator, perceptual, self.objective, region, self.start_samples)
+        return Inverter(generator, perceptual, prior, region, self.objective, self.schedule, nearest)

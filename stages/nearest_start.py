@@ -1,0 +1,68 @@
+"""Where an inversion without an encoder starts: at the random draw of w whose picture is nearest to the target."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from generators.generator import Generator
+from generators.prior import draw_w
+from stages.objective import Objective, Target, prepare_target
+from stages.perceptual import Features, Perceptual
+from stages.region import Region, crop
+
+GRID = 8  # cells a side that features are averaged over: fine enough to know where a thing is, small enough to keep
+
+
+class NearestStart:
+    """Random draws of w and what their pictures look like, made once and asked for every target.
+
+    Near is LPIPS between features averaged over the cells of a grid: the mean over cells and the weights of the heads
+    are those of the distance itself. An optimiser that starts at the mean w loses what lies far from where the mean
+    picture has it, because no gradient leads there; a draw that has it in its place does not need one.
+    """
+
+    def __init__(self, w_BD: Tensor, seen_BV: Tensor) -> None:
+        self.w_BD, self._seen_BV = w_BD, seen_BV
+
+    @classmethod
+    @torch.no_grad()
+    def among(  # what a picture is, and how it is looked at
+        cls,
+        generator: Generator,
+        perceptual: Perceptual,
+        objective: Objective,
+        region: Region,
+        samples: int,
+        *,
+        seed: int = 0,
+        batch: int = 64,
+    ) -> NearestStart:
+        """Draw `samples` codes and look at their pictures, `batch` at a time; all on the generator's device."""
+        device = next(generator.parameters()).device
+        w_BD = draw_w(generator, samples, seed).float().to(device)
+        seen = []
+        for w_ND in w_BD.split(batch):
+            w_plus = w_ND[:, None].expand(-1, generator.num_ws, -1)
+            image = crop(generator.synthesize(w_plus, {}, {}), region).clamp(-1, 1)
+            seen.append(_view(perceptual, prepare_target(image, perceptual, objective).features))
+        return cls(w_BD, torch.cat(seen))
+
+    @torch.no_grad()
+    def nearest(self, perceptual: Perceptual, target: Target) -> Tensor:
+        """Return the w of each target's nearest draw, `[N, w_dim]` float32; the first, where several are as near."""
+        distance_NB = torch.cdist(_view(perceptual, target.features), self._seen_BV)
+        return self.w_BD[distance_NB.argmin(dim=1)]
+
+
+def _view(perceptual: Perceptual, features: Features) -> Tensor:
+    """Return vectors `[N, V]` whose squared distance is LPIPS between averaged features."""
+    parts = []
+    for head, layer_NChw in zip(perceptual.heads, features.layers, strict=True):
+        height, width = layer_NChw.shape[2:]
+        cells = min(GRID, height), min(GRID, width)
+        weight_1C11 = next(head.parameters()).clamp(min=0)
+        seen = F.adaptive_avg_pool2d(layer_NChw, cells) * (weight_1C11 / (cells[0] * cells[1])).sqrt()
+        parts.append(seen.flatten(1))
+    return torch.cat(parts, dim=1)
