@@ -71,14 +71,15 @@ def _threads(count: int, name: str) -> Iterator[Executor]:
 
 
 def _ahead(pool: Executor, function: Callable[[Sample], T], samples: Iterable[Sample], count: int) -> Iterator[T]:
-    """Return the function's results in order; `count` samples are begun at once, another whenever a result is taken."""
+    """Return the function's results in order; `count` samples are begun at once, another for each one taken."""
     remaining = iter(samples)
     begun = deque(pool.submit(function, sample) for sample in itertools.islice(remaining, count))
 
     def results() -> Iterator[T]:
         while begun:
-            yield begun.popleft().result()
+            taken = begun.popleft()
             begun.extend(pool.submit(function, sample) for sample in itertools.islice(remaining, 1))
+            yield taken.result()
 
     return results()
 
@@ -94,5 +95,7 @@ def _in_order(
     prepared: Sequence[Prepared | Rejected], computed: Iterable[Record | Rejected]
 ) -> list[Record | Rejected]:
     """Return the results of a batch in the order of its samples, rejections where they were."""
-    results = iter(computed)
-    return [item if isinstance(item, Rejected) else next(results) for item in prepared]
+    results = deque(computed)
+    ordered = [item if isinstance(item, Rejected) else results.popleft() for item in prepared]
+    assert not results, "compute returned more results than it was given samples"
+    return ordered
