@@ -183,7 +183,7 @@ class Supervisor(Generic[AnyTask_contra]):
 
 
 def most_in_flight(left: int, workers: int) -> int:
-    """Return how many tasks an actor may hold: near the end its share of those left, that none waits for another."""
+    """Return how many tasks an actor may hold: near the end its share of those left, so that all end together."""
     return min(IN_FLIGHT, -(-left // workers))
 
 

@@ -35,7 +35,7 @@ def batched_worker(
     While a batch is computed, the samples of the next one are prepared and the records of the last one are made, each
     on threads of their own, which end with the call. Calls from several threads compute in turn, one after the other:
     a call that waits has its first batch ready, and one that has computed all its batches makes the last records while
-    the next call computes. A call holds two batches of prepared samples at most.
+    the next call computes. Prepared samples of few batches are held: one ahead, the one computed, `BEHIND` behind it.
 
     Args:
         prepare: raises `BadSampleError` for a sample to be rejected. Called by several threads at once.
