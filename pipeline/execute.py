@@ -99,12 +99,14 @@ class Supervisor(Generic[AnyTask_contra]):
 
     def _feed(self) -> None:
         """Give every open actor enough to do; a suspect only to an actor that does nothing else."""
+        left = len(self.waiting) + sum(len(worker.flights) for worker in self.workers)
+        most = most_in_flight(left, self.resources.workers)
         for worker in self.workers:
             if worker.node is None:
                 continue
             if self.suspects and not worker.flights:
                 self._launch(worker, self.suspects.popleft())
-            while self.waiting and len(worker.flights) < IN_FLIGHT and not self._holds_suspect(worker):
+            while self.waiting and len(worker.flights) < most and not self._holds_suspect(worker):
                 self._launch(worker, self.waiting.popleft())
 
     def _holds_suspect(self, worker: _Worker) -> bool:
@@ -178,6 +180,11 @@ class Supervisor(Generic[AnyTask_contra]):
         for worker in list(self.workers):
             if worker.flights and time.monotonic() - worker.alive_at > limit_s:
                 self._replace(worker, [], f"nothing finished within {limit_s:.0f} s (compute.unit_deadline_s)")
+
+
+def most_in_flight(left: int, workers: int) -> int:
+    """Return how many tasks an actor may hold: near the end its share of those left, so that all end together."""
+    return min(IN_FLIGHT, -(-left // workers))
 
 
 def _node_is_alive(node: str) -> bool:

@@ -11,7 +11,7 @@ import ray
 
 from pipeline.jobs import Done, Job
 
-IN_FLIGHT = 2  # tasks an actor holds: one is computed while another is read or written
+IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written
 
 
 class Host:

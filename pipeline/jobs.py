@@ -37,8 +37,9 @@ class Done:
 class Job(Protocol[AnyTask_contra]):
     """Work that can be sent to another process: `open` loads what it needs there and returns the function to call.
 
-    Calls come from several threads at once, so that one unit is read while another is computed; what must not
-    overlap, a job locks itself. A call commits its result before it returns and may be repeated at any time.
+    Calls come from several threads at once, so that one unit is read and another written while a third is computed;
+    what must not overlap, a job sees to itself. A call commits its result before it returns and may be repeated at any
+    time.
     """
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pipeline.errors import RunError
 from pipeline.inventory import FINGERPRINT as INVENTORY_FINGERPRINT
 from pipeline.inventory import STAGE as INVENTORY
 from pipeline.jobs import Done
+from pipeline.shared_time import SharedTime
 from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.units import Selection, Unit, outcome_key, read_inventory
 from stages.stage import Record, Rejected, Sample, Stage, Worker
@@ -64,11 +64,16 @@ class _MapRunner:
 
     def __init__(self, job: MapJob, worker: Worker, device: str) -> None:
         self.job, self.worker, self.device = job, worker, device
-        self.computing = threading.Lock()  # reading and writing of other units overlap with this
+        self.computing = SharedTime()
         self.inventory = functools.lru_cache(_INVENTORIES_KEPT)(self._read_inventory)
 
     def run(self, unit: Unit) -> Done:
-        """Process one unit to its committed bundle."""
+        """Process one unit to its committed bundle.
+
+        Units come on several threads: while one computes, others are read or written. `computed_s` is the unit's share
+        of the actor's computing time (`SharedTime`): over the receipts of an actor it adds up to the time in which its
+        worker had anything to do, which is what the estimate of hours left needs.
+        """
         started = time.time()
         listed = self._listed(unit)
         earlier = {
@@ -78,10 +83,9 @@ class _MapRunner:
         good = [sample for sample in listed if outcome_key(sample) not in results]
         raw = read_samples(self.job.sources[unit.shard.address], unit.shard.name, good)
         samples = [_sample(one, unit.shard.name, earlier) for one in raw]
-        with self.computing:
-            computing = time.time()
+        with self.computing.use() as share_s:
             computed = list(self.worker(samples))
-            computed_s = time.time() - computing
+            computed_s = share_s()
         info = {"shard": unit.shard.name, "device": self.device, "started": started, "computed_s": computed_s}
         return Done.of(self._commit(unit, listed, {**results, **self._by_key(computed)}, info))
 

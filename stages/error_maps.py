@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import resize_masks
+from stages.batched_worker import batched_worker
 from stages.inverter import Inverter, InvertingStage
 from stages.region import fit, place, to_uint8
 from stages.sources import column
-from stages.stage import Record, Rejected, Sample, Worker, batched_worker
+from stages.stage import Record, Rejected, Sample, Worker
 from stages.truth import auroc, known_occluder
 
 T = TypeVar("T")
@@ -75,13 +76,13 @@ class ErrorMaps(InvertingStage):
             image = fit(sample.image(), inverter.region)
             return _Target(sample.key, image, known_occluder(sample, self.truth, inverter.region))
 
-        def compute(targets: Sequence[_Target]) -> list[Record | Rejected]:
+        def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
             images = torch.stack([target.image_3HW for target in targets]).to(device)
             items = [_Item(i, space) for i in range(len(targets)) for space in inverter.generator.spaces]
             found = [one for group in even_groups(items, self.batch) for one in _invert_items(inverter, group, images)]
             count = len(inverter.generator.spaces)
             by_image = [found[i * count : (i + 1) * count] for i in range(len(targets))]
-            return [self._record(inverter, target, one) for target, one in zip(targets, by_image, strict=True)]
+            return (self._record(inverter, target, one) for target, one in zip(targets, by_image, strict=True))
 
         return batched_worker(prepare, compute, self.batch)
 

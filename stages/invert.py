@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import Codes, masks_of
+from stages.batched_worker import batched_worker
 from stages.descent import Inversion
 from stages.inverter import Inverter, InvertingStage, Measures
 from stages.packing import pack_codes, stack_codes, unpack_codes
 from stages.region import fit, place
 from stages.sources import column
-from stages.stage import Record, Rejected, Sample, Worker, batched_worker
+from stages.stage import Record, Rejected, Sample, Worker
 
 
 @dataclass(frozen=True)

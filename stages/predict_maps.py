@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stages.batched_worker import batched_worker
 from stages.region import Region, fit
 from stages.segmenter import load_segmenter
 from stages.sources import column
-from stages.stage import Record, Rejected, Sample, Stage, Worker, batched_worker
+from stages.stage import Record, Rejected, Sample, Stage, Worker
+from stages.transfer import to_device, to_host
 from stages.truth import auroc, known_occluder
 
 
@@ -51,21 +53,26 @@ class PredictMaps(Stage):
             return _Input(sample.key, fit(sample.image(), self.region), known_occluder(sample, self.truth, self.region))
 
         @torch.no_grad()
-        def compute(inputs: Sequence[_Input]) -> list[Record | Rejected]:
-            batch = torch.stack([one.image_3HW for one in inputs]).to(device)
-            error_NLHW = segmenter(batch).float().cpu().numpy()
-            return [
-                _record(one, error_LHW, segmenter.spaces) for one, error_LHW in zip(inputs, error_NLHW, strict=True)
-            ]
+        def compute(inputs: Sequence[_Input]) -> Iterator[Record | Rejected]:
+            batch_N3HW = to_device(torch.stack([one.image_3HW for one in inputs]), device)
+            return _records(inputs, to_host(segmenter(batch_N3HW).float()), segmenter.spaces)
 
         return batched_worker(prepare, compute, self.batch)
 
 
-def _record(one: _Input, error_LHW: NDArray[np.float32], spaces: Sequence[str]) -> Record | Rejected:
-    if not np.isfinite(error_LHW).all():
-        return Rejected(one.key, "the predicted maps are not finite; is the segmenter's training curve?")
-    row: dict[str, float | None] = {
-        f"error_{column(s)}": float(e.mean()) for s, e in zip(spaces, error_LHW, strict=True)
-    }
-    row["auroc"] = auroc(error_LHW[0], one.occluded_HW)
-    return Record(one.key, row, {"error_LHW": error_LHW.astype(np.float16)})
+def _records(
+    inputs: Sequence[_Input], predicted: Callable[[], Tensor], spaces: Sequence[str]
+) -> Iterator[Record | Rejected]:
+    """Yield the records of a batch, as soon as its maps `[N, L, H, W]` float32 have come from the device."""
+    error_NLHW = predicted()
+    kept_NLHW = error_NLHW.half().numpy()
+    finite_N = error_NLHW.isfinite().all(dim=(1, 2, 3)).tolist()
+    mean_NL = error_NLHW.numpy().mean(axis=(2, 3)).tolist()
+    columns = [f"error_{column(space)}" for space in spaces]
+    for i, one in enumerate(inputs):
+        if not finite_N[i]:
+            yield Rejected(one.key, "the predicted maps are not finite; is the segmenter's training curve?")
+            continue
+        found = auroc(error_NLHW[i, 0].numpy(), one.occluded_HW)
+        row: dict[str, float | None] = dict(zip(columns, mean_NL[i], strict=True)) | {"auroc": found}
+        yield Record(one.key, row, {"error_LHW": kept_NLHW[i]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
 from stages.assignment import assign_spaces
+from stages.batched_worker import batched_worker
 from stages.connected_parts import connected_parts
 from stages.errors import BadSampleError
 from stages.region import Region, fit, fit_labels, to_uint8
 from stages.segmentation import Segmentation, SegmentInput, Superpixels
 from stages.sources import column
-from stages.stage import Record, Rejected, Sample, Stage, Worker, batched_worker
+from stages.stage import Record, Rejected, Sample, Stage, Worker
 
 __all__ = ["RefineMaps", "assign_spaces"]
 
@@ -61,9 +62,9 @@ class RefineMaps(Stage):
             )
             return _Input(sample.key, error_LHW, picture)
 
-        def compute(inputs: Sequence[_Input]) -> list[Record | Rejected]:
+        def compute(inputs: Sequence[_Input]) -> Iterator[Record | Rejected]:
             segmented = segment([one.picture for one in inputs])
-            return [self._record(one, labels_HW) for one, labels_HW in zip(inputs, segmented, strict=True)]
+            return (self._record(one, labels_HW) for one, labels_HW in zip(inputs, segmented, strict=True))
 
         return batched_worker(prepare, compute, self.batch)
 

@@ -100,10 +100,15 @@ def fit(image_HW3: NDArray[np.uint8], region: Region) -> Tensor:
     """
     if image_HW3.ndim != 3 or image_HW3.shape[2] != 3 or image_HW3.size == 0 or image_HW3.dtype != np.uint8:
         raise ValueError(f"wanted an RGB image [H, W, 3] of uint8, got {list(image_HW3.shape)} of {image_HW3.dtype}")
-    box = _box(image_HW3.shape[:2], region)
-    size = (region.width, region.height)
-    resized = Image.fromarray(image_HW3).resize(size, Image.Resampling.LANCZOS, box=box)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous() / 127.5 - 1
+    fitted_hw3 = image_HW3
+    if image_HW3.shape[:2] != region.size:
+        box = _box(image_HW3.shape[:2], region)
+        size = (region.width, region.height)
+        fitted_hw3 = np.asarray(Image.fromarray(image_HW3).resize(size, Image.Resampling.LANCZOS, box=box))
+    fitted_3hw = fitted_hw3.transpose(2, 0, 1).astype(np.float32, order="C")
+    fitted_3hw /= 127.5
+    fitted_3hw -= 1
+    return torch.from_numpy(fitted_3hw)
 
 
 def fit_labels(labels_HW: NDArray[Label], region: Region) -> NDArray[Label]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -72,10 +71,12 @@ class Sample:
         return decode_image(self.members[extension], f"{self.key}.{extension}")
 
 
-Prepared = TypeVar("Prepared")
-
 Worker = Callable[[Sequence[Sample]], Iterator[Record | Rejected]]
-"""Maps a batch of samples to one record or one rejection each, in order."""
+"""Maps samples, a unit's or fewer, to one record or one rejection each, in order.
+
+Several threads call it at once, a unit each, and it sees itself to what must not overlap on the device: so the next
+unit is decoded, and the last one recorded and written, while one computes.
+"""
 
 
 class Stage(BaseModel, ABC):
@@ -98,38 +99,6 @@ class Stage(BaseModel, ABC):
     @abstractmethod
     def setup(self, device: torch.device) -> Worker:
         """Load this stage's networks onto `device` and return the function that maps samples to records."""
-
-
-def batched_worker(
-    prepare: Callable[[Sample], Prepared],
-    compute: Callable[[Sequence[Prepared]], Sequence[Record | Rejected]],
-    batch: int,
-) -> Worker:
-    """Return a worker that prepares samples one by one and computes them in batches, keeping their order.
-
-    Args:
-        prepare: raises `BadSampleError` for a sample to be rejected.
-        compute: returns one record or rejection for each prepared sample.
-        batch: the most samples computed together.
-    """
-
-    def work(samples: Sequence[Sample]) -> Iterator[Record | Rejected]:
-        remaining = iter(samples)
-        while group := list(itertools.islice(remaining, batch)):
-            prepared = [_prepared_or_rejected(prepare, sample) for sample in group]
-            good = [item for item in prepared if not isinstance(item, Rejected)]
-            computed = iter(compute(good) if good else ())
-            for item in prepared:
-                yield item if isinstance(item, Rejected) else next(computed)
-
-    return work
-
-
-def _prepared_or_rejected(prepare: Callable[[Sample], Prepared], sample: Sample) -> Prepared | Rejected:
-    try:
-        return prepare(sample)
-    except BadSampleError as error:
-        return Rejected(sample.key, str(error))
 
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ def test_both_sides_do_the_same_work_and_the_figures_are_written(tmp_path, monke
     report = json.loads(path.read_text())
     assert report["ratio_supervision"] > 0
     assert report["share_of_bare_forward"] > 0
+    assert report["share_of_bare_forward_committed"] > 0
     assert report["largest_difference_db"] < 0.01
     assert report["error_maps"]["steps"] == 3
     assert {"versions", "device", "seed", "threads", "units"} <= report.keys()

@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from infra.errors import StoreError
-from pipeline.execute import Outcome, Resources, Supervisor
-from pipeline.hosts import Hosts, Size
+from pipeline.execute import Outcome, Resources, Supervisor, most_in_flight
+from pipeline.hosts import IN_FLIGHT, Hosts, Size
 from pipeline.jobs import Done
 from tests.pipeline.acting import Job, Task
 
@@ -75,6 +75,11 @@ def test_every_task_is_done_once_and_reported_as_it_ends(run):
     assert told.done == outcome.done
     assert sorted((one.unit, one.recorded) for one in told.done) == [(name, 1) for name in names]
     assert [len(job.calls(name)) for name in names] == [1] * 6
+
+
+def test_an_actor_holds_no_more_than_its_share_of_the_tasks_left():
+    held = [most_in_flight(left, workers=2) for left in (1, 2, 3, 4, 5, 1000)]
+    assert held == [1, 1, 2, 2, IN_FLIGHT, IN_FLIGHT]
 
 
 def test_nothing_to_do_starts_no_worker(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from stages.truth import auroc, average_precision
 
@@ -12,6 +13,14 @@ def test_average_precision_is_the_precision_at_each_recall():
     error_HW = np.array([[0.9, 0.7], [0.5, 0.1]])  # found in the order yes, no, yes, no
     assert average_precision(error_HW, OCCLUDED_HW) == pytest.approx((1 / 1 + 2 / 3) / 2)
     assert auroc(error_HW, OCCLUDED_HW) == pytest.approx(3 / 4)
+
+
+def test_auroc_is_scikit_learns_ties_included():
+    random = np.random.default_rng(0)
+    occluded_HW = random.random((40, 50)) < 0.1
+    for error_HW in (random.random((40, 50), np.float32) + 0.2 * occluded_HW, random.integers(0, 5, (40, 50)) / 5):
+        wanted = roc_auc_score(occluded_HW.ravel(), error_HW.ravel())
+        assert auroc(error_HW, occluded_HW) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_a_map_that_says_nothing_has_the_average_precision_of_chance():

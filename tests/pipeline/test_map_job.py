@@ -1,0 +1,68 @@
+"""Units side by side in one actor: they meet in the worker, and leave what each leaves alone."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+
+from pipeline.hosts import IN_FLIGHT
+from pipeline.map_job import MapJob
+from stages.stage import Record, Stage
+
+MEETING = threading.Barrier(IN_FLIGHT)
+PATIENCE_S = 20
+
+
+class Meeting(Stage):
+    """Waits until as many units as an actor holds have come."""
+
+    name: ClassVar = "meeting"
+
+    def setup(self, device: torch.device):
+        """Return a worker that lets nobody go before all have come."""
+
+        def work(samples):
+            MEETING.wait(PATIENCE_S)
+            return (Record(sample.key) for sample in samples)
+
+        return work
+
+
+def side_by_side(job: MapJob, units):
+    """Run units as an actor does; return their receipts and the seconds that it took."""
+    started, run = time.monotonic(), job.open()
+    with ThreadPoolExecutor(IN_FLIGHT) as threads:
+        list(threads.map(run, units))
+    taken_s = time.monotonic() - started
+    return list(job.ledger.receipts(job.stage.name, job.fingerprint)), taken_s
+
+
+def job_of(plan, step):
+    shards = plan.inventories()
+    inventories = {shard: receipt.unit for shard, receipt in shards.items()}
+    job = MapJob(step.stage, step.fingerprint, plan.sources, plan.ledger, step.upstream, inventories, step.selection)
+    return job, plan.units(shards, step.selection)
+
+
+def test_units_side_by_side_leave_what_each_leaves_alone(committed):
+    plan = committed.plan()
+    for step in (plan.error_maps(), *plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))):
+        alone = list(plan.ledger.receipts(step.stage.name, step.fingerprint))
+        job, units = job_of(plan, step)
+        together, taken_s = side_by_side(replace(job, fingerprint=f"{step.fingerprint}-again"), units)
+        assert len(alone) == len(units) == IN_FLIGHT
+        assert [one.outcomes for one in together] == [one.outcomes for one in alone]
+        assert [one.file("arrays.tar").sha256 for one in together] == [one.file("arrays.tar").sha256 for one in alone]
+        shares_s = [float(str(one.info["computed_s"])) for one in together]
+        assert min(shares_s) > 0
+        assert sum(shares_s) < taken_s
+
+
+def test_an_actor_leaves_it_to_the_worker_what_must_not_overlap(committed):
+    plan = committed.plan()
+    job, units = job_of(plan, replace(plan.error_maps(), stage=Meeting(), fingerprint="once", upstream={}))
+    receipts, _ = side_by_side(job, units[:IN_FLIGHT])
+    assert len(receipts) == IN_FLIGHT
