@@ -91,6 +91,20 @@ class Segments:
         steps_QS = np.quantile(self.least_KS, np.linspace(0, 1, count), axis=0, method="inverted_cdf")
         return sorted({rounded_up(float(step)) for step in steps_QS.flat})
 
+    def evenly_editable(self, count: int) -> list[float]:
+        """Return up to `count` thresholds, ascending, at which the share of the first space is about evenly spaced.
+
+        The last gives it everything; at the first, one segment or a few get a space less faithful than the last. They
+        are rounded up as those of `grid`.
+        """
+        if self.least_KS.size == 0:
+            return []
+        order_K = np.argsort(self.least_KS[:, 0])
+        within_K = np.cumsum(self.pixels_K[order_K])  # pixels in the first space if segments up to here pass
+        wanted = np.ceil(np.linspace(0, within_K[-1], count)[1:])
+        steps = self.least_KS[order_K[np.searchsorted(within_K, wanted)], 0].tolist()
+        return sorted({rounded_up(step) for step in [float(self.least_KS.min()), *steps]})
+
 
 def rounded_up(value: float, digits: int = DIGITS) -> float:
     """Return the least number of so many significant digits that is not below; float32, as thresholds are compared."""
@@ -149,12 +163,13 @@ def _maps(
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.integer]]]:
     """Yield predicted maps and segments of the first samples of each unit."""
     for unit in units:
-        predicted, refined = _records(plan, predict, unit), _records(plan, refine, unit)
+        predicted, refined = records(plan, predict, unit), records(plan, refine, unit)
         for key in itertools.islice(refined, of_each):
             labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
             yield predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW
 
 
-def _records(plan: Plan, step: MapStep, unit: Unit) -> dict[str, Record]:
+def records(plan: Plan, step: MapStep, unit: Unit) -> dict[str, Record]:
+    """Return what a step recorded about the samples of a unit, by key; nothing where it has no bundle."""
     receipt = plan.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
     return read_records(plan.ledger, receipt) if receipt else {}

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.generator import Generator
-from generators.latents import Codes
+from generators.latents import Codes, masks_of
 from generators.prior import Prior, cached_prior
 from stages.descent import Inversion, Schedule, descend, start_codes
 from stages.objective import Objective, prepare_target
-from stages.region import Region, crop, psnr_db
+from stages.region import Region, crop, place, psnr_db
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Stage
 
@@ -49,6 +51,16 @@ class Inverter:
         return descend(
             self.generator, self.perceptual, self.prior, target, start, self.objective, self.schedule, self.region
         )
+
+    def masks(self, assignment_NHW: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """Return the masks of assignments to the region, at feature sizes, rounded to what is stored (float16).
+
+        Nothing acts outside the region; spaces that no image uses are left out.
+        """
+        chosen_N1HW = torch.from_numpy(assignment_NHW)[:, None].to(self.prior.mean_w.device)
+        canvas_NHW = place(chosen_N1HW, self.region, self.generator.resolution)[:, 0]
+        masks = masks_of(canvas_NHW, self.generator.spaces, self.generator.feature_shapes)
+        return {space: mask.half().float() for space, mask in masks.items()}
 
     @torch.no_grad()
     def picture(self, codes: Codes) -> Tensor:

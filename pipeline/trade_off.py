@@ -1,0 +1,243 @@
+"""What editability costs in fidelity: a few samples inverted at several thresholds, and the knee of that curve.
+
+The samples are those with the least hash of shard and key, held-out ones first: the same as long as the data are. What
+is measured is committed under a fingerprint of all that decides it; the configured threshold is not part of that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from infra.bundles import read_rows
+from infra.receipts import Address, Receipt
+from pipeline.errors import RunError
+from pipeline.fingerprint import fingerprint, settings_of
+from pipeline.knee import knee
+from pipeline.map_job import ROWS
+from pipeline.plan import MapStep, Plan
+from pipeline.trade_off_job import Chosen, Part, TradeOffJob
+from pipeline.tune import Segments, records
+from stages.error_maps import even_groups
+from stages.invert import Invert
+from stages.sources import column
+from stages.stage import sample_seed
+from stages.trade_off import TradeOff
+
+FLAT_DB = 0.1
+"""A curve whose ends are closer than this has no knee."""
+
+_ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a threshold gives: shares of pixels by space, and means over the samples."""
+
+    threshold: float
+    shares: dict[str, float]
+    psnr_db: float
+    lpips: float
+
+
+@dataclass(frozen=True)
+class TradeOffCurve:
+    """Fidelity against editable area, the share of the first space; points by descending threshold.
+
+    `knee` is the number of a point, None where there is none. `configured` is what the run itself made of the same
+    samples at its threshold, each inverted from the start; None where it has not.
+    """
+
+    samples: int
+    held_out: int  # of the samples
+    quarantined: int
+    perceptual: str
+    points: tuple[Point, ...]
+    knee: int | None
+    configured: Point | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the curve as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A curve that is to be measured: its job, and the parts that its samples are taken in."""
+
+    job: TradeOffJob
+    parts: tuple[Part, ...]
+
+    @property
+    def todo(self) -> list[Part]:
+        """The parts that are not committed yet."""
+        done = self.job.ledger.units(self.job.name, self.job.fingerprint)
+        return [part for part in self.parts if part.name not in done]
+
+
+def ask(plan: Plan) -> Asked:
+    """Return the curve that a configuration asks for.
+
+    Raises:
+        RunError: no maps are refined yet, or their segments leave nothing to choose between.
+    """
+    steps = _steps(plan)
+    predict, refine, invert = steps
+    settings, shards = plan.config.trade_off, plan.inventories()
+    chosen = choose(plan, refine, settings.samples)
+    thresholds = _thresholds(plan, predict, refine, chosen, settings.points)
+    assert isinstance(invert.stage, Invert)
+    stage = TradeOff(
+        **{name: getattr(invert.stage, name) for name in Invert.model_fields},
+        warm=plan.config.trade_off.warm(invert.stage.schedule),
+        thresholds=thresholds,
+    )
+    names = [(one.unit.name, one.key) for one in chosen]
+    curve = hashlib.sha256(json.dumps([thresholds, names]).encode()).hexdigest()[:16]
+    groups = list(even_groups(chosen, stage.batch))
+    job = TradeOffJob(
+        stage=stage,
+        fingerprint=_fingerprint(plan, steps),
+        sources=plan.sources,
+        ledger=plan.ledger,
+        upstream={step.stage.name: step.fingerprint for step in (predict, refine)},
+        inventories={one.unit.shard: shards[one.unit.shard].unit for one in chosen},
+        threads=plan.config.compute.cpus_per_worker,
+    )
+    return Asked(job, tuple(Part(curve, i, len(groups), tuple(group)) for i, group in enumerate(groups)))
+
+
+def choose(plan: Plan, refine: MapStep, count: int) -> list[Chosen]:
+    """Return up to `count` of the samples that have refined maps, unit by unit.
+
+    Raises:
+        RunError: there are none.
+    """
+    units = {unit.name: unit for unit in plan.units(plan.inventories(), plan.everything)}
+
+    def every() -> Iterable[tuple[int, int, Chosen]]:
+        for receipt in plan.ledger.receipts(refine.stage.name, refine.fingerprint):
+            for key in receipt.recorded if receipt.unit in units else ():
+                unit = units[receipt.unit]
+                role = plan.supervision.role(unit.shard.name, key)
+                yield _ROLES.index(role), sample_seed(0, f"trade off:{unit.shard.name}:{key}"), Chosen(unit, key, role)
+
+    found = heapq.nsmallest(count, every(), key=lambda one: one[:2])
+    if not found:
+        raise RunError(
+            f"there is nothing to invert: no maps are refined with threshold {plan.config.refine_maps.threshold:g} and "
+            "this segmentation; `invertmill run` comes first, or give the settings of a run that was made"
+        )
+    return sorted((one for _, _, one in found), key=lambda one: (one.unit.name, one.key))
+
+
+def committed_curve(plan: Plan) -> TradeOffCurve | None:
+    """Return the newest curve that was measured with the run's maps, segments and settings; None if none was."""
+    steps = _steps(plan)
+    by_curve: defaultdict[str, list[Receipt]] = defaultdict(list)
+    for receipt in plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps)):
+        by_curve[str(receipt.info["curve"])].append(receipt)
+    whole = [parts for parts in by_curve.values() if len(parts) == parts[0].info["parts"]]
+    if not whole:
+        return None
+    newest = max(whole, key=lambda parts: max(float(str(part.info["finished"])) for part in parts))
+    return _curve(plan, steps[-1], newest)
+
+
+def curve_of(plan: Plan, asked: Asked) -> TradeOffCurve:
+    """Return a curve all of whose parts are committed."""
+    receipts = [plan.ledger.receipt(Address(asked.job.name, asked.job.fingerprint, part.name)) for part in asked.parts]
+    return _curve(plan, _steps(plan)[-1], [receipt for receipt in receipts if receipt is not None])
+
+
+def _curve(plan: Plan, invert: MapStep, parts: Sequence[Receipt]) -> TradeOffCurve:
+    every = [row for part in parts for row in read_rows(plan.ledger.read_file(part, ROWS))]
+    rows = [row for row in every if row["outcome"] == "recorded"]
+    if not rows:
+        raise RunError(f"none of {len(every)} samples could be inverted; the first: {every[0]['reason']}")
+    thresholds, spaces = list(rows[0]["threshold"]), plan.generator.spaces
+    psnr_T, lpips_T, share_TL = (np.mean([row[name] for row in rows], axis=0) for name in ("psnr_db", "lpips", "share"))
+    points = [
+        Point(float(t), dict(zip(spaces, map(float, share_TL[i]), strict=True)), float(psnr_T[i]), float(lpips_T[i]))
+        for i, t in enumerate(thresholds)
+    ]
+    return TradeOffCurve(
+        samples=len(rows),
+        held_out=sum(row["role"] == "held_out" for row in rows),
+        quarantined=len(every) - len(rows),
+        perceptual=rows[0]["perceptual"],
+        points=tuple(points),
+        knee=knee([p.shares[spaces[0]] for p in points], [p.psnr_db for p in points], FLAT_DB),
+        configured=_configured(plan, invert, rows),
+    )
+
+
+def _configured(plan: Plan, invert: MapStep, rows: Sequence[Row]) -> Point | None:
+    """Return what the run made of these samples, each inverted from the start at the configured threshold."""
+    of_unit: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        of_unit[row["unit"]].add(row["key"])
+    found = []
+    for unit, keys in of_unit.items():
+        receipt = plan.ledger.receipt(Address(invert.stage.name, invert.fingerprint, unit))
+        if receipt is None or not keys <= set(receipt.recorded):
+            return None
+        found += [row for row in read_rows(plan.ledger.read_file(receipt, ROWS)) if row["key"] in keys]
+
+    def mean(name: str) -> float:
+        return fmean(row[name] for row in found)
+
+    shares = {space: mean(f"share_{column(space)}") for space in plan.generator.spaces}
+    return Point(plan.config.refine_maps.threshold, shares, mean("psnr_db"), mean("lpips"))
+
+
+def _steps(plan: Plan) -> tuple[MapStep, MapStep, MapStep]:
+    trained = plan.ledger.receipt(plan.train_segmenter())
+    if trained is None:
+        raise RunError("there is nothing to invert: no segmenter is trained yet; `invertmill run` comes first")
+    return plan.map_steps(trained)
+
+
+def _thresholds(
+    plan: Plan, predict: MapStep, refine: MapStep, chosen: Sequence[Chosen], points: int
+) -> tuple[float, ...]:
+    """Return thresholds at which the editable area of the samples is about evenly spaced, descending."""
+    keys: defaultdict[Any, list[str]] = defaultdict(list)
+    for one in chosen:
+        keys[one.unit].append(one.key)
+
+    def maps() -> Iterable[tuple[Any, Any]]:
+        for unit, wanted in keys.items():
+            predicted, refined = records(plan, predict, unit), records(plan, refine, unit)
+            for key in wanted:
+                labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
+                yield predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW
+
+    thresholds = Segments.of(maps(), len(plan.generator.spaces)).evenly_editable(points)
+    if len(thresholds) < 2:
+        raise RunError(
+            f"there is nothing to choose between: {len(chosen)} samples are assigned the same spaces at every "
+            "threshold; take more of them (trade_off.samples), or finer segments (refine_maps.segmentation)"
+        )
+    return tuple(reversed(thresholds))
+
+
+def _fingerprint(plan: Plan, steps: Sequence[MapStep]) -> str:
+    """Return the digest of all that decides a curve but for its samples and thresholds, which name its bundles."""
+    predict, refine, invert = steps
+    assert isinstance(invert.stage, Invert)
+    settings = settings_of(invert.stage, invert.stage.indifferent)
+    settings["warm"] = plan.config.trade_off.warm(invert.stage.schedule)
+    settings["segments"] = settings_of(refine.stage, refine.stage.indifferent | {"threshold"})
+    return fingerprint(
+        TradeOff.name, TradeOff.version, settings, [predict.fingerprint], extra={"segments": refine.stage.version}
+    )
