@@ -52,9 +52,7 @@ def suggestion(found: TradeOffCurve) -> str:
     if found.knee is None:
         return "no knee: the curve is flat, has fewer than 3 points, or bends nowhere"
     threshold = found.points[found.knee].threshold
-    return (
-        f"knee: refine_maps.threshold={threshold:g}, where PSNR lies farthest above the line between the curve's ends"
-    )
+    return f"knee: refine_maps.threshold={threshold:g}, where PSNR is farthest above the line between the curve's ends"
 
 
 def _table(spaces: list[str], *more: str) -> Table:

@@ -118,12 +118,9 @@ def _rows(samples: Sequence[Chosen], results: Sequence[Record | Rejected]) -> li
     rows = []
     for one, result in zip(samples, results, strict=True):
         reason = f"{TradeOff.name}: {result.reason}" if isinstance(result, Rejected) else None
+        outcome = "recorded" if reason is None else "quarantined"
         values = result.row if isinstance(result, Record) else {}
-        row: dict[str, Any] = {
-            "key": one.key,
-            "shard": one.unit.shard.name,
-            "outcome": "quarantined" if reason else "recorded",
-        }
-        row |= {"reason": reason, "unit": one.unit.name, "role": one.role}
+        row: dict[str, Any] = {"key": one.key, "shard": one.unit.shard.name, "outcome": outcome, "reason": reason}
+        row |= {"unit": one.unit.name, "role": one.role}
         rows.append(row | {name: values.get(name) for name in columns})
     return rows

@@ -110,9 +110,9 @@ def warm_start(
 class TradeOff(InvertingStage):
     """Invert each image at several thresholds, and say how much of it stays editable and how close it comes.
 
-    Records, each with an entry a threshold, `threshold`, `psnr_db`, `lpips`, `share` (`[T, L]`, of pixels by space, most
-    editable first) and `steps` (0 where nothing had to be inverted anew), and the digest of the generator and the name
-    of the perceptual distance. Segments are those of refine_maps, whatever its threshold was.
+    Records, each with an entry a threshold, `threshold`, `psnr_db`, `lpips`, `share` (`[T, L]`, of pixels by space,
+    most editable first) and `steps` (0 where nothing had to be inverted anew), and the digest of the generator and the
+    name of the perceptual distance. Segments are those of refine_maps, whatever its threshold was.
     """
 
     name: ClassVar[str] = "trade_off"
@@ -140,11 +140,10 @@ class TradeOff(InvertingStage):
         return batched_worker(prepare, compute, self.batch)
 
     def _record(self, key: str, points: Sequence[Inverted], inverter: Inverter) -> Record | Rejected:
-        bad = [
-            t for t, one in zip(self.thresholds, points, strict=True) if one.diverged or not np.isfinite(one.psnr_db)
-        ]
-        if bad:
-            return Rejected(key, f"the inversion at threshold {bad[0]:g} became non-finite; lower the learning rate")
+        for threshold, one in zip(self.thresholds, points, strict=True):
+            if one.diverged or not np.isfinite(one.psnr_db):
+                reason = f"the inversion at threshold {threshold:g} became non-finite; lower the learning rate"
+                return Rejected(key, reason)
         anew = [i == 0 or one is not points[i - 1] for i, one in enumerate(points)]
         row: dict[str, Value] = {
             "threshold": np.array(self.thresholds),
