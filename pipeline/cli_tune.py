@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from pipeline.trade_off import TradeOffCurve
+from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.tune import Tuning
 
 
@@ -26,7 +26,7 @@ def about_shares(found: Tuning) -> str:
 def curve(found: TradeOffCurve) -> Table:
     """Return fidelity beside the shares of pixels, a row a threshold, ascending as those of `shares`."""
     table = _table(list(found.points[0].shares), "PSNR", "error")
-    rows = [(point, "knee" if i == found.knee else "") for i, point in enumerate(found.points)]
+    rows = [(point, "knee" if point.threshold == found.knee else "") for point in found.points]
     rows += [(found.configured, "*")] if found.configured else []
     for point, mark in sorted(rows, key=lambda row: row[0].threshold):
         figures = f"{point.psnr_db:.2f} dB", f"{point.lpips:.4f}"
@@ -44,15 +44,7 @@ def about_curve(found: TradeOffCurve) -> str:
         parts.append("* as the run inverted the same samples, from the start")
     if found.quarantined:
         parts.append(f"{found.quarantined} more could not be inverted")
-    return f"{'; '.join(parts)}\n{suggestion(found)}"
-
-
-def suggestion(found: TradeOffCurve) -> str:
-    """Return which threshold a curve suggests."""
-    if found.knee is None:
-        return "no knee: the curve is flat, has fewer than 3 points, or bends nowhere"
-    threshold = found.points[found.knee].threshold
-    return f"knee: refine_maps.threshold={threshold:g}, where PSNR is farthest above the line between the curve's ends"
+    return f"{'; '.join(parts)}\n{found.suggestion}"
 
 
 def _table(spaces: list[str], *more: str) -> Table:

@@ -23,7 +23,8 @@ from pipeline.plan import MapStep, Plan
 from pipeline.progress import Progress
 from pipeline.publish import Index
 from pipeline.stores import Stores
-from pipeline.trade_off import TradeOffCurve, ask, curve_of
+from pipeline.trade_off import ask, curve_of
+from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
 from pipeline.units import Shard, Unit
 

@@ -11,8 +11,7 @@ import heapq
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from statistics import fmean
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,53 +20,18 @@ from infra.bundles import read_rows
 from infra.receipts import Address, Receipt
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint, settings_of
-from pipeline.knee import knee
 from pipeline.map_job import ROWS
 from pipeline.plan import MapStep, Plan
+from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
 from pipeline.trade_off_job import Chosen, Part, TradeOffJob
 from pipeline.tune import Segments, records
 from stages.error_maps import even_groups
 from stages.invert import Invert
-from stages.sources import column
 from stages.stage import sample_seed
 from stages.trade_off import TradeOff
 
-FLAT_DB = 0.1
-"""A curve whose ends are closer than this has no knee."""
-
 _ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Point:
-    """What a threshold gives: shares of pixels by space, and means over the samples."""
-
-    threshold: float
-    shares: dict[str, float]
-    psnr_db: float
-    lpips: float
-
-
-@dataclass(frozen=True)
-class TradeOffCurve:
-    """Fidelity against editable area, the share of the first space; points by descending threshold.
-
-    `knee` is the number of a point, None where there is none. `configured` is what the run itself made of the same
-    samples at its threshold, each inverted from the start; None where it has not.
-    """
-
-    samples: int
-    held_out: int  # of the samples
-    quarantined: int
-    perceptual: str
-    points: tuple[Point, ...]
-    knee: int | None
-    configured: Point | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the curve as plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -164,21 +128,7 @@ def _curve(plan: Plan, invert: MapStep, parts: Sequence[Receipt]) -> TradeOffCur
     rows = [row for row in every if row["outcome"] == "recorded"]
     if not rows:
         raise RunError(f"none of {len(every)} samples could be inverted; the first: {every[0]['reason']}")
-    thresholds, spaces = list(rows[0]["threshold"]), plan.generator.spaces
-    psnr_T, lpips_T, share_TL = (np.mean([row[name] for row in rows], axis=0) for name in ("psnr_db", "lpips", "share"))
-    points = [
-        Point(float(t), dict(zip(spaces, map(float, share_TL[i]), strict=True)), float(psnr_T[i]), float(lpips_T[i]))
-        for i, t in enumerate(thresholds)
-    ]
-    return TradeOffCurve(
-        samples=len(rows),
-        held_out=sum(row["role"] == "held_out" for row in rows),
-        quarantined=len(every) - len(rows),
-        perceptual=rows[0]["perceptual"],
-        points=tuple(points),
-        knee=knee([p.shares[spaces[0]] for p in points], [p.psnr_db for p in points], FLAT_DB),
-        configured=_configured(plan, invert, rows),
-    )
+    return TradeOffCurve.of(rows, plan.generator.spaces, _configured(plan, invert, rows), len(every) - len(rows))
 
 
 def _configured(plan: Plan, invert: MapStep, rows: Sequence[Row]) -> Point | None:
@@ -192,12 +142,7 @@ def _configured(plan: Plan, invert: MapStep, rows: Sequence[Row]) -> Point | Non
         if receipt is None or not keys <= set(receipt.recorded):
             return None
         found += [row for row in read_rows(plan.ledger.read_file(receipt, ROWS)) if row["key"] in keys]
-
-    def mean(name: str) -> float:
-        return fmean(row[name] for row in found)
-
-    shares = {space: mean(f"share_{column(space)}") for space in plan.generator.spaces}
-    return Point(plan.config.refine_maps.threshold, shares, mean("psnr_db"), mean("lpips"))
+    return point_of(plan.config.refine_maps.threshold, found, plan.generator.spaces)
 
 
 def _steps(plan: Plan) -> tuple[MapStep, MapStep, MapStep]:
