@@ -75,10 +75,6 @@ class TradeOffSettings(Section):
     points: Annotated[int, Field(ge=3)] = 8  # thresholds, at which the editable area is about evenly spaced
     warm_share: Annotated[float, Field(gt=0, le=1)] = 0.25  # of the schedule's steps, from one threshold to the next
 
-    def warm(self, schedule: Schedule) -> Schedule:
-        """Return the schedule of an inversion that starts from its neighbour's codes."""
-        return schedule.model_copy(update={"steps": max(1, round(self.warm_share * schedule.steps))})
-
 
 class Compute(Section):
     """What the work runs on. Nothing here changes a result."""

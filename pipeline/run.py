@@ -92,8 +92,9 @@ class Run:
         stores.check(write=True)
         plan = Plan(self.config, stores)
         asked = ask(plan)
+        todo = asked.todo
         try:
-            outcome = self._execute(asked.job, asked.todo, {part.name: len(part.samples) for part in asked.todo})
+            outcome = self._execute(asked.job, todo, {part.name: len(part.samples) for part in todo})
         finally:
             self.hosts.close()
         for reason in outcome.failed.values():

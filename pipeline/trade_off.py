@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from infra.bundles import read_rows
 from infra.receipts import Address, Receipt
@@ -24,11 +23,11 @@ from pipeline.map_job import ROWS
 from pipeline.plan import MapStep, Plan
 from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
 from pipeline.trade_off_job import Chosen, Part, TradeOffJob
-from pipeline.tune import Segments, records
+from pipeline.tune import Segments, maps_of, nothing_refined, steps_of
 from stages.error_maps import even_groups
 from stages.invert import Invert
 from stages.stage import sample_seed
-from stages.trade_off import TradeOff
+from stages.trade_off import TradeOff, warm_schedule
 
 _ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on
 Row = dict[str, Any]
@@ -54,15 +53,15 @@ def ask(plan: Plan) -> Asked:
     Raises:
         RunError: no maps are refined yet, or their segments leave nothing to choose between.
     """
-    steps = _steps(plan)
+    steps = steps_of(plan)
     predict, refine, invert = steps
     settings, shards = plan.config.trade_off, plan.inventories()
     chosen = choose(plan, refine, settings.samples)
-    thresholds = _thresholds(plan, predict, refine, chosen, settings.points)
+    thresholds = _thresholds(plan, steps, chosen, settings.points)
     assert isinstance(invert.stage, Invert)
     stage = TradeOff(
         **{name: getattr(invert.stage, name) for name in Invert.model_fields},
-        warm=plan.config.trade_off.warm(invert.stage.schedule),
+        warm=warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share),
         thresholds=thresholds,
     )
     names = [(one.unit.name, one.key) for one in chosen]
@@ -88,7 +87,7 @@ def choose(plan: Plan, refine: MapStep, count: int) -> list[Chosen]:
     """
     units = {unit.name: unit for unit in plan.units(plan.inventories(), plan.everything)}
 
-    def every() -> Iterable[tuple[int, int, Chosen]]:
+    def every() -> Iterator[tuple[int, int, Chosen]]:
         for receipt in plan.ledger.receipts(refine.stage.name, refine.fingerprint):
             for key in receipt.recorded if receipt.unit in units else ():
                 unit = units[receipt.unit]
@@ -97,42 +96,52 @@ def choose(plan: Plan, refine: MapStep, count: int) -> list[Chosen]:
 
     found = heapq.nsmallest(count, every(), key=lambda one: one[:2])
     if not found:
-        raise RunError(
-            f"there is nothing to invert: no maps are refined with threshold {plan.config.refine_maps.threshold:g} and "
-            "this segmentation; `invertmill run` comes first, or give the settings of a run that was made"
-        )
+        raise nothing_refined(plan)
     return sorted((one for _, _, one in found), key=lambda one: (one.unit.name, one.key))
 
 
+def measured(plan: Plan) -> Iterator[Receipt]:
+    """Yield the receipts of all curves that were measured with the run's maps, segments and settings."""
+    return plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps_of(plan)))
+
+
 def committed_curve(plan: Plan) -> TradeOffCurve | None:
-    """Return the newest curve that was measured with the run's maps, segments and settings; None if none was."""
-    steps = _steps(plan)
+    """Return the newest of those curves that is whole, None if there is none."""
     by_curve: defaultdict[str, list[Receipt]] = defaultdict(list)
-    for receipt in plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps)):
+    for receipt in measured(plan):
         by_curve[str(receipt.info["curve"])].append(receipt)
     whole = [parts for parts in by_curve.values() if len(parts) == parts[0].info["parts"]]
     if not whole:
         return None
-    newest = max(whole, key=lambda parts: max(float(str(part.info["finished"])) for part in parts))
-    return _curve(plan, steps[-1], newest)
+    return _curve(plan, max(whole, key=lambda parts: max(float(str(part.info["finished"])) for part in parts)))
 
 
 def curve_of(plan: Plan, asked: Asked) -> TradeOffCurve:
-    """Return a curve all of whose parts are committed."""
-    receipts = [plan.ledger.receipt(Address(asked.job.name, asked.job.fingerprint, part.name)) for part in asked.parts]
-    return _curve(plan, _steps(plan)[-1], [receipt for receipt in receipts if receipt is not None])
+    """Return a curve all of whose parts are committed.
+
+    Raises:
+        RunError: not one of its samples could be inverted.
+    """
+    found = [plan.ledger.receipt(Address(asked.job.name, asked.job.fingerprint, part.name)) for part in asked.parts]
+    parts = [receipt for receipt in found if receipt is not None]
+    curve = _curve(plan, parts)
+    if curve is None:
+        reason = next((reason for part in parts for reason in part.quarantined.values()), "its bundles are gone")
+        raise RunError(f"the trade-off could not be measured, no sample was inverted: {reason}")
+    return curve
 
 
-def _curve(plan: Plan, invert: MapStep, parts: Sequence[Receipt]) -> TradeOffCurve:
+def _curve(plan: Plan, parts: Sequence[Receipt]) -> TradeOffCurve | None:
     every = [row for part in parts for row in read_rows(plan.ledger.read_file(part, ROWS))]
     rows = [row for row in every if row["outcome"] == "recorded"]
     if not rows:
-        raise RunError(f"none of {len(every)} samples could be inverted; the first: {every[0]['reason']}")
-    return TradeOffCurve.of(rows, plan.generator.spaces, _configured(plan, invert, rows), len(every) - len(rows))
+        return None
+    return TradeOffCurve.of(rows, plan.generator.spaces, _configured(plan, rows), len(every) - len(rows))
 
 
-def _configured(plan: Plan, invert: MapStep, rows: Sequence[Row]) -> Point | None:
+def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
     """Return what the run made of these samples, each inverted from the start at the configured threshold."""
+    *_, invert = steps_of(plan)
     of_unit: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         of_unit[row["unit"]].add(row["key"])
@@ -145,29 +154,14 @@ def _configured(plan: Plan, invert: MapStep, rows: Sequence[Row]) -> Point | Non
     return point_of(plan.config.refine_maps.threshold, found, plan.generator.spaces)
 
 
-def _steps(plan: Plan) -> tuple[MapStep, MapStep, MapStep]:
-    trained = plan.ledger.receipt(plan.train_segmenter())
-    if trained is None:
-        raise RunError("there is nothing to invert: no segmenter is trained yet; `invertmill run` comes first")
-    return plan.map_steps(trained)
-
-
-def _thresholds(
-    plan: Plan, predict: MapStep, refine: MapStep, chosen: Sequence[Chosen], points: int
-) -> tuple[float, ...]:
+def _thresholds(plan: Plan, steps: Sequence[MapStep], chosen: Sequence[Chosen], points: int) -> tuple[float, ...]:
     """Return thresholds at which the editable area of the samples is about evenly spaced, descending."""
-    keys: defaultdict[Any, list[str]] = defaultdict(list)
-    for one in chosen:
-        keys[one.unit].append(one.key)
-
-    def maps() -> Iterable[tuple[Any, Any]]:
-        for unit, wanted in keys.items():
-            predicted, refined = records(plan, predict, unit), records(plan, refine, unit)
-            for key in wanted:
-                labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
-                yield predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW
-
-    thresholds = Segments.of(maps(), len(plan.generator.spaces)).evenly_editable(points)
+    maps = (
+        one
+        for unit, of_unit in itertools.groupby(chosen, key=lambda one: one.unit)
+        for one in maps_of(plan, steps, unit, [one.key for one in of_unit])
+    )
+    thresholds = Segments.of(maps, len(plan.generator.spaces)).evenly_editable(points)
     if len(thresholds) < 2:
         raise RunError(
             f"there is nothing to choose between: {len(chosen)} samples are assigned the same spaces at every "
@@ -181,7 +175,7 @@ def _fingerprint(plan: Plan, steps: Sequence[MapStep]) -> str:
     predict, refine, invert = steps
     assert isinstance(invert.stage, Invert)
     settings = settings_of(invert.stage, invert.stage.indifferent)
-    settings["warm"] = plan.config.trade_off.warm(invert.stage.schedule)
+    settings["warm"] = warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share)
     settings["segments"] = settings_of(refine.stage, refine.stage.indifferent | {"threshold"})
     return fingerprint(
         TradeOff.name, TradeOff.version, settings, [predict.fingerprint], extra={"segments": refine.stage.version}

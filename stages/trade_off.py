@@ -25,6 +25,19 @@ from stages.packing import stack_codes
 from stages.region import fit
 from stages.stage import Record, Rejected, Sample, Value, Worker, batched_worker
 
+WARM_RATE = 0.5
+WARM_RAMP_UP = 0.3
+
+
+def warm_schedule(schedule: Schedule, share: float) -> Schedule:
+    """Return the schedule of inversions that go on from their neighbour's codes: a share of the steps of a whole one.
+
+    It is gentler, since Adam's first steps are as long as the rate whatever the gradient, and what the neighbour found
+    would be lost: half the rate, growing over the first three tenths of the steps.
+    """
+    steps, rate = max(1, round(share * schedule.steps)), WARM_RATE * schedule.learning_rate
+    return schedule.model_copy(update={"steps": steps, "learning_rate": rate, "ramp_up": WARM_RAMP_UP})
+
 
 @dataclass(frozen=True)
 class Mapped:
