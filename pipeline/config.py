@@ -73,7 +73,7 @@ class TradeOffSettings(Section):
 
     samples: PositiveInt = 16  # chosen by hash, held-out ones first
     points: Annotated[int, Field(ge=3)] = 8  # thresholds, at which the editable area is about evenly spaced
-    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.25  # of the schedule's steps, from one threshold to the next
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # of the schedule's steps, from one threshold to the next
 
 
 class Compute(Section):

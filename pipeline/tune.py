@@ -94,15 +94,16 @@ class Segments:
     def evenly_editable(self, count: int) -> list[float]:
         """Return up to `count` thresholds, ascending, at which the share of the first space is about evenly spaced.
 
-        The first gives it one segment or a few, the last everything. They are rounded up as those of `grid`.
+        The first is the largest that gives it nothing, the last gives it everything. Rounded as those of `grid`.
         """
         if self.least_KS.size == 0:
             return []
         order_K = np.argsort(self.least_KS[:, 0])
         within_K = np.cumsum(self.pixels_K[order_K])  # pixels in the first space if segments up to here pass
-        wanted = np.ceil(np.linspace(0, within_K[-1], count))
-        steps_K = self.least_KS[order_K[np.searchsorted(within_K, wanted)], 0]
-        return sorted({rounded_up(step) for step in steps_K.tolist()})
+        wanted = np.ceil(np.linspace(0, within_K[-1], count)[1:])
+        steps = self.least_KS[order_K[np.searchsorted(within_K, wanted)], 0].tolist()
+        least = float(self.least_KS[order_K[0], 0])
+        return sorted({rounded_up(step) for step in steps} | ({rounded_below(least)} if least > 0 else set()))
 
 
 def rounded_up(value: float, digits: int = DIGITS) -> float:
@@ -112,6 +113,12 @@ def rounded_up(value: float, digits: int = DIGITS) -> float:
     decimals = digits - 1 - math.floor(math.log10(value))
     rounded = round(value, decimals)
     return rounded if np.float32(rounded) >= np.float32(value) else round(rounded + 10.0**-decimals, decimals)
+
+
+def rounded_below(value: float, digits: int = DIGITS) -> float:
+    """Return the largest number of so many significant digits that is below a positive value; float32, as above."""
+    decimals = digits - 1 - math.floor(math.log10(value))
+    return round(rounded_up(value, digits) - 10.0**-decimals, decimals)
 
 
 def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
