@@ -175,22 +175,15 @@ def draw_trade_off(panel: Panel, space: str) -> str:
         area, values = [100 * x for x, _, _ in panel.points], [y for _, y, _ in panel.points]
         axes.plot(area, values, color=_MUTED, linewidth=1.2, zorder=1)
         axes.scatter(area, values, s=30, color=space_colour(space), edgecolors=_INK, linewidths=0.8, zorder=2)
+        free = 1 if panel.high_is_good else -1  # the side of the curve that is free on the way from where it comes
         if panel.knee is not None:
             x, y, name = panel.points[panel.knee]
             axes.scatter(100 * x, y, s=130, facecolors="none", edgecolors=_INK, linewidths=1.4, zorder=3)
-            _annotate(axes, f"knee, τ {name}", (100 * x, y), above=panel.high_is_good)
+            _annotate_beside(axes, f"knee, τ {name}", (100 * x, y), (-11, 7 * free))
         if panel.sam is not None:
             x, y, name = panel.sam
             axes.scatter(100 * x, y, s=64, marker="D", color=_INK, edgecolors=_PAPER, linewidths=0.8, zorder=4)
-            below = -1 if panel.high_is_good else 1  # on this side, the way to more faithful is free
-            axes.annotate(
-                f"SAM, τ {name}",
-                (100 * x, y),
-                xytext=(8, 7 * below),
-                textcoords="offset points",
-                va="center",
-                color=_INK,
-            )
+            _annotate_beside(axes, f"SAM, τ {name}", (100 * x, y), (8, -7 * free))
         axes.set_xlim(104, -4)
         axes.margins(y=0.2)
         axes.set_xlabel(f"% of pixels in {space}: most editable  →  most faithful", color=_MUTED)
@@ -256,6 +249,12 @@ def _annotate(axes: Axes, text: str, point: tuple[float, float], *, above: bool)
         va="bottom" if above else "top",
         color=_INK,
     )
+
+
+def _annotate_beside(axes: Axes, text: str, point: tuple[float, float], offset: tuple[int, int]) -> None:
+    """Write to the left or right of a point, so far away that the text does not touch it."""
+    side = "left" if offset[0] > 0 else "right"
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", ha=side, va="center", color=_INK)
 
 
 def _themed(svg: str) -> str:
