@@ -94,7 +94,7 @@ class Segments:
     def evenly_editable(self, count: int) -> list[float]:
         """Return up to `count` thresholds, ascending, at which the share of the first space is about evenly spaced.
 
-        The first is the largest that gives it nothing, the last gives it everything. Rounded as those of `grid`.
+        The first just gives it nothing (unless an error is 0), the last everything. Rounded as those of `grid`.
         """
         if self.least_KS.size == 0:
             return []
@@ -116,7 +116,7 @@ def rounded_up(value: float, digits: int = DIGITS) -> float:
 
 
 def rounded_below(value: float, digits: int = DIGITS) -> float:
-    """Return the largest number of so many significant digits that is below a positive value; float32, as above."""
+    """Return the number before `rounded_up` of a positive value, one step of its last digit less."""
     decimals = digits - 1 - math.floor(math.log10(value))
     return round(rounded_up(value, digits) - 10.0**-decimals, decimals)
 
