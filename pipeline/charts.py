@@ -65,6 +65,20 @@ class Curve:
     high_is_good: bool
 
 
+@dataclass(frozen=True)
+class Panel:
+    """Fidelity against editable area: points (area in [0, 1], value, name of the threshold), by area.
+
+    `knee` is the number of a point, `sam` the point of the SAM inversion; None where there is none.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float, str]]
+    knee: int | None
+    sam: tuple[float, float, str] | None
+    high_is_good: bool
+
+
 def space_colour(space: str) -> str:
     """Return the colour of a space, `#rrggbb`: the same in every report."""
     return _COLOURS.get(space, _OTHER_COLOUR)
@@ -148,6 +162,35 @@ def draw_curve(curve: Curve, spaces: Sequence[str], position: float | None) -> s
         return _finished(figure, axes, grid="y")
 
 
+def draw_trade_off(panel: Panel, space: str) -> str:
+    """Return fidelity against editable area as an `<svg>` that takes the page's colours; most editable is left.
+
+    Args:
+        panel: the figures.
+        space: the most editable one, whose share of pixels the area is; gives the colour.
+    """
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"trade-off {panel.label}", "font.size": 9.5}):
+        figure = Figure(figsize=(4.7, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        area, values = [100 * x for x, _, _ in panel.points], [y for _, y, _ in panel.points]
+        axes.plot(area, values, color=_MUTED, linewidth=1.2, zorder=1)
+        axes.scatter(area, values, s=30, color=space_colour(space), edgecolors=_INK, linewidths=0.8, zorder=2)
+        free = 1 if panel.high_is_good else -1  # the side of the curve that is free on the way from where it comes
+        if panel.knee is not None:
+            x, y, name = panel.points[panel.knee]
+            axes.scatter(100 * x, y, s=130, facecolors="none", edgecolors=_INK, linewidths=1.4, zorder=3)
+            _annotate_beside(axes, f"knee, τ {name}", (100 * x, y), (-11, 7 * free))
+        if panel.sam is not None:
+            x, y, name = panel.sam
+            axes.scatter(100 * x, y, s=64, marker="D", color=_INK, edgecolors=_PAPER, linewidths=0.8, zorder=4)
+            _annotate_beside(axes, f"SAM, τ {name}", (100 * x, y), (8, -7 * free))
+        axes.set_xlim(104, -4)
+        axes.margins(y=0.2)
+        axes.set_xlabel(f"% of pixels in {space}: most editable  →  most faithful", color=_MUTED)
+        axes.set_ylabel(textwrap.fill(panel.label, LABEL_CHARACTERS, break_on_hyphens=False), color=_INK)
+        return _finished(figure, axes, grid="y")
+
+
 def draw_calibration(space: str, points: Sequence[tuple[float, float, int]]) -> str:
     """Return the calibration of a space's maps as an `<svg>` that takes the page's colours.
 
@@ -206,6 +249,12 @@ def _annotate(axes: Axes, text: str, point: tuple[float, float], *, above: bool)
         va="bottom" if above else "top",
         color=_INK,
     )
+
+
+def _annotate_beside(axes: Axes, text: str, point: tuple[float, float], offset: tuple[int, int]) -> None:
+    """Write to the left or right of a point, so far away that the text does not touch it."""
+    side = "left" if offset[0] > 0 else "right"
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", ha=side, va="center", color=_INK)
 
 
 def _themed(svg: str) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import cli_checkpoints
+from pipeline import cli_checkpoints, cli_tune
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import USER_ERRORS
 from pipeline.plan import Plan
@@ -23,7 +23,7 @@ from pipeline.run import Finished, Run
 from pipeline.status import Stage, Status, status_of
 from pipeline.stores import Stores
 from pipeline.summary import Summary
-from pipeline.tune import SAMPLES, Tuning
+from pipeline.tune import SAMPLES
 from pipeline.tune import tune as tune_threshold
 from pipeline.verify import verify_run
 
@@ -121,18 +121,23 @@ def tune(
     overrides: Set = None,
     as_json: AsJson = False,
     samples: Annotated[int, typer.Option(min=1, help="look at so many at most", metavar="N")] = SAMPLES,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="also invert trade_off.samples of them, and say what editability costs")
+    ] = False,
 ) -> None:
     """Say what share of pixels each space would get at other thresholds; from committed maps, inverting nothing."""
     settings = load_config(config, overrides or ())
     found = tune_threshold(Plan(settings, _reachable(settings)), samples)
+    curve = Run(settings, Progress(Console(stderr=True))).trade_off() if invert else None
     if as_json:
-        console.print_json(json.dumps(found.as_json()))
+        console.print_json(json.dumps(found.as_json() | ({"trade_off": curve.as_json()} if curve else {})))
         return
-    console.print(_shares(found))
-    console.print(
-        f"share of pixels by refine_maps.threshold, over {found.samples:,} of {found.committed:,} samples; "
-        "* as configured. What an inversion would lose by it is not looked at", soft_wrap=True
-    )  # fmt: skip
+    console.print(cli_tune.shares(found))
+    console.print(cli_tune.about_shares(found), soft_wrap=True)
+    if curve is not None:
+        console.print()
+        console.print(cli_tune.curve(curve))
+        console.print(cli_tune.about_curve(curve), soft_wrap=True)
 
 
 def main() -> None:
@@ -165,17 +170,6 @@ def _table(status: Status, columns: tuple[str, ...], cells: Callable[[Stage], tu
     table = Table(*columns, box=None, header_style="bold")
     for stage in status.stages:
         table.add_row(*cells(stage))
-    return table
-
-
-def _shares(found: Tuning) -> Table:
-    spaces = found.grid[0].shares
-    table = Table("threshold", "", box=None, header_style="bold")
-    for space in spaces:
-        table.add_column(space, justify="right")
-    for row in found.grid:
-        mark = "*" if row.threshold == found.threshold else ""
-        table.add_row(f"{row.threshold:g}", mark, *(f"{100 * share:.1f} %" for share in row.shares.values()))
     return table
 
 

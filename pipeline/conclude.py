@@ -22,6 +22,7 @@ from pipeline.plan import MapStep, Plan
 from pipeline.publish import Index, read_index
 from pipeline.report import write_report
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
+from pipeline.trade_off import committed_curve
 from pipeline.units import Shard, Unit
 from stages.invert import Invert
 from stages.inverter import Inverter
@@ -84,6 +85,7 @@ def conclude(
         perceptual=inverter.perceptual.name,
         resolution_px=plan.region.size,
         maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.generator.spaces),
+        trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),
         shard_faults={shard.name: _faults(receipt) for shard, receipt in shards.items() if _faults(receipt)},
         failed_units=dict(failed),

@@ -69,6 +69,14 @@ class RefineMapsSettings(Section):
     batch: PositiveInt = 16
 
 
+class TradeOffSettings(Section):
+    """How `invertmill tune --invert` measures what editability costs; objective and schedule are those of `invert`."""
+
+    samples: PositiveInt = 16  # chosen by hash, held-out ones first
+    points: Annotated[int, Field(ge=3)] = 8  # thresholds, at which the editable area is about evenly spaced
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # of the schedule's steps, from one threshold to the next
+
+
 class Compute(Section):
     """What the work runs on. Nothing here changes a result."""
 
@@ -107,6 +115,7 @@ class RunConfig(Section):
     predict_maps: PredictMapsSettings = PredictMapsSettings()
     refine_maps: RefineMapsSettings = RefineMapsSettings()
     invert: InversionSettings = InversionSettings()
+    trade_off: TradeOffSettings = TradeOffSettings()
     compute: Compute = Compute()
     storage: Storage = Storage()
 

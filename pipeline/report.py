@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +15,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.charts import (
     Curve,
     Drawing,
+    Panel,
     colour_scale,
     draw_assignment,
     draw_calibration,
     draw_curve,
     draw_error,
     draw_image,
+    draw_trade_off,
     error_ceiling,
     mean_position,
     space_colour,
 )
 from pipeline.map_quality import MapQuality
 from pipeline.summary import Picture, Quarantined, StageTiming, Summary
+from pipeline.trade_off_curve import Point, TradeOffCurve
 
 MAX_ROWS = 500
 """Rows of quarantine that a report shows; the index has them all."""
@@ -143,6 +146,7 @@ def render_report(
             max_warnings=MAX_WARNINGS,
             held_out=any(value is not None for value in summary.psnr_db.values()),
             curves=_curves(summary),
+            panels=_panels(summary.trade_off),
             found=_found(summary),
             calibration=_calibration(summary.maps),
             rows=_rows(pictures, summary.spaces, ceiling),
@@ -301,6 +305,26 @@ def _curves(summary: Summary) -> list[tuple[Curve, str]]:
     )
     shown = [curve for curve in panels if any(value is not None for value in curve.values.values())]
     return [(curve, draw_curve(curve, summary.spaces, position)) for curve in shown]
+
+
+def _panels(curve: TradeOffCurve | None) -> list[tuple[str, str]]:
+    """Return fidelity against editable area, each panel with its label, drawn."""
+    if curve is None:
+        return []
+    points, space = sorted(curve.points, key=lambda point: point.editable), next(iter(curve.points[0].shares))
+    at_knee = next((i for i, point in enumerate(points) if point.threshold == curve.knee), None)
+
+    def panel(label: str, value: Callable[[Point], float], *, high_is_good: bool) -> tuple[str, str]:
+        named = [(point.editable, value(point), f"{point.threshold:g}") for point in points]
+        sam = curve.configured
+        at = None if sam is None else (sam.editable, value(sam), f"{sam.threshold:g}")
+        return label, draw_trade_off(Panel(label, named, at_knee, at, high_is_good=high_is_good), space)
+
+    error = f"perceptual error ({curve.perceptual})"
+    return [
+        panel("PSNR (dB)", lambda point: point.psnr_db, high_is_good=True),
+        panel(error, lambda point: point.lpips, high_is_good=False),
+    ]
 
 
 def _rows(pictures: Sequence[Picture], spaces: Sequence[str], ceiling: float) -> list[Row]:

@@ -23,6 +23,8 @@ from pipeline.plan import MapStep, Plan
 from pipeline.progress import Progress
 from pipeline.publish import Index
 from pipeline.stores import Stores
+from pipeline.trade_off import ask, curve_of
+from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
 from pipeline.units import Shard, Unit
 
@@ -79,6 +81,25 @@ class Run:
         if segmenter is None:
             raise RunError("there is nothing to report: no segmenter is trained yet; `invertmill run` comes first")
         return self._finish(plan, plan.inventories(), segmenter)
+
+    def trade_off(self) -> TradeOffCurve:
+        """Return what editability costs in fidelity, inverting a few samples at several thresholds unless committed.
+
+        Raises:
+            RunError: no maps are refined yet, or the samples could not be inverted.
+        """
+        stores = Stores.of(self.config)
+        stores.check(write=True)
+        plan = Plan(self.config, stores)
+        asked = ask(plan)
+        todo = asked.todo
+        try:
+            outcome = self._execute(asked.job, todo, {part.name: len(part.samples) for part in todo})
+        finally:
+            self.hosts.close()
+        for reason in outcome.failed.values():
+            raise RunError(f"the trade-off could not be measured: {reason}")
+        return curve_of(plan, asked)
 
     def _execute_stages(self) -> Finished:
         stores = Stores.of(self.config)

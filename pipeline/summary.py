@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.map_quality import MapQuality
+from pipeline.trade_off_curve import TradeOffCurve
 from stages.sources import column
 
 Row = Mapping[str, Any]
@@ -66,6 +67,7 @@ class Summary:
     auroc_predicted_map: float | None
     zero_edit_difference: float | None  # largest, between an edit by nothing and the stored reconstruction
     maps: MapQuality = field(default_factory=MapQuality)
+    trade_off: TradeOffCurve | None = None  # of other thresholds, where `tune --invert` measured it
     shard_faults: dict[str, list[str]] = field(default_factory=dict)
     failed_units: dict[str, str] = field(default_factory=dict)
 

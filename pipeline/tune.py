@@ -91,6 +91,20 @@ class Segments:
         steps_QS = np.quantile(self.least_KS, np.linspace(0, 1, count), axis=0, method="inverted_cdf")
         return sorted({rounded_up(float(step)) for step in steps_QS.flat})
 
+    def evenly_editable(self, count: int) -> list[float]:
+        """Return up to `count` thresholds, ascending, at which the share of the first space is about evenly spaced.
+
+        The first just gives it nothing (unless an error is 0), the last everything. Rounded as those of `grid`.
+        """
+        if self.least_KS.size == 0:
+            return []
+        order_K = np.argsort(self.least_KS[:, 0])
+        within_K = np.cumsum(self.pixels_K[order_K])  # pixels in the first space if segments up to here pass
+        wanted = np.ceil(np.linspace(0, within_K[-1], count)[1:])
+        steps = self.least_KS[order_K[np.searchsorted(within_K, wanted)], 0].tolist()
+        least = float(self.least_KS[order_K[0], 0])
+        return sorted({rounded_up(step) for step in steps} | ({rounded_below(least)} if least > 0 else set()))
+
 
 def rounded_up(value: float, digits: int = DIGITS) -> float:
     """Return the least number of so many significant digits that is not below; float32, as thresholds are compared."""
@@ -99,6 +113,12 @@ def rounded_up(value: float, digits: int = DIGITS) -> float:
     decimals = digits - 1 - math.floor(math.log10(value))
     rounded = round(value, decimals)
     return rounded if np.float32(rounded) >= np.float32(value) else round(rounded + 10.0**-decimals, decimals)
+
+
+def rounded_below(value: float, digits: int = DIGITS) -> float:
+    """Return the number before `rounded_up` of a positive value, one step of its last digit less."""
+    decimals = digits - 1 - math.floor(math.log10(value))
+    return round(rounded_up(value, digits) - 10.0**-decimals, decimals)
 
 
 def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
@@ -111,20 +131,16 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
     Raises:
         RunError: no unit has refined maps.
     """
-    trained = plan.ledger.receipt(plan.train_segmenter())
-    if trained is None:
-        raise RunError("there is nothing to tune: no segmenter is trained yet; `invertmill run` comes first")
-    predict, refine, _ = plan.map_steps(trained)
+    steps = steps_of(plan)
+    _, refine, _ = steps
     done = plan.ledger.units(refine.stage.name, refine.fingerprint)
     units = [unit for unit in plan.units(plan.inventories(), plan.everything) if unit.name in done]
     spaces, threshold = plan.generator.spaces, plan.config.refine_maps.threshold
-    maps = itertools.islice(_maps(plan, predict, refine, *spread(units, samples)), samples)
-    segments = Segments.of(maps, len(spaces))
+    chosen, of_each = spread(units, samples)
+    maps = (one for unit in chosen for one in itertools.islice(maps_of(plan, steps, unit), of_each))
+    segments = Segments.of(itertools.islice(maps, samples), len(spaces))
     if not segments.samples:
-        raise RunError(
-            f"there is nothing to tune: no maps are refined with threshold {threshold:g} and this segmentation; "
-            "`invertmill run` comes first, or give the settings of a run that was made"
-        )
+        raise nothing_refined(plan)
     grid = sorted({*segments.grid(), threshold})
     return Tuning(
         samples=segments.samples,
@@ -144,15 +160,31 @@ def spread(units: Sequence[Unit], samples: int) -> tuple[list[Unit], int]:
     return [units[i] for i in chosen], math.ceil(samples / count)
 
 
-def _maps(
-    plan: Plan, predict: MapStep, refine: MapStep, units: Sequence[Unit], of_each: int
+def steps_of(plan: Plan) -> tuple[MapStep, MapStep, MapStep]:
+    """Return the steps behind a run's segmenter; raises `RunError` if none is trained yet."""
+    trained = plan.ledger.receipt(plan.train_segmenter())
+    if trained is None:
+        raise RunError("there is nothing to tune: no segmenter is trained yet; `invertmill run` comes first")
+    return plan.map_steps(trained)
+
+
+def nothing_refined(plan: Plan) -> RunError:
+    """Return the error of a run without refined maps."""
+    return RunError(
+        f"there is nothing to tune: no maps are refined with threshold {plan.config.refine_maps.threshold:g} and this "
+        "segmentation; `invertmill run` comes first, or give the settings of a run that was made"
+    )
+
+
+def maps_of(
+    plan: Plan, steps: Sequence[MapStep], unit: Unit, keys: Iterable[str] | None = None
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.integer]]]:
-    """Yield predicted maps and segments of the first samples of each unit."""
-    for unit in units:
-        predicted, refined = _records(plan, predict, unit), _records(plan, refine, unit)
-        for key in itertools.islice(refined, of_each):
-            labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
-            yield predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW
+    """Yield predicted maps `[L, H, W]` and segments `[H, W]` of samples of one unit: those of these keys, or all."""
+    predict, refine, *_ = steps
+    predicted, refined = _records(plan, predict, unit), _records(plan, refine, unit)
+    for key in refined if keys is None else keys:
+        labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
+        yield predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW
 
 
 def _records(plan: Plan, step: MapStep, unit: Unit) -> dict[str, Record]:

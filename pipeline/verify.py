@@ -9,6 +9,7 @@ from infra.errors import BundleError
 from infra.receipts import Receipt
 from pipeline.plan import MapStep, Plan
 from pipeline.publish import published, published_supervision
+from pipeline.trade_off import measured
 from pipeline.units import Selection, Unit, outcome_key, read_inventory
 
 
@@ -16,7 +17,8 @@ def verify_run(plan: Plan) -> tuple[list[str], list[str]]:
     """Return what is wrong (nothing, for a complete and whole run) and, stage by stage, what was found.
 
     For every stage each sample of its units must have exactly one outcome, recorded or quarantined, and every file of
-    every bundle the size and checksum that its receipt states. The published index must have a row for every sample.
+    every bundle the size and checksum that its receipt states, as those of a measured trade-off. The published index
+    must have a row for every sample.
     """
     shards = plan.inventories()
     problems = [f"shard {one.entry.name} has no inventory yet; run again" for one in plan.missing_inventories()]
@@ -41,6 +43,7 @@ def verify_run(plan: Plan) -> tuple[list[str], list[str]]:
         problems += wrong
     if trained is not None:
         problems += _check_index(plan, samples)
+        problems += [problem for receipt in measured(plan) for problem in _whole(plan, receipt)]
     return problems, facts
 
 

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from generators.latents import Codes, masks_of
+from generators.latents import Codes
 from stages.batched_worker import batched_worker
 from stages.descent import Inversion
 from stages.inverter import Inverter, InvertingStage, Measures
 from stages.packing import pack_codes, stack_codes, unpack_codes
-from stages.region import fit, place
+from stages.region import fit
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
 
@@ -49,18 +49,10 @@ class Invert(InvertingStage):
 
         def compute(targets: Sequence[_Target]) -> list[Record | Rejected]:
             batch = torch.stack([target.image_3HW for target in targets]).to(device)
-            inversion = inverter.invert(batch, _masks(inverter, targets, device))
+            inversion = inverter.invert(batch, inverter.masks(np.stack([target.assignment_HW for target in targets])))
             return _records(inverter, targets, batch, inversion)
 
         return batched_worker(prepare, compute, self.batch)
-
-
-def _masks(inverter: Inverter, targets: Sequence[_Target], device: torch.device) -> dict[str, Tensor]:
-    """Return the masks of a batch at feature sizes, rounded to what is stored; nothing acts outside the region."""
-    chosen_N1HW = torch.from_numpy(np.stack([target.assignment_HW for target in targets]))[:, None].to(device)
-    canvas_NHW = place(chosen_N1HW, inverter.region, inverter.generator.resolution)[:, 0]
-    masks = masks_of(canvas_NHW, inverter.generator.spaces, inverter.generator.feature_shapes)
-    return {space: mask.half().float() for space, mask in masks.items()}
 
 
 def _records(

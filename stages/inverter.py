@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 from torch import Tensor
 
 from generators.generator import Generator
-from generators.latents import Codes
+from generators.latents import Codes, masks_of
 from generators.prior import Prior, cached_prior
 from stages.descent import Inversion, Schedule, descend, start_codes
 from stages.nearest_start import NearestStart
-from stages.objective import Objective, prepare_target
-from stages.region import Region, crop, psnr_db
+from stages.objective import Objective, Target, prepare_target
+from stages.region import Region, crop, place, psnr_db
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Stage
 
@@ -47,14 +49,35 @@ class Inverter:
 
     def invert(self, target_N3HW: Tensor, masks: Mapping[str, Tensor]) -> Inversion:
         """Return the codes of targets `[N, 3, h, w]` in [-1, 1], one inversion an image (Eq. 3.8)."""
-        start = start_codes(self.generator, self.prior, masks, target_N3HW.shape[0])
         target = prepare_target(target_N3HW, self.perceptual, self.objective)
-        if self.nearest is not None:
-            w_ND = self.nearest.nearest(self.perceptual, target)
-            start = replace(start, w_plus=w_ND[:, None].expand_as(start.w_plus).clone())
+        return self._descend(target, self.start(target, masks), self.schedule)
+
+    def start(self, target: Target, masks: Mapping[str, Tensor]) -> Codes:
+        """Return the codes that inversions of targets start from: the nearest draw's w or the mean, zero deltas."""
+        codes = start_codes(self.generator, self.prior, masks, len(target.image))
+        if self.nearest is None:
+            return codes
+        w_ND = self.nearest.nearest(self.perceptual, target)
+        return replace(codes, w_plus=w_ND[:, None].expand_as(codes.w_plus).clone())
+
+    def go_on(self, target_N3HW: Tensor, codes: Codes, schedule: Schedule) -> Inversion:
+        """Return what codes of the same images become by a schedule of their own, under the masks that they hold."""
+        return self._descend(prepare_target(target_N3HW, self.perceptual, self.objective), codes, schedule)
+
+    def _descend(self, target: Target, start: Codes, schedule: Schedule) -> Inversion:
         return descend(
-            self.generator, self.perceptual, self.prior, target, start, self.objective, self.schedule, self.region
+            self.generator, self.perceptual, self.prior, target, start, self.objective, schedule, self.region
         )
+
+    def masks(self, assignment_NHW: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """Return the masks of assignments to the region, at feature sizes, rounded to what is stored (float16).
+
+        Nothing acts outside the region; spaces that no image uses are left out.
+        """
+        chosen_N1HW = torch.from_numpy(assignment_NHW)[:, None].to(self.prior.mean_w.device)
+        canvas_NHW = place(chosen_N1HW, self.region, self.generator.resolution)[:, 0]
+        masks = masks_of(canvas_NHW, self.generator.spaces, self.generator.feature_shapes)
+        return {space: mask.half().float() for space, mask in masks.items()}
 
     @torch.no_grad()
     def picture(self, codes: Codes) -> Tensor:

@@ -7,7 +7,7 @@ What a mask does not touch cannot change the image, so of every Δf only the pos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,11 +66,12 @@ def _unpack_space(space: str, arrays: Mapping[str, NDArray[np.generic]]) -> tupl
     return torch.from_numpy(delta_Chw)[None], torch.from_numpy(mask_hw)[None, None]
 
 
-def stack_codes(codes: list[Codes], shapes: Mapping[str, tuple[int, int, int]]) -> Codes:
+def stack_codes(codes: Sequence[Codes], shapes: Mapping[str, tuple[int, int, int]]) -> Codes:
     """Return the codes of several images as one batch; a space that an image does not use has a zero mask there."""
+    zeros = codes[0].w_plus.new_zeros
     used = [space for space in shapes if any(space in one.deltas for one in codes)]
     return Codes(
         torch.cat([one.w_plus for one in codes]),
-        {s: torch.cat([one.deltas.get(s, torch.zeros(1, *shapes[s])) for one in codes]) for s in used},
-        {s: torch.cat([one.masks.get(s, torch.zeros(1, 1, *shapes[s][1:])) for one in codes]) for s in used},
+        {s: torch.cat([one.deltas.get(s, zeros(1, *shapes[s])) for one in codes]) for s in used},
+        {s: torch.cat([one.masks.get(s, zeros(1, 1, *shapes[s][1:])) for one in codes]) for s in used},
     )

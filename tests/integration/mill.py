@@ -83,10 +83,10 @@ class Mill:
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, command: str, *overrides: str) -> "subprocess.Popen[str]":
-        """Start a command in a process group of its own, as a terminal would."""
+        """Start a command, which may come with options, in a process group of its own, as a terminal would."""
         settings = [word for override in (*self.overrides, *overrides) for word in ("--set", override)]
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, command, "run.yaml", *settings],
+            [sys.executable, "-c", COMMAND, *command.split(), "run.yaml", *settings],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -81,6 +81,11 @@ def test_another_threshold_reruns_refine_maps_and_invert_only(finished_copy: Mil
     made = [receipt.stage for name, receipt in after.items() if name not in before]
     assert sorted(made) == sorted(["refine_maps"] * UNITS + ["invert"] * UNITS + ["publish"])
     assert finished_copy.problems("refine_maps.threshold=0.9") == []
+    said = finished_copy.call("tune --invert", "trade_off.samples=3", "trade_off.points=3")
+    assert said.code == 0, said.text
+    assert "means over 3 samples, 3 of them held out" in said.text
+    measured = {name for name in finished_copy.receipts() if name not in after}
+    assert [name.split("/")[1] for name in measured] == ["trade_off"]
 
 
 def test_a_new_shard_is_processed_and_nothing_else(finished_copy: Mill):

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 from pipeline.map_quality import MapQuality
 from pipeline.report import write_report
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
+from pipeline.trade_off_curve import Point, TradeOffCurve
 
 SPACES = ("W+", "F4", "F6", "F8", "F10")
 HOSTILE = "<script>window.owned = 1</script><img src=x onerror='window.owned = 2'>\"&"
@@ -77,6 +78,23 @@ MAPS = MapQuality(
         for space, scale in zip(SPACES, (1, 0.7, 0.45, 0.2, 0.08), strict=True)
     },
 )
+TRADE_OFF = TradeOffCurve(
+    samples=16,
+    held_out=14,
+    quarantined=0,
+    perceptual="lpips-demo",
+    points=tuple(
+        Point(threshold, dict(zip(SPACES, (area, (1 - area) / 2, (1 - area) / 2, 0, 0), strict=True)), psnr_db, lpips)
+        for threshold, area, psnr_db, lpips in (
+            (0.0312, 0.0, 30.41, 0.071),
+            (0.0874, 0.334, 30.02, 0.075),
+            (0.152, 0.668, 29.1, 0.098),
+            (0.884, 1.0, 22.11, 0.431),
+        )
+    ),
+    knee=0.152,
+    configured=Point(0.225, {"W+": 0.702, "F4": 0.151, "F6": 0.084, "F8": 0.042, "F10": 0.021}, 28.41, 0.153),
+)
 SUMMARY = Summary(
     samples=Samples(inventory=5520, recorded=5495, quarantined=25),
     seconds={"invert": 1234.5},
@@ -94,6 +112,7 @@ SUMMARY = Summary(
     auroc_predicted_map=0.9311,
     zero_edit_difference=0.0,
     maps=MAPS,
+    trade_off=TRADE_OFF,
     shard_faults={"cars-000007.tar": ["duplicate key scene_00012", "member beyond the end of the file"]},
     failed_units={"invert/cars-000002.tar/128-192": f"worker died three times {HOSTILE}"},
 )
@@ -140,6 +159,7 @@ EMPTY = REPORT | {
         auroc_predicted_map=None,
         zero_edit_difference=None,
         maps=MapQuality(),
+        trade_off=None,
         shard_faults={},
         failed_units={},
     ),

@@ -24,6 +24,7 @@ from tests.pipeline.report_page import (
     REPORT,
     SPACES,
     SUMMARY,
+    TRADE_OFF,
     Page,
     page_of,
     picture,
@@ -160,6 +161,37 @@ def test_without_ground_truth_the_maps_are_still_held_to_what_was_achieved(tmp_p
     text = " ".join(page_of(tmp_path, summary=summary).text.split())
     assert "W+ 0.709 0.551" in text
     assert "known occluders" not in text
+
+
+def test_a_measured_trade_off_is_shown_with_its_knee_and_the_configured_threshold(tmp_path):
+    page = page_of(tmp_path)
+    text = " ".join(page.text.split())
+    assert "Means over 16 samples, 14 of them held out" in text
+    assert "0.152 knee 29.10 0.098 66.8 %" in text
+    assert "0.225 configured 28.41 0.153 70.2 %" in text
+    assert "Knee: refine_maps.threshold=0.152, where" in text
+    assert {"knee, τ 0.152", "SAM, τ 0.225"} <= set(re.findall(r"[a-zA-Z]+, τ [\d.]+", text))
+    unmeasured = page_of(tmp_path, summary=replace(SUMMARY, trade_off=None)).text
+    assert "What another threshold would give" not in unmeasured
+
+
+def test_a_trade_off_without_a_knee_says_so(tmp_path):
+    straight = replace(TRADE_OFF, knee=None, configured=None)
+    text = page_of(tmp_path, summary=replace(SUMMARY, trade_off=straight)).text
+    assert "No knee: the curve is flat" in text
+    assert "configured" not in text
+
+
+def test_the_trade_off_is_drawn_most_editable_first_in_the_colours_of_the_page():
+    points = [(0.0, 30.0, "0.1"), (0.5, 29.0, "0.2"), (1.0, 20.0, "0.4")]
+    panel = charts.Panel("PSNR (dB)", points, 1, (0.8, 25.0, "0.3"), high_is_good=True)
+    svg = charts.draw_trade_off(panel, "W+")
+    assert svg == charts.draw_trade_off(panel, "W+")
+    assert set(re.findall(r"#[0-9a-f]{6}\b", svg)) == {charts.space_colour("W+")}
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert {"knee, τ 0.2", "SAM, τ 0.3"} <= set(texts)
+    places = {text: float(x) for x, text in re.findall(r'x="([\d.]+)"[^>]*>(100|0)</text>', svg)}
+    assert places["100"] < places["0"]
 
 
 def test_numbers_are_written_for_people():

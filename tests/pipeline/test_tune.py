@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.tune import Segments, rounded_up, spread, tune
+from pipeline.tune import Segments, rounded_below, rounded_up, spread, tune
 from pipeline.units import Shard, Unit
 from stages.assignment import assign_spaces
 from tests import tiny
@@ -74,13 +74,39 @@ def test_a_threshold_is_rounded_up_to_three_digits(value):
     assert rounded == float(f"{rounded:.3g}")
 
 
+@given(st.floats(2.0**-20, 8, width=32))
+def test_the_number_below_is_the_last_that_a_value_does_not_pass(value):
+    below = rounded_below(value)
+    assert 0 < below < value * 1.0000001
+    assert np.float32(below) < np.float32(value)
+    assert below >= value * 0.979
+
+
+def test_thresholds_of_a_curve_are_evenly_spaced_in_the_area_that_is_most_editable():
+    error_LHW = np.array([[[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]], [[0.05] * 8]], np.float32)
+    segments = Segments.of([(error_LHW, np.arange(8)[None])], 2)
+    assert segments.evenly_editable(5) == [0.099, 0.2, 0.4, 0.6, 0.8]
+    assert [segments.shares(t)[0] for t in segments.evenly_editable(5)] == [0, 0.25, 0.5, 0.75, 1]
+
+
+@given(MAPS, st.integers(2, 9))
+def test_the_thresholds_of_a_curve_differ_in_editable_area_and_reach_all_of_it(maps, count):
+    segments = Segments.of(maps, SHAPE[0])
+    thresholds = segments.evenly_editable(count)
+    area = [segments.shares(t)[0] for t in thresholds]
+    assert area == sorted(set(area))
+    assert len(area) <= count
+    assert area[-1] == 1
+    assert area[0] == 0 or segments.least_KS.min() == 0  # no threshold is below an error of 0
+
+
 def test_thresholds_that_need_no_rounding_stay():
     assert [rounded_up(v) for v in (0.0, 0.225, float(np.float32(0.055)), 1.32, 0.9991)] == [0, 0.225, 0.055, 1.32, 1.0]
 
 
 def test_one_space_alone_gets_everything():
     segments = Segments.of([(np.ones((1, 2, 2), np.float32), np.zeros((2, 2), int))], 1)
-    assert segments.grid() == []
+    assert segments.grid() == segments.evenly_editable(8) == []
     assert segments.shares(0.1) == [1.0]
 
 

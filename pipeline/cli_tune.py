@@ -1,0 +1,58 @@
+"""What `invertmill tune` prints: the shares at other thresholds, and what editability costs."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from pipeline.trade_off_curve import TradeOffCurve
+from pipeline.tune import Tuning
+
+
+def shares(found: Tuning) -> Table:
+    """Return the share of pixels of each space, a row a threshold."""
+    table = _table(list(found.grid[0].shares))
+    for row in found.grid:
+        mark = "*" if row.threshold == found.threshold else ""
+        table.add_row(f"{row.threshold:g}", mark, *map(_percent, row.shares.values()))
+    return table
+
+
+def about_shares(found: Tuning) -> str:
+    """Return what those shares are."""
+    of = f"{found.samples:,} of {found.committed:,} samples"
+    return f"share of pixels by refine_maps.threshold, over {of}; * as configured"
+
+
+def curve(found: TradeOffCurve) -> Table:
+    """Return fidelity beside the shares of pixels, a row a threshold, ascending as those of `shares`."""
+    table = _table(list(found.points[0].shares), "PSNR", "error")
+    rows = [(point, "knee" if point.threshold == found.knee else "") for point in found.points]
+    rows += [(found.configured, "*")] if found.configured else []
+    for point, mark in sorted(rows, key=lambda row: row[0].threshold):
+        figures = f"{point.psnr_db:.2f} dB", f"{point.lpips:.4f}"
+        table.add_row(f"{point.threshold:g}", mark, *map(_percent, point.shares.values()), *figures)
+    return table
+
+
+def about_curve(found: TradeOffCurve) -> str:
+    """Return what that curve is, and which threshold it suggests."""
+    parts = [
+        f"means over {found.samples} samples, {found.held_out} of them held out; error: {found.perceptual}",
+        "each threshold goes on from the codes of the next larger one",
+    ]
+    if found.configured is not None:
+        parts.append("* as the run inverted the same samples, from the start")
+    if found.quarantined:
+        parts.append(f"{found.quarantined} more could not be inverted")
+    return f"{'; '.join(parts)}\n{found.suggestion}"
+
+
+def _table(spaces: list[str], *more: str) -> Table:
+    table = Table("threshold", "", box=None, header_style="bold")
+    for column in (*spaces, *more):
+        table.add_column(column, justify="right")
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,182 @@
+"""What editability costs in fidelity: a few samples inverted at several thresholds, and the knee of that curve.
+
+The samples are those with the least hash of shard and key, held-out ones first: the same as long as the data are. What
+is measured is committed under a fingerprint of all that decides it; the configured threshold is not part of that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.bundles import read_rows
+from infra.receipts import Address, Receipt
+from pipeline.errors import RunError
+from pipeline.fingerprint import fingerprint, settings_of
+from pipeline.map_job import ROWS
+from pipeline.plan import MapStep, Plan
+from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
+from pipeline.trade_off_job import Chosen, Part, TradeOffJob
+from pipeline.tune import Segments, maps_of, nothing_refined, steps_of
+from stages.error_maps import even_groups
+from stages.invert import Invert
+from stages.stage import sample_seed
+from stages.trade_off import TradeOff, warm_schedule
+
+_ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A curve that is to be measured: its job, and the parts that its samples are taken in."""
+
+    job: TradeOffJob
+    parts: tuple[Part, ...]
+
+    @property
+    def todo(self) -> list[Part]:
+        """The parts that are not committed yet."""
+        done = self.job.ledger.units(self.job.name, self.job.fingerprint)
+        return [part for part in self.parts if part.name not in done]
+
+
+def ask(plan: Plan) -> Asked:
+    """Return the curve that a configuration asks for.
+
+    Raises:
+        RunError: no maps are refined yet, or their segments leave nothing to choose between.
+    """
+    steps = steps_of(plan)
+    predict, refine, invert = steps
+    settings, shards = plan.config.trade_off, plan.inventories()
+    chosen = choose(plan, refine, settings.samples)
+    thresholds = _thresholds(plan, steps, chosen, settings.points)
+    assert isinstance(invert.stage, Invert)
+    stage = TradeOff(
+        **{name: getattr(invert.stage, name) for name in Invert.model_fields},
+        warm=warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share),
+        thresholds=thresholds,
+    )
+    names = [(one.unit.name, one.key) for one in chosen]
+    curve = hashlib.sha256(json.dumps([thresholds, names]).encode()).hexdigest()[:16]
+    groups = list(even_groups(chosen, stage.batch))
+    job = TradeOffJob(
+        stage=stage,
+        fingerprint=_fingerprint(plan, steps),
+        sources=plan.sources,
+        ledger=plan.ledger,
+        upstream={step.stage.name: step.fingerprint for step in (predict, refine)},
+        inventories={one.unit.shard: shards[one.unit.shard].unit for one in chosen},
+        threads=plan.config.compute.cpus_per_worker,
+    )
+    return Asked(job, tuple(Part(curve, i, len(groups), tuple(group)) for i, group in enumerate(groups)))
+
+
+def choose(plan: Plan, refine: MapStep, count: int) -> list[Chosen]:
+    """Return up to `count` of the samples that have refined maps, unit by unit.
+
+    Raises:
+        RunError: there are none.
+    """
+    units = {unit.name: unit for unit in plan.units(plan.inventories(), plan.everything)}
+
+    def every() -> Iterator[tuple[int, int, Chosen]]:
+        for receipt in plan.ledger.receipts(refine.stage.name, refine.fingerprint):
+            for key in receipt.recorded if receipt.unit in units else ():
+                unit = units[receipt.unit]
+                role = plan.supervision.role(unit.shard.name, key)
+                yield _ROLES.index(role), sample_seed(0, f"trade off:{unit.shard.name}:{key}"), Chosen(unit, key, role)
+
+    found = heapq.nsmallest(count, every(), key=lambda one: one[:2])
+    if not found:
+        raise nothing_refined(plan)
+    return sorted((one for _, _, one in found), key=lambda one: (one.unit.name, one.key))
+
+
+def measured(plan: Plan) -> Iterator[Receipt]:
+    """Yield the receipts of all curves that were measured with the run's maps, segments and settings."""
+    return plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps_of(plan)))
+
+
+def committed_curve(plan: Plan) -> TradeOffCurve | None:
+    """Return the newest of those curves that is whole, None if there is none."""
+    by_curve: defaultdict[str, list[Receipt]] = defaultdict(list)
+    for receipt in measured(plan):
+        by_curve[str(receipt.info["curve"])].append(receipt)
+    whole = [parts for parts in by_curve.values() if len(parts) == parts[0].info["parts"]]
+    if not whole:
+        return None
+    return _curve(plan, max(whole, key=lambda parts: max(float(str(part.info["finished"])) for part in parts)))
+
+
+def curve_of(plan: Plan, asked: Asked) -> TradeOffCurve:
+    """Return a curve all of whose parts are committed.
+
+    Raises:
+        RunError: not one of its samples could be inverted.
+    """
+    found = [plan.ledger.receipt(Address(asked.job.name, asked.job.fingerprint, part.name)) for part in asked.parts]
+    parts = [receipt for receipt in found if receipt is not None]
+    curve = _curve(plan, parts)
+    if curve is None:
+        reason = next((reason for part in parts for reason in part.quarantined.values()), "its bundles are gone")
+        raise RunError(f"the trade-off could not be measured, no sample was inverted: {reason}")
+    return curve
+
+
+def _curve(plan: Plan, parts: Sequence[Receipt]) -> TradeOffCurve | None:
+    every = [row for part in parts for row in read_rows(plan.ledger.read_file(part, ROWS))]
+    rows = [row for row in every if row["outcome"] == "recorded"]
+    if not rows:
+        return None
+    return TradeOffCurve.of(rows, plan.generator.spaces, _configured(plan, rows), len(every) - len(rows))
+
+
+def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
+    """Return what the run made of these samples, each inverted from the start at the configured threshold."""
+    *_, invert = steps_of(plan)
+    of_unit: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        of_unit[row["unit"]].add(row["key"])
+    found = []
+    for unit, keys in of_unit.items():
+        receipt = plan.ledger.receipt(Address(invert.stage.name, invert.fingerprint, unit))
+        if receipt is None or not keys <= set(receipt.recorded):
+            return None
+        found += [row for row in read_rows(plan.ledger.read_file(receipt, ROWS)) if row["key"] in keys]
+    return point_of(plan.config.refine_maps.threshold, found, plan.generator.spaces)
+
+
+def _thresholds(plan: Plan, steps: Sequence[MapStep], chosen: Sequence[Chosen], points: int) -> tuple[float, ...]:
+    """Return thresholds at which the editable area of the samples is about evenly spaced, descending."""
+    maps = (
+        one
+        for unit, of_unit in itertools.groupby(chosen, key=lambda one: one.unit)
+        for one in maps_of(plan, steps, unit, [one.key for one in of_unit])
+    )
+    thresholds = Segments.of(maps, len(plan.generator.spaces)).evenly_editable(points)
+    if len(thresholds) < 2:
+        raise RunError(
+            f"there is nothing to choose between: {len(chosen)} samples are assigned the same spaces at every "
+            "threshold; take more of them (trade_off.samples), or finer segments (refine_maps.segmentation)"
+        )
+    return tuple(reversed(thresholds))
+
+
+def _fingerprint(plan: Plan, steps: Sequence[MapStep]) -> str:
+    """Return the digest of all that decides a curve but for its samples and thresholds, which name its bundles."""
+    predict, refine, invert = steps
+    assert isinstance(invert.stage, Invert)
+    settings = settings_of(invert.stage, invert.stage.indifferent)
+    settings["warm"] = warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share)
+    settings["segments"] = settings_of(refine.stage, refine.stage.indifferent | {"threshold"})
+    return fingerprint(
+        TradeOff.name, TradeOff.version, settings, [predict.fingerprint], extra={"segments": refine.stage.version}
+    )

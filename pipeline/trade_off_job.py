@@ -1,0 +1,126 @@
+"""Takes some samples through a sweep of thresholds inside an actor, and commits what came of them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+
+from infra.bundles import write_rows
+from infra.receipts import Address, Ledger, Receipt
+from infra.shards import read_samples
+from infra.store import Store
+from pipeline.errors import RunError
+from pipeline.inventory import FINGERPRINT as INVENTORY_FINGERPRINT
+from pipeline.inventory import STAGE as INVENTORY
+from pipeline.jobs import Done
+from pipeline.map_job import OWN_COLUMNS, ROWS, read_records
+from pipeline.units import Role, Shard, Unit, read_inventory
+from stages.stage import Record, Rejected, Sample, Worker
+from stages.trade_off import TradeOff
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A sample of the curve."""
+
+    unit: Unit
+    key: str
+    role: Role | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of one curve that are inverted together, unit by unit; a task."""
+
+    curve: str  # stands for its samples and thresholds
+    number: int
+    parts: int
+    samples: tuple[Chosen, ...]
+
+    @property
+    def name(self) -> str:
+        """The unit of its bundle."""
+        return f"{self.curve}-{self.number:03d}-of-{self.parts:03d}"
+
+
+@dataclass(frozen=True)
+class TradeOffJob:
+    """One sweep over the parts of a curve."""
+
+    stage: TradeOff
+    fingerprint: str
+    sources: tuple[Store, ...]
+    ledger: Ledger
+    upstream: Mapping[str, str]  # fingerprints of predict_maps and refine_maps
+    inventories: Mapping[Shard, str]  # the inventory's unit of each shard
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+    def open(self) -> Callable[[Part], Done]:
+        """Load the networks on this process's device and return the function that takes one part through the sweep."""
+        torch.set_num_threads(self.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        worker, computing = self.stage.setup(device), threading.Lock()
+        return lambda part: self._run(part, worker, computing, str(device))
+
+    def _run(self, part: Part, worker: Worker, computing: threading.Lock, device: str) -> Done:
+        started = time.time()
+        samples = [
+            sample
+            for unit, chosen in itertools.groupby(part.samples, key=lambda one: one.unit)
+            for sample in self._samples(unit, [one.key for one in chosen])
+        ]
+        with computing:
+            results = list(worker(samples))
+        rows = _rows(part.samples, results)
+        info: dict[str, JsonValue] = {"curve": part.curve, "parts": part.parts, "device": device, "started": started}
+        attempt = self.ledger.begin(Address(self.name, self.fingerprint, part.name))
+        named = {"stage": self.name, "fingerprint": self.fingerprint}
+        attempt.put(ROWS, write_rows(rows, named, {**OWN_COLUMNS, "unit": str, "role": str}))
+        outcomes = {f"{row['unit']}/{row['key']}": row["reason"] for row in rows}
+        return Done.of(attempt.commit(outcomes, {**info, "finished": time.time()}))
+
+    def _samples(self, unit: Unit, keys: list[str]) -> list[Sample]:
+        """Return samples of one unit with what was predicted and refined for them, in the order of the keys."""
+        records = {
+            name: read_records(self.ledger, self._receipt(Address(name, upstream, unit.name)))
+            for name, upstream in self.upstream.items()
+        }
+        inventory = self._receipt(Address(INVENTORY, INVENTORY_FINGERPRINT, self.inventories[unit.shard]))
+        listed = [s for s in read_inventory(self.ledger, inventory) if s.key in set(keys) and s.fault is None]
+        read = {raw.key: raw for raw in read_samples(self.sources[unit.shard.address], unit.shard.name, listed)}
+        return [
+            Sample(key, unit.shard.name, read[key].members, {name: of[key] for name, of in records.items()})
+            for key in keys
+        ]
+
+    def _receipt(self, address: Address) -> Receipt:
+        receipt = self.ledger.receipt(address)
+        if receipt is None:
+            raise RunError(f"{address.stage} has no bundle for {address.unit} any more; run again to make it anew")
+        return receipt
+
+
+def _rows(samples: Sequence[Chosen], results: Sequence[Record | Rejected]) -> list[dict[str, Any]]:
+    """Return one row for each sample, all with the same columns; a rejected sample's figures are null."""
+    columns = dict.fromkeys(name for result in results if isinstance(result, Record) for name in result.row)
+    rows = []
+    for one, result in zip(samples, results, strict=True):
+        reason = f"{TradeOff.name}: {result.reason}" if isinstance(result, Rejected) else None
+        outcome = "recorded" if reason is None else "quarantined"
+        values = result.row if isinstance(result, Record) else {}
+        row: dict[str, Any] = {"key": one.key, "shard": one.unit.shard.name, "outcome": outcome, "reason": reason}
+        row |= {"unit": one.unit.name, "role": one.role}
+        rows.append(row | {name: values.get(name) for name in columns})
+    return rows

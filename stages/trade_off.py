@@ -1,0 +1,205 @@
+"""What editability costs: images inverted at one threshold after another, each from its neighbour's codes.
+
+A sweep goes from the largest threshold to the smallest, so that segments only ever leave a space for one that is less
+editable. The delta that a segment is given is zero at first, so the image is what it was, and inverting goes on from
+there. The other way, a segment that comes back to W+ loses the delta that w_plus was fitted beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from generators.latents import Codes, zero_deltas
+from stages.assignment import assign_spaces
+from stages.batched_worker import batched_worker
+from stages.descent import Inversion, Schedule
+from stages.inverter import Inverter, InvertingStage
+from stages.packing import stack_codes
+from stages.region import fit
+from stages.stage import Record, Rejected, Sample, Value, Worker
+
+WARM_RATE = 0.5
+WARM_RAMP_UP = 0.3
+
+
+def warm_schedule(schedule: Schedule, share: float) -> Schedule:
+    """Return the schedule of inversions that go on from their neighbour's codes: a share of the steps of a whole one.
+
+    It is gentler, since Adam's first steps are as long as the rate whatever the gradient, and what the neighbour found
+    would be lost: half the rate, growing over the first three tenths of the steps.
+    """
+    steps, rate = max(1, round(share * schedule.steps)), WARM_RATE * schedule.learning_rate
+    return schedule.model_copy(update={"steps": steps, "learning_rate": rate, "ramp_up": WARM_RAMP_UP})
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What spaces are assigned by: predicted error `[L, H, W]`, most editable space first, and segments `[H, W]`."""
+
+    error_LHW: NDArray[np.floating]
+    labels_HW: NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """One image at one threshold; the same object again where a threshold assigns what the one before it did.
+
+    `share_L` is the share of pixels of each space, `steps` how many were taken from the codes before, and `codes` are
+    of this image alone, with the deltas that act in it.
+    """
+
+    assignment_HW: NDArray[np.uint8]
+    codes: Codes
+    psnr_db: float
+    lpips: float
+    steps: int
+    diverged: bool
+    share_L: NDArray[np.float64]
+
+
+def sweep(
+    inverter: Inverter, image_N3HW: Tensor, maps: Sequence[Mapped], thresholds: Sequence[float], warm: Schedule
+) -> Iterator[list[Inverted]]:
+    """Yield the N images inverted at each threshold, in the order given.
+
+    At the first, all are inverted as ever. At every other, those whose assignment is another than before go on from
+    their codes under their new masks (`warm_start`); nothing is done for the others.
+
+    Args:
+        inverter: its schedule is for the first threshold.
+        image_N3HW: `[N, 3, h, w]` in [-1, 1], of the region, on the device to work on.
+        maps: of each image; `[L, h, w]` and `[h, w]`.
+        thresholds: in the order in which neighbours are started from; descending is the way to go (see above).
+        warm: the schedule from one threshold to the next.
+
+    Raises:
+        ValueError: maps and labels are not what `assign_spaces` wants.
+    """
+    now: list[Inverted] = []
+    for threshold in thresholds:
+        assigned = [assign_spaces(one.error_LHW, one.labels_HW, threshold) for one in maps]
+        moved = [i for i, new_HW in enumerate(assigned) if not now or (new_HW != now[i].assignment_HW).any()]
+        if moved:
+            target_M3HW = image_N3HW[moved]
+            masks = inverter.masks(np.stack([assigned[i] for i in moved]))
+            if now:
+                start = warm_start([now[i].codes for i in moved], masks, inverter.generator.feature_shapes)
+                inversion, steps = inverter.go_on(target_M3HW, start, warm), warm.steps
+            else:
+                inversion, steps = inverter.invert(target_M3HW, masks), inverter.schedule.steps
+            found = _measured(inverter, target_M3HW, inversion, [assigned[i] for i in moved], steps)
+            renewed = dict(zip(moved, found, strict=True))
+            now = [renewed[i] if i in renewed else now[i] for i in range(len(maps))]
+        yield now
+
+
+def warm_start(
+    before: Sequence[Codes], masks: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int, int]]
+) -> Codes:
+    """Return codes to go on from under other masks: w_plus, and of each delta what acted before and still does.
+
+    Everything else of a delta is zero, as at the start of every inversion.
+
+    Args:
+        before: codes of M images, a batch of 1 each.
+        masks: `[M, 1, h, w]` by feature space; these spaces get deltas.
+        shapes: `(C, h, w)` of each feature space.
+    """
+    stacked = stack_codes(before, shapes)
+    deltas = zero_deltas(masks, shapes, stacked.w_plus.device)
+    for space in deltas.keys() & stacked.deltas.keys():
+        still_M1hw = (stacked.masks[space] > 0) & (masks[space] > 0)
+        deltas[space] = torch.where(still_M1hw, stacked.deltas[space], deltas[space])
+    return Codes(stacked.w_plus, deltas, masks)
+
+
+class TradeOff(InvertingStage):
+    """Invert each image at several thresholds, and say how much of it stays editable and how close it comes.
+
+    Records, each with an entry a threshold, `threshold`, `psnr_db`, `lpips`, `share` (`[T, L]`, of pixels by space,
+    most editable first) and `steps` (0 where nothing had to be inverted anew), and the digest of the generator and the
+    name of the perceptual distance. Segments are those of refine_maps, whatever its threshold was.
+    """
+
+    name: ClassVar[str] = "trade_off"
+    reads: ClassVar[tuple[str, ...]] = ("predict_maps", "refine_maps")
+
+    thresholds: tuple[float, ...]
+    warm: Schedule
+
+    def setup(self, device: torch.device) -> Worker:
+        """Load generator and perceptual distance; the worker takes a batch through all thresholds at a time."""
+        inverter = self.inverter(device)
+
+        def prepare(sample: Sample) -> tuple[str, Tensor, Mapped]:
+            error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
+            labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
+            return sample.key, fit(sample.image(), inverter.region), Mapped(error_LHW, labels_HW)
+
+        def compute(taken: Sequence[tuple[str, Tensor, Mapped]]) -> list[Record | Rejected]:
+            keys, images, maps = zip(*taken, strict=True)
+            batch_N3HW = torch.stack(images).to(device)
+            points = list(sweep(inverter, batch_N3HW, maps, self.thresholds, self.warm))
+            by_image = zip(*points, strict=True)
+            return [self._record(key, one, inverter) for key, one in zip(keys, by_image, strict=True)]
+
+        return batched_worker(prepare, compute, self.batch)
+
+    def _record(self, key: str, points: Sequence[Inverted], inverter: Inverter) -> Record | Rejected:
+        for threshold, one in zip(self.thresholds, points, strict=True):
+            if one.diverged or not np.isfinite(one.psnr_db):
+                reason = f"the inversion at threshold {threshold:g} became non-finite; lower the learning rate"
+                return Rejected(key, reason)
+        anew = [i == 0 or one is not points[i - 1] for i, one in enumerate(points)]
+        row: dict[str, Value] = {
+            "threshold": np.array(self.thresholds),
+            "psnr_db": np.array([one.psnr_db for one in points]),
+            "lpips": np.array([one.lpips for one in points]),
+            "share": np.stack([one.share_L for one in points]),
+            "steps": np.array([one.steps * new for one, new in zip(points, anew, strict=True)], np.int64),
+            "generator": inverter.generator.digest,
+            "perceptual": inverter.perceptual.name,
+        }
+        return Record(key, row)
+
+
+def _measured(
+    inverter: Inverter,
+    target_M3HW: Tensor,
+    inversion: Inversion,
+    assigned: Sequence[NDArray[np.uint8]],
+    steps: int,
+) -> list[Inverted]:
+    measures = inverter.measure(inverter.picture(inversion.codes), target_M3HW)
+    spaces = len(inverter.generator.spaces)
+    return [
+        Inverted(
+            assignment_HW=assignment_HW,
+            codes=_of_image(inversion.codes, i),
+            psnr_db=float(measures.psnr_db[i]),
+            lpips=float(measures.lpips[i]),
+            steps=steps,
+            diverged=bool(inversion.diverged[i]),
+            share_L=np.bincount(assignment_HW.ravel(), minlength=spaces) / assignment_HW.size,
+        )
+        for i, assignment_HW in enumerate(assigned)
+    ]
+
+
+def _of_image(codes: Codes, index: int) -> Codes:
+    """Return one image's codes, a batch of 1, with the deltas that act in it."""
+    part = slice(index, index + 1)
+    acting = [space for space, mask in codes.masks.items() if bool(mask[part].any())]
+    return replace(
+        codes,
+        w_plus=codes.w_plus[part],
+        deltas={space: codes.deltas[space][part] for space in acting},
+        masks={space: codes.masks[space][part] for space in acting},
+    )

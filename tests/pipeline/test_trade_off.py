@@ -1,0 +1,208 @@
+"""What editability costs: which samples are taken, what is committed, when it is measured again, what is shown."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from pipeline.errors import RunError
+from pipeline.progress import Progress
+from pipeline.run import Run
+from pipeline.trade_off import ask, choose, committed_curve, curve_of, measured
+from pipeline.trade_off_curve import TradeOffCurve
+from pipeline.tune import steps_of
+from pipeline.verify import verify_run
+from tests import tiny
+from tests.pipeline.conftest import Committed, compute, contents
+
+FEW = ("trade_off.samples=4", "trade_off.points=4")
+
+
+def measure(plan):
+    """Measure the curve that a plan asks for in this process."""
+    asked = ask(plan)
+    work = asked.job.open()
+    for part in asked.todo:
+        work(part)
+    return curve_of(plan, asked)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads():
+    """A job sets the threads of its process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def measured_run(first_run, tmp_path_factory):
+    """A run with a measured curve, in two parts; tests that change it copy it."""
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    shutil.copytree(first_run, folder, copy_function=shutil.copy2)
+    run = Committed(folder)
+    measure(run.plan(*FEW, "invert.batch=2"))
+    return run
+
+
+def overrides(*more: str) -> list[str]:
+    return [word for setting in (*FEW, "invert.batch=2", *more) for word in ("--set", setting)]
+
+
+def test_held_out_samples_come_first_and_stay_the_same(committed):
+    plan = committed.plan()
+    _, refine, _ = steps_of(plan)
+    taken = {count: {(one.unit.shard.name, one.key) for one in choose(plan, refine, count)} for count in (2, 4, 99)}
+    assert taken[2] < taken[4] < taken[99]
+    assert [shard for shard, _ in taken[2]] == ["held-b.tar"] * 2
+    assert {key for shard, key in taken[4] if shard == "held-b.tar"} == {f"held-b-{i:03d}" for i in range(3)}
+    assert len(taken[99]) == 8
+
+
+def test_a_curve_goes_from_the_first_space_to_the_others(measured_run):
+    curve = committed_curve(measured_run.plan(*FEW))
+    area = [point.editable for point in curve.points]
+    assert (curve.samples, curve.held_out, curve.quarantined) == (4, 3, 0)
+    assert area == sorted(set(area))
+    assert (area[0], area[-1]) == (0, 1)
+    assert [point.threshold for point in curve.points] == sorted(point.threshold for point in curve.points)
+    assert all(sum(point.shares.values()) == pytest.approx(1) for point in curve.points)
+    assert all(np.isfinite((point.psnr_db, point.lpips)).all() for point in curve.points)
+
+
+def test_the_configured_threshold_is_what_the_run_made_of_the_same_samples(measured_run):
+    plan = measured_run.plan(*FEW)
+    index, curve = measured_run.index(), committed_curve(plan)
+    chosen = {one.key for one in choose(plan, index.steps[1], 4)}
+    inverted = {key: one for unit in index.units for key, one in index.records(index.steps[2], unit).items()}
+    wanted = [inverted[key].row for key in chosen]
+    assert curve.configured.threshold == plan.config.refine_maps.threshold
+    assert curve.configured.psnr_db == pytest.approx(np.mean([row["psnr_db"] for row in wanted]))
+    assert curve.configured.editable == pytest.approx(np.mean([row["share_w_plus"] for row in wanted]))
+
+
+def test_a_curve_does_not_depend_on_the_configured_threshold(measured_run):
+    other = committed_curve(measured_run.plan(*FEW, "refine_maps.threshold=0.7"))
+    mine = committed_curve(measured_run.plan(*FEW))
+    assert other.points == mine.points
+    assert (mine.configured is None, other.configured) == (False, None)  # nothing is inverted with 0.7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "invert.schedule.steps=5",
+        "invert.objective.lambda_lpips=0.5",
+        "trade_off.warm_share=0.9",
+        "refine_maps.connected_components=true",
+    ],
+)
+def test_whatever_decides_a_curve_makes_it_another_one(measured_run, change):
+    assert len(list(measured(measured_run.plan()))) == 2
+    assert list(measured(measured_run.plan(change))) == []
+
+
+def test_of_two_curves_the_newest_whole_one_counts(committed):
+    measure(committed.plan(*FEW))
+    three = ("trade_off.samples=3", "trade_off.points=4", "invert.batch=2")
+    asked = ask(committed.plan(*three))
+    work = asked.job.open()
+    work(asked.parts[0])
+    assert committed_curve(committed.plan()).samples == 4
+    work(asked.parts[1])
+    assert committed_curve(committed.plan()).samples == 3
+    assert ask(committed.plan(*three)).todo == []
+
+
+def test_where_no_sample_can_be_inverted_the_reason_is_said(committed):
+    plan = committed.plan(*FEW)
+    asked = ask(plan)
+    wild = asked.job.stage.warm.model_copy(update={"learning_rate": 1e30, "ramp_up": 0.0})
+    job = replace(asked.job, stage=asked.job.stage.model_copy(update={"warm": wild}))
+    job.open()(asked.parts[0])
+    with pytest.raises(RunError, match="no sample was inverted: trade_off: the inversion at threshold"):
+        curve_of(plan, asked)
+    assert committed_curve(plan) is None
+
+
+def test_a_measured_curve_is_printed_at_once_and_nothing_changes(invertmill, measured_run):
+    before = contents(measured_run.folder)
+    code, output, errors = invertmill("tune", measured_run.folder / "run.yaml", "--invert", *overrides())
+    assert (code, errors) == (0, "")
+    rows = [line.split() for line in output.split("\n\n")[1].splitlines()]
+    assert rows[0] == ["threshold", *tiny.SPACES, "PSNR", "error"]
+    assert sum("*" in row for row in rows[1:4]) == 1
+    assert "means over 4 samples, 3 of them held out; error: " in output
+    assert "knee" in output
+    assert contents(measured_run.folder) == before
+
+
+def test_a_measured_curve_is_also_json(invertmill, measured_run):
+    code, output, _ = invertmill("tune", measured_run.folder / "run.yaml", "--json", "--invert", *overrides())
+    found = json.loads(output)["trade_off"]
+    assert code == 0
+    assert found == json.loads(json.dumps(committed_curve(measured_run.plan(*FEW)).as_json()))
+
+
+def test_without_refined_maps_nothing_is_inverted(invertmill, measured_run):
+    settings = overrides("refine_maps.threshold=0.7")
+    code, output, errors = invertmill("tune", measured_run.folder / "run.yaml", "--invert", *settings)
+    assert (code, output) == (2, "")
+    assert "no maps are refined with threshold 0.7" in errors
+    with pytest.raises(RunError, match=r"no maps are refined.*`invertmill run` comes first"):
+        ask(measured_run.plan("refine_maps.threshold=0.7"))
+
+
+def test_the_report_shows_a_measured_curve(invertmill, measured_run):
+    code, _, errors = invertmill("report", measured_run.folder / "run.yaml")
+    page = (measured_run.folder / "out/report.html").read_text()
+    assert (code, errors) == (0, "")
+    assert 'id="thresholds"' in page
+    summary = tiny.read_json(measured_run.folder / "out/summary.json")
+    assert len(summary["trade_off"]["points"]) == page.count('<tr>\n  <th scope="row">') > 1
+
+
+def test_verify_looks_at_measured_curves(committed):
+    plan = committed.plan(*FEW)
+    measure(plan)
+    assert verify_run(plan)[0] == []
+    path = committed.file("bundles/trade_off/**/records.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert [problem.split(":")[0] for problem in verify_run(plan)[0]] == ["trade_off"]
+
+
+def test_the_same_labels_are_found_with_another_threshold(committed):
+    plan = committed.plan(*FEW, "refine_maps.threshold=0.7")
+    compute(plan, steps_of(plan)[1])
+    measure(committed.plan(*FEW))
+    assert ask(plan).todo == []
+
+
+def row(editable, psnr_db, role="held_out"):
+    share = np.stack([[one, 1 - one] for one in editable])
+    figures = {"threshold": np.arange(len(editable), 0, -1) / 10, "psnr_db": np.array(psnr_db), "share": share}
+    return figures | {"lpips": np.array(psnr_db) / 100, "role": role, "perceptual": "small"}
+
+
+def test_a_curve_is_the_mean_of_its_samples_and_says_where_its_knee_is():
+    rows = [row([1, 0.5, 0], [20, 28, 30]), row([1, 0.7, 0], [22, 30, 32], "supervision")]
+    curve = TradeOffCurve.of(rows, ("W+", "F4"), None)
+    assert [(p.threshold, p.editable, p.psnr_db) for p in curve.points] == [(0.1, 0, 31), (0.2, 0.6, 29), (0.3, 1, 21)]
+    assert (curve.samples, curve.held_out, curve.knee) == (2, 1, 0.2)
+    assert "refine_maps.threshold=0.2" in curve.suggestion
+
+
+def test_a_flat_curve_says_that_it_has_no_knee():
+    curve = TradeOffCurve.of([row([1, 0.5, 0], [20, 20.08, 20.09])], ("W+", "F4"), None)
+    assert curve.knee is None
+    assert curve.suggestion.startswith("no knee")
+
+
+def test_nothing_is_started_where_everything_is_committed(measured_run):
+    run = Run(measured_run.settings(*FEW, "invert.batch=2"), Progress(Console(quiet=True)))
+    assert run.trade_off() == committed_curve(measured_run.plan(*FEW))
+    assert run.computed == 0
