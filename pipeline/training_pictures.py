@@ -17,9 +17,9 @@ from stages.train_segmenter import Predicted
 MAX_TILE_PX, MIN_TILE_PX = 192, 96
 _GAP_PX, _TEXT_PX = 6, 14
 _PAPER, _INK = (255, 255, 255), (28, 31, 35)
-_MAGMA = np.array(
-    [tuple(bytes.fromhex(c)) for c in "000004 1d1147 51127c 832681 b73779 e75263 fc8961 fec488 fcfdbf".split()]
-)
+_MAGMA = np.frombuffer(
+    bytes.fromhex("000004 1d1147 51127c 832681 b73779 e75263 fc8961 fec488 fcfdbf"), np.uint8
+).reshape(-1, 3)
 """Matplotlib's colour map at nine levels, the one that reports use for errors."""
 
 
