@@ -57,7 +57,7 @@ class Supervision:
             spaces=plan.generator.spaces,
         )
 
-    def keys(self) -> Iterator[tuple[str, str]]:
+    def samples(self) -> Iterator[tuple[str, str]]:
         """Yield unit and key of every sample that may be trained on: recorded, and not held out for evaluation."""
         units = {unit.name: unit for unit in self.committed}
         for receipt in self.ledger.receipts(ERROR_MAPS, self.error_maps):

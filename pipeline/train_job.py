@@ -67,7 +67,7 @@ class TrainJob:
 
         What was not learnt from is quarantined. A key that several shards have is named with its unit.
         """
-        keys = list(self.supervision.keys())
+        keys = list(self.supervision.samples())
         times = Counter(key for _, key in keys)
         outcomes = {
             key if times[key] == 1 else f"{key} of {unit}": trained.rejected.get(unit, {}).get(key)
