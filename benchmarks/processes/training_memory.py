@@ -49,8 +49,8 @@ _KIB_A_MB = 1024
 
 
 def memory_growth(small: int, large: int) -> dict[str, Any]:
-    """Return the peak memory of trainings on two numbers of examples, and by how much they differ."""
-    peaks_mb = {count: _measured(count) for count in (small, large)}
+    """Return the peak resident memory of trainings on two numbers of examples, in MiB, and by how much they differ."""
+    peaks_mb = {count: _measured(count) for count in dict.fromkeys((small, large))}
     return {
         "memory_growth_mb": round(peaks_mb[large] - peaks_mb[small], 1),
         "training_memory": {
