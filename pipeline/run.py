@@ -25,6 +25,7 @@ from pipeline.progress import Progress
 from pipeline.publish import Index
 from pipeline.stores import Stores
 from pipeline.train_job import TrainJob
+from pipeline.training_states import drop_states
 from pipeline.units import Shard, Unit
 
 WORKER_ENVIRONMENT = {
@@ -112,6 +113,7 @@ class Run:
         self._map(plan, step, plan.remaining(step, units), shards)
         address = plan.train_segmenter()
         if receipt := plan.ledger.receipt(address):
+            drop_states(plan.ledger.store, address.fingerprint)  # which a run that died in between would leave
             return receipt
         job = TrainJob.of(plan, shards)
         workers = self.config.compute.training_workers

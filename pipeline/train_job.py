@@ -17,7 +17,7 @@ from pipeline.jobs import Done
 from pipeline.plan import Plan
 from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.training_pictures import draw_predictions
-from pipeline.training_states import StoredStates
+from pipeline.training_states import StoredStates, drop_states
 from pipeline.units import Shard
 from stages.train_segmenter import Trained, TrainSegmenter, train
 
@@ -79,5 +79,5 @@ class TrainJob:
         attempt.put(PICTURES_FILE, draw_predictions(trained.predicted, self.supervision.spaces))
         info: dict[str, Any] = {"device": device, "started": started, "finished": time.time()}
         receipt = attempt.commit(outcomes, info)
-        self.states().drop()
+        drop_states(self.supervision.ledger.store, self.address.fingerprint)
         return receipt

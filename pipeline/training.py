@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 import ray.train
+import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from pipeline.committed_examples import CommittedExamples
@@ -39,7 +40,7 @@ def train_on_ray(job: TrainJob, workers: int, gpus_per_worker: float) -> Trained
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=gpus_per_worker > 0,
-                resources_per_worker={"CPU": 1, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
+                resources_per_worker={"CPU": job.threads, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
             ),
             run_config=ray.train.RunConfig(
                 name=job.address.fingerprint,
@@ -57,6 +58,7 @@ def train_on_ray(job: TrainJob, workers: int, gpus_per_worker: float) -> Trained
 
 def _train_in_worker(config: dict[str, Any]) -> Any:  # noqa: ANN401 - Ray's types know no result
     job: TrainJob = config["job"]
+    torch.set_num_threads(job.threads)
     context = ray.train.get_context()
     return train(
         job.stage,

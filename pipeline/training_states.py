@@ -21,8 +21,7 @@ class StoredStates:
 
     def __init__(self, store: Store, fingerprint: str, units: Sequence[str], every_s: float) -> None:
         digest = hashlib.sha256(json.dumps(list(units)).encode()).hexdigest()[:16]
-        self._prefix = f"{FOLDER}/{fingerprint}/"
-        self._store, self._name, self._every_s = store, f"{self._prefix}{digest}", every_s
+        self._store, self._name, self._every_s = store, f"{_prefix(fingerprint)}{digest}", every_s
         self._kept_at = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "state")
         self._writing: Future[None] | None = None
@@ -47,7 +46,11 @@ class StoredStates:
         """Wait until the last state is stored."""
         self._writer.shutdown()
 
-    def drop(self) -> None:
-        """Delete all states of this training, of other data too, once it is committed."""
-        self.close()
-        self._store.delete([entry.name for entry in self._store.list(self._prefix)])
+
+def drop_states(store: Store, fingerprint: str) -> None:
+    """Delete all states of a training that is committed, those on other units too."""
+    store.delete([entry.name for entry in store.list(_prefix(fingerprint))])
+
+
+def _prefix(fingerprint: str) -> str:
+    return f"{FOLDER}/{fingerprint}/"

@@ -43,10 +43,9 @@ class Share:
         """Yield batches to train on without end, leaving out the first `start` of them."""
         counts = self._mine(self.survey.training, self.workers.rank)
         seed = sample_seed(self.seed, f"worker/{self.workers.rank}")
-        # the same windows twice: once for the reader, which is ahead, and once for what is made of them
-        asked, windows_ = itertools.tee(windows(counts, self.window, seed, start * size))
-        read = self._read((window.units for window in asked), counts, held_out=False)
-        examples = (found[i] for window, found in zip(windows_, read, strict=True) for i in window.order)
+        to_read, to_mix = itertools.tee(windows(counts, self.window, seed, start * size))  # the reader is ahead
+        read = self._read((window.units for window in to_read), counts, held_out=False)
+        examples = (found[i] for window, found in zip(to_mix, read, strict=True) for i in window.order)
         while True:
             yield list(itertools.islice(examples, size))
 
@@ -129,7 +128,7 @@ def _groups(units: Iterator[str], counts: Mapping[str, int], least: int) -> Iter
 
 
 def _sound(found: Sequence[Example | Rejected], count: int, units: Sequence[str]) -> list[Example]:
-    """Return what was read if it is as many examples as there were; raises StageError if the data have changed."""
+    """Return what was read if that is `count` examples, as at first sight; raises StageError if the data changed."""
     examples = [one for one in found if isinstance(one, Example)]
     if len(examples) != count or len(found) != count:
         reasons = [f"{one.key}: {one.reason}" for one in found if isinstance(one, Rejected)] or ["some are missing"]

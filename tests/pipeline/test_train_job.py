@@ -14,7 +14,8 @@ from pipeline.committed_examples import Supervision
 from pipeline.map_job import ARRAYS
 from pipeline.train_job import TrainJob
 from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
-from pipeline.training_states import StoredStates
+from pipeline.training_states import StoredStates, drop_states
+from stages.train_segmenter import Trained
 from tests import tiny
 from tests.pipeline.conftest import Committed
 
@@ -47,9 +48,17 @@ class Fatal(Supervision):
         return super().receipt(unit)
 
 
-def fatal(training: TrainJob) -> TrainJob:
+class Namesakes(Supervision):
+    """Holds two samples of one key, in two shards."""
+
+    def samples(self):
+        return iter([("unit-a", "one"), ("unit-b", "one"), ("unit-b", "two")])
+
+
+def reading(training: TrainJob, kind: type[Supervision]) -> TrainJob:
+    """Return the training with another kind of supervision."""
     fields = {field.name: getattr(training.supervision, field.name) for field in dataclasses.fields(Supervision)}
-    return dataclasses.replace(training, supervision=Fatal(**fields))
+    return dataclasses.replace(training, supervision=kind(**fields))
 
 
 def test_a_training_that_died_goes_on_from_the_store_and_leaves_nothing_there(committed, tmp_path):
@@ -58,7 +67,7 @@ def test_a_training_that_died_goes_on_from_the_store_and_leaves_nothing_there(co
     job(undisturbed, *ALWAYS).run(CPU)
     stopped = job(committed, *ALWAYS)
     with pytest.raises(DiedError):
-        fatal(stopped).run(CPU)
+        reading(stopped, Fatal).run(CPU)
     state = torch.load(io.BytesIO(stopped.states().load()), weights_only=True)
     assert state["step"] or state["curve"]
     stopped.run(CPU)
@@ -73,12 +82,11 @@ def test_a_state_belongs_to_the_data_it_was_trained_on(committed):
     states.keep(b"state")
     states.close()
     assert StoredStates(store, "0123", ["unit-a"], 1).load() == b"state"
-    later = StoredStates(store, "0123", ["unit-a", "unit-b"], 1)
-    assert later.load() is None
+    assert StoredStates(store, "0123", ["unit-a", "unit-b"], 1).load() is None
     other = StoredStates(store, "4567", ["unit-a"], 1)
     other.keep(b"of another training")
     other.close()
-    later.drop()
+    drop_states(store, "0123")
     assert [entry.name.split("/")[1] for entry in store.list("training/")] == ["4567"]
 
 
@@ -102,6 +110,12 @@ def test_unsound_error_maps_are_quarantined_in_the_receipt_of_the_training(commi
     }
     assert (done.recorded, done.quarantined) == (len(trained.recorded), 2)
     assert {key for _, key in training.supervision.samples()} == set(trained.outcomes)
+
+
+def test_samples_of_one_key_in_two_shards_are_told_apart_in_the_receipt(fresh):
+    training = reading(job(fresh), Namesakes)
+    receipt = training.commit(Trained(b"checkpoint", [], {"unit-b": {"one": "unfit"}}, []), 0.0, "cpu")
+    assert receipt.outcomes == {"one of unit-a": None, "one of unit-b": "unfit", "two": None}
 
 
 def test_the_picture_shows_every_space_of_the_examples(committed):
