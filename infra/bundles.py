@@ -8,7 +8,7 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -114,8 +114,13 @@ def write_arrays(items: Iterable[tuple[str, Mapping[str, NDArray[Any]]]], suffix
     return sink.getvalue()
 
 
-def read_arrays(data: bytes) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
-    """Yield key and arrays of each member. Raises `BundleError` if this is no whole tar of npz files."""
+def read_arrays(
+    data: bytes, wanted: Callable[[str], bool] = lambda _key: True, names: Container[str] | None = None
+) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+    """Yield key and arrays of each member, or of those whose key is wanted; all arrays, or those that are named.
+
+    Raises `BundleError` if this is no whole tar of npz files.
+    """
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for info in archive:
@@ -124,8 +129,10 @@ def read_arrays(data: bytes) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
                     raise BundleError(
                         f"member {info.name!r} is no KEY.SUFFIX.npz; this tar was not written as a bundle"
                     )
+                if not wanted(split[0]):
+                    continue
                 with np.load(io.BytesIO(content.read()), allow_pickle=False) as arrays:
-                    loaded = {name: arrays[name] for name in arrays.files}
+                    loaded = {name: arrays[name] for name in arrays.files if names is None or name in names}
                 yield split[0], loaded
     except (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError) as error:
         raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {error}") from error

@@ -40,8 +40,8 @@ _OVERLAY = 0.6  # of the colour; the rest is the picture in grey, so that colour
 _MAP = "magma"
 
 # Stand-ins for the page's own colours, which follow light and dark; see `_themed`.
-_INK, _MUTED, _RULE, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
-_THEME = {_INK: "currentColor", _MUTED: "var(--muted)", _RULE: "var(--rule)", _PAPER: "var(--paper)"}
+INK, MUTED, _RULE, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+_THEME = {INK: "currentColor", MUTED: "var(--muted)", _RULE: "var(--rule)", _PAPER: "var(--paper)"}
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same figures make the same page
 
 
@@ -147,19 +147,19 @@ def draw_curve(curve: Curve, spaces: Sequence[str], position: float | None) -> s
         figure = Figure(figsize=(4.7, 2.9), layout="constrained")
         axes = figure.add_subplot()
         known = [(i, v) for i, v in enumerate(map(curve.values.get, spaces)) if v is not None and math.isfinite(v)]
-        axes.plot(*zip(*known, strict=True) if known else ([], []), color=_MUTED, linewidth=1.2, zorder=1)
+        axes.plot(*zip(*known, strict=True) if known else ([], []), color=MUTED, linewidth=1.2, zorder=1)
         for i, value in known:
-            axes.scatter(i, value, s=46, color=space_colour(spaces[i]), edgecolors=_INK, linewidths=0.8, zorder=2)
+            axes.scatter(i, value, s=46, color=space_colour(spaces[i]), edgecolors=INK, linewidths=0.8, zorder=2)
             _annotate(axes, f"{value:.{curve.digits}f}", (i, value), above=not curve.high_is_good)
         if position is not None and curve.sam is not None and math.isfinite(curve.sam):
-            axes.scatter(position, curve.sam, s=80, marker="D", color=_INK, edgecolors=_PAPER, linewidths=0.8, zorder=3)
+            axes.scatter(position, curve.sam, s=80, marker="D", color=INK, edgecolors=_PAPER, linewidths=0.8, zorder=3)
             _annotate(axes, f"SAM {curve.sam:.{curve.digits}f}", (position, curve.sam), above=curve.high_is_good)
         axes.set_xticks(range(len(spaces)), spaces)
         axes.set_xlim(-0.4, len(spaces) - 0.6)
         axes.margins(y=0.2)
-        axes.set_xlabel("most editable  →  most faithful", color=_MUTED)
-        axes.set_ylabel(textwrap.fill(curve.label, LABEL_CHARACTERS, break_on_hyphens=False), color=_INK)
-        return _finished(figure, axes, grid="y")
+        axes.set_xlabel("most editable  →  most faithful", color=MUTED)
+        axes.set_ylabel(textwrap.fill(curve.label, LABEL_CHARACTERS, break_on_hyphens=False), color=INK)
+        return finished(figure, axes, grid="y")
 
 
 def draw_trade_off(panel: Panel, space: str) -> str:
@@ -173,22 +173,22 @@ def draw_trade_off(panel: Panel, space: str) -> str:
         figure = Figure(figsize=(4.7, 2.9), layout="constrained")
         axes = figure.add_subplot()
         area, values = [100 * x for x, _, _ in panel.points], [y for _, y, _ in panel.points]
-        axes.plot(area, values, color=_MUTED, linewidth=1.2, zorder=1)
-        axes.scatter(area, values, s=30, color=space_colour(space), edgecolors=_INK, linewidths=0.8, zorder=2)
+        axes.plot(area, values, color=MUTED, linewidth=1.2, zorder=1)
+        axes.scatter(area, values, s=30, color=space_colour(space), edgecolors=INK, linewidths=0.8, zorder=2)
         free = 1 if panel.high_is_good else -1  # the side of the curve that is free on the way from where it comes
         if panel.knee is not None:
             x, y, name = panel.points[panel.knee]
-            axes.scatter(100 * x, y, s=130, facecolors="none", edgecolors=_INK, linewidths=1.4, zorder=3)
+            axes.scatter(100 * x, y, s=130, facecolors="none", edgecolors=INK, linewidths=1.4, zorder=3)
             _annotate_beside(axes, f"knee, τ {name}", (100 * x, y), (-11, 7 * free))
         if panel.sam is not None:
             x, y, name = panel.sam
-            axes.scatter(100 * x, y, s=64, marker="D", color=_INK, edgecolors=_PAPER, linewidths=0.8, zorder=4)
+            axes.scatter(100 * x, y, s=64, marker="D", color=INK, edgecolors=_PAPER, linewidths=0.8, zorder=4)
             _annotate_beside(axes, f"SAM, τ {name}", (100 * x, y), (8, -7 * free))
         axes.set_xlim(104, -4)
         axes.margins(y=0.2)
-        axes.set_xlabel(f"% of pixels in {space}: most editable  →  most faithful", color=_MUTED)
-        axes.set_ylabel(textwrap.fill(panel.label, LABEL_CHARACTERS, break_on_hyphens=False), color=_INK)
-        return _finished(figure, axes, grid="y")
+        axes.set_xlabel(f"% of pixels in {space}: most editable  →  most faithful", color=MUTED)
+        axes.set_ylabel(textwrap.fill(panel.label, LABEL_CHARACTERS, break_on_hyphens=False), color=INK)
+        return finished(figure, axes, grid="y")
 
 
 def draw_calibration(space: str, points: Sequence[tuple[float, float, int]]) -> str:
@@ -204,9 +204,9 @@ def draw_calibration(space: str, points: Sequence[tuple[float, float, int]]) -> 
         axes = figure.add_axes((0.25, 0.2, 0.73, 0.7))
         predicted, achieved = [p for p, _, _ in points], [a for _, a, _ in points]
         end = 1.08 * max([*predicted, *achieved, 1e-6])
-        axes.plot((0, end), (0, end), color=_MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
-        axes.plot(predicted, achieved, color=_MUTED, linewidth=1.2, zorder=2)
-        axes.scatter(predicted, achieved, s=38, color=space_colour(space), edgecolors=_INK, linewidths=0.8, zorder=3)
+        axes.plot((0, end), (0, end), color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot(predicted, achieved, color=MUTED, linewidth=1.2, zorder=2)
+        axes.scatter(predicted, achieved, s=38, color=space_colour(space), edgecolors=INK, linewidths=0.8, zorder=3)
         axes.set_xscale("function", functions=(_root, np.square))
         axes.set_yscale("function", functions=(_root, np.square))
         axes.set(xlim=(0, end), ylim=(0, end))
@@ -215,10 +215,10 @@ def draw_calibration(space: str, points: Sequence[tuple[float, float, int]]) -> 
         ticks = (0, last / 4, last)  # evenly spaced
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set_title(space, color=_INK, fontsize=10, loc="left")
-        axes.set_xlabel("predicted error", color=_MUTED)
-        axes.set_ylabel("achieved error", color=_INK)
-        return _finished(figure, axes, grid="both")
+        axes.set_title(space, color=INK, fontsize=10, loc="left")
+        axes.set_xlabel("predicted error", color=MUTED)
+        axes.set_ylabel("achieved error", color=INK)
+        return finished(figure, axes, grid="both")
 
 
 def _root(value: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -226,9 +226,9 @@ def _root(value: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sqrt(np.maximum(value, 0.0))
 
 
-def _finished(figure: Figure, axes: Axes, grid: Literal["y", "both"]) -> str:
+def finished(figure: Figure, axes: Axes, grid: Literal["y", "both"]) -> str:
     """Return a panel in the look that all share."""
-    axes.tick_params(color=_RULE, labelcolor=_INK, length=3)
+    axes.tick_params(color=_RULE, labelcolor=INK, length=3)
     axes.grid(visible=True, axis=grid, color=_RULE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -247,14 +247,14 @@ def _annotate(axes: Axes, text: str, point: tuple[float, float], *, above: bool)
         textcoords="offset points",
         ha="center",
         va="bottom" if above else "top",
-        color=_INK,
+        color=INK,
     )
 
 
 def _annotate_beside(axes: Axes, text: str, point: tuple[float, float], offset: tuple[int, int]) -> None:
     """Write to the left or right of a point, so far away that the text does not touch it."""
     side = "left" if offset[0] > 0 else "right"
-    axes.annotate(text, point, xytext=offset, textcoords="offset points", ha=side, va="center", color=_INK)
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", ha=side, va="center", color=INK)
 
 
 def _themed(svg: str) -> str:

@@ -23,6 +23,7 @@ from pipeline.publish import Index, read_index
 from pipeline.report import write_report
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
 from pipeline.trade_off import committed_curve
+from pipeline.training_report import TrainingReport
 from pipeline.units import Shard, Unit
 from stages.invert import Invert
 from stages.inverter import Inverter
@@ -39,6 +40,7 @@ class Conclusion:
     pictures: list[Picture]
     quarantine: list[Quarantined]
     about: dict[str, str]
+    training: TrainingReport | None = None
 
     def write(self, plan: Plan) -> Path:
         """Write `summary.json` and `report.html` into the run's folder and beside its bundles; return the report."""
@@ -56,6 +58,7 @@ class Conclusion:
             quarantine=self.quarantine,
             settings=yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False),
             about=self.about,
+            training=self.training,
         )
         partial.replace(report)
         for path in (summary, report):
@@ -92,7 +95,8 @@ def conclude(
         **evaluate(rows, plan.generator.spaces),
     )
     quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows if r["outcome"] == "quarantined"]
-    return Conclusion(summary, timings, [picture for picture, _ in shown], quarantine, _about(plan, inverter))
+    pictures, about = [picture for picture, _ in shown], _about(plan, inverter)
+    return Conclusion(summary, timings, pictures, quarantine, about, _training(plan))
 
 
 def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt) -> Iterable[StageTiming]:
@@ -104,6 +108,11 @@ def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, publishe
     for step in index.steps:
         yield _timing(step.stage.name, list(_receipts(plan, step, index.units)))
     yield _timing("publish", [published])
+
+
+def _training(plan: Plan) -> TrainingReport | None:
+    receipt = plan.ledger.receipt(plan.train_segmenter())
+    return None if receipt is None else TrainingReport.of(plan.ledger, receipt, plan.generator.spaces)
 
 
 def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[Receipt]:

@@ -85,7 +85,7 @@ class Compute(Section):
     gpus_per_worker: float | None = None  # None is 1 where Ray knows a GPU, else 0
     cpus_per_worker: PositiveInt = 1
     training_workers: PositiveInt = 1  # more than one train data-parallel under Ray Train
-    unit_deadline_s: PositiveFloat = 3600.0  # a unit that shows nothing for so long is taken from its worker
+    unit_deadline_s: PositiveFloat = 3600.0  # a unit (not a training) that takes longer is taken from its worker
     attempts: PositiveInt = 3  # of a unit, before it is given up and reported
     lost_workers: NonNegativeInt = 100  # workers lost with their machine, before the run stops
 

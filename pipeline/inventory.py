@@ -11,9 +11,10 @@ from pydantic import JsonValue
 from infra.receipts import Address, Ledger, Receipt
 from infra.shards import ShardSample, scan_shard
 from infra.store import Entry, Store
+from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.jobs import Done
-from pipeline.units import Shard, outcome_key, sample_digest, write_inventory
+from pipeline.units import Shard, outcome_key, read_inventory, sample_digest, write_inventory
 
 STAGE = "inventory"
 FINGERPRINT = fingerprint(STAGE, version=1, settings={})
@@ -69,6 +70,14 @@ class InventoryJob:
 def outcomes_of(samples: tuple[ShardSample, ...]) -> Mapping[str, str | None]:
     """Return the outcome of every sample of a shard, as receipts hold it."""
     return {outcome_key(sample): sample.fault for sample in samples}
+
+
+def committed_samples(ledger: Ledger, shard: Shard, unit: str) -> list[ShardSample]:
+    """Return the samples of a shard from its inventory, committed as `unit`; raises RunError if that is gone."""
+    receipt = ledger.receipt(Address(STAGE, FINGERPRINT, unit))
+    if receipt is None:
+        raise RunError(f"the inventory of {shard.name} is gone; run again to make it anew")
+    return read_inventory(ledger, receipt)
 
 
 def shard_of(receipt: Receipt) -> Shard:

@@ -17,12 +17,11 @@ from infra.receipts import Address, Ledger, Receipt
 from infra.shards import RawSample, ShardSample, read_samples
 from infra.store import Store
 from pipeline.errors import RunError
-from pipeline.inventory import FINGERPRINT as INVENTORY_FINGERPRINT
-from pipeline.inventory import STAGE as INVENTORY
+from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.shared_time import SharedTime
 from pipeline.trained_segmenter import TrainedSegmenter
-from pipeline.units import Selection, Unit, outcome_key, read_inventory
+from pipeline.units import Selection, Unit, outcome_key
 from stages.stage import Record, Rejected, Sample, Stage, Worker
 
 ROWS, ARRAYS = "records.parquet", "arrays.tar"
@@ -103,11 +102,7 @@ class _MapRunner:
         return chosen[unit.first : unit.stop]
 
     def _read_inventory(self, shard: Any) -> list[ShardSample]:  # noqa: ANN401  # hashable key of the cache
-        address = Address(INVENTORY, INVENTORY_FINGERPRINT, self.job.inventories[shard])
-        receipt = self.job.ledger.receipt(address)
-        if receipt is None:
-            raise RunError(f"the inventory of {shard.name} is gone; run again to make it anew")
-        return read_inventory(self.job.ledger, receipt)
+        return committed_samples(self.job.ledger, shard, self.job.inventories[shard])
 
     def _commit(
         self, unit: Unit, listed: Sequence[ShardSample], results: Mapping[str, Record | str], info: Mapping[str, Any]

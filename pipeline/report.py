@@ -30,6 +30,7 @@ from pipeline.charts import (
 from pipeline.map_quality import MapQuality
 from pipeline.summary import Picture, Quarantined, StageTiming, Summary
 from pipeline.trade_off_curve import Point, TradeOffCurve
+from pipeline.training_report import TrainingReport
 
 MAX_ROWS = 500
 """Rows of quarantine that a report shows; the index has them all."""
@@ -91,6 +92,7 @@ def write_report(
     quarantine: Sequence[Quarantined],
     settings: str,
     about: Mapping[str, str],
+    training: TrainingReport | None = None,
 ) -> None:
     """Write the report as one HTML page that asks for no other file; a reader never sees half of it.
 
@@ -103,6 +105,7 @@ def write_report(
         quarantine: all samples that could not be processed.
         settings: the run's YAML.
         about: versions, devices, digests; entries named `note...` are shown at the top of the page.
+        training: of the segmenter.
     """
     page = render_report(
         title=title,
@@ -112,6 +115,7 @@ def write_report(
         quarantine=quarantine,
         settings=settings,
         about=about,
+        training=training,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -128,6 +132,7 @@ def render_report(
     quarantine: Sequence[Quarantined],
     settings: str,
     about: Mapping[str, str],
+    training: TrainingReport | None = None,
 ) -> str:
     """Return the page of `write_report`."""
     ceiling = error_ceiling(error_HW for picture in pictures for error_HW in (*picture.predicted_LHW, picture.error_HW))
@@ -149,6 +154,7 @@ def render_report(
             panels=_panels(summary.trade_off),
             found=_found(summary),
             calibration=_calibration(summary.maps),
+            training=training,
             rows=_rows(pictures, summary.spaces, ceiling),
             scale={"colours": colour_scale(), "ceiling": ceiling},
             timings=timings,

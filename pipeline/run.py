@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -26,6 +27,7 @@ from pipeline.stores import Stores
 from pipeline.trade_off import ask, curve_of
 from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
+from pipeline.training_states import drop_states
 from pipeline.units import Shard, Unit
 
 WORKER_ENVIRONMENT = {
@@ -132,25 +134,14 @@ class Run:
         self._map(plan, step, plan.remaining(step, units), shards)
         address = plan.train_segmenter()
         if receipt := plan.ledger.receipt(address):
+            drop_states(plan.ledger.store, address.fingerprint)  # which a run that died in between would leave
             return receipt
-        job = TrainJob(
-            stage=self.config.train_segmenter,
-            address=address,
-            sources=plan.sources,
-            ledger=plan.ledger,
-            error_maps=step.fingerprint,
-            units=tuple(units),
-            inventories=shards,
-            selection=plan.supervision,
-            region=plan.region,
-            spaces=plan.generator.spaces,
-            threads=self.config.compute.cpus_per_worker,
-        )
+        job = TrainJob.of(plan, shards)
         workers = self.config.compute.training_workers
         if workers > 1:
             self._train_in_parallel(job, workers)
         else:
-            outcome = self._execute(job, [job], {})
+            outcome = self._execute(job, [job], {}, deadline_s=math.inf)
             if outcome.failed:
                 raise RunError(f"the segmenter could not be trained: {outcome.failed[job.name]}")
         trained = plan.ledger.receipt(address)
@@ -164,16 +155,8 @@ class Run:
         self._start_ray()
         self.hosts.close()  # Ray Train starts processes of its own, and needs the GPUs
         started = time.time()
-        trained = train_on_ray(
-            job.stage,
-            job.examples,
-            workers,
-            self._resources().size.gpus,
-            storage_path=str(self.config.folder / "ray-train"),
-            name=job.address.fingerprint,
-            spaces=job.spaces,
-        )
-        job.commit(trained, [example.key for example in job.examples()], started, f"{workers} workers")
+        trained = train_on_ray(job, workers, self._resources().size.gpus)
+        job.commit(trained, started, f"{workers} workers")
         self.computed += 1
 
     def _map(self, plan: Plan, step: MapStep, todo: Sequence[Unit], shards: Mapping[Shard, Receipt]) -> None:
@@ -192,14 +175,22 @@ class Run:
         self._execute(job, todo, {unit.name: unit.stop - unit.first for unit in todo})
 
     def _execute(
-        self, job: Job[Any], tasks: Sequence[Any], samples: Mapping[str, int], *, workers_use_gpu: bool = True
+        self,
+        job: Job[Any],
+        tasks: Sequence[Any],
+        samples: Mapping[str, int],
+        *,
+        workers_use_gpu: bool = True,
+        deadline_s: float | None = None,
     ) -> Outcome:
         """Run a job's tasks, showing progress; units that had to be given up are kept for the end of the run."""
         if not tasks:
             return Outcome([], {})
         self._start_ray()
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
-            outcome = Supervisor(job, self.hosts, self._resources(use_gpu=workers_use_gpu), shown.done).execute(tasks)
+            resources = self._resources(use_gpu=workers_use_gpu)
+            resources = replace(resources, unit_deadline_s=deadline_s or resources.unit_deadline_s)
+            outcome = Supervisor(job, self.hosts, resources, shown.done).execute(tasks)
         self.failed |= outcome.failed
         self.computed += len(outcome.done)
         return outcome

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from infra.receipts import Address, Ledger, Receipt
-from infra.shards import read_samples
-from infra.store import Store
+from infra.receipts import Address, Receipt
+from pipeline.committed_examples import CommittedExamples, Supervision
 from pipeline.jobs import Done
-from pipeline.map_job import read_records
-from pipeline.trained_segmenter import SEGMENTER_FILE
-from pipeline.units import Selection, Shard, Unit, read_inventory
-from stages.region import Region, fit, to_uint8
-from stages.stage import Sample
-from stages.train_segmenter import Example, Trained, TrainSegmenter, train
-
-STATE_SPACING_S = 30.0
+from pipeline.plan import Plan
+from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
+from pipeline.training_pictures import draw_predictions
+from pipeline.training_states import StoredStates, drop_states
+from pipeline.units import Shard
+from stages.train_segmenter import Trained, TrainSegmenter, train
 
 
 @dataclass(frozen=True)
@@ -32,15 +28,15 @@ class TrainJob:
 
     stage: TrainSegmenter
     address: Address
-    sources: tuple[Store, ...]
-    ledger: Ledger
-    error_maps: str  # their fingerprint
-    units: tuple[Unit, ...]
-    inventories: Mapping[Shard, Receipt]
-    selection: Selection
-    region: Region
-    spaces: tuple[str, ...]
+    supervision: Supervision
     threads: int = 1
+
+    @classmethod
+    def of(cls, plan: Plan, shards: Mapping[Shard, Receipt]) -> TrainJob:
+        """Return the training of a run on what is committed now."""
+        config = plan.config
+        supervision = Supervision.of(plan, shards)
+        return cls(config.train_segmenter, plan.train_segmenter(), supervision, config.compute.cpus_per_worker)
 
     @property
     def name(self) -> str:
@@ -56,63 +52,32 @@ class TrainJob:
     def run(self, device: torch.device) -> Done:
         """Train, taking up where a stopped training left its last state, and commit."""
         started = time.time()
-        examples = self.examples()
-        state = _State(self.ledger.store, self.address)
-        trained = train(self.stage, examples, device, spaces=self.spaces, report=state.keep, resume=state.load())
-        receipt = self.commit(trained, [example.key for example in examples], started, str(device))
-        state.drop()
-        return Done.of(receipt)
+        trained = train(self.stage, CommittedExamples(self.supervision), device, states=self.states())
+        return Done.of(self.commit(trained, started, str(device)))
 
-    def examples(self) -> list[Example]:
-        """Return the supervision that may be trained on: every recorded sample that is not held out."""
-        return [example for unit in self.units for example in self._examples_of(unit)]
+    def states(self) -> StoredStates:
+        """Return where this training's state is kept."""
+        units = [unit.name for unit in self.supervision.committed]
+        return StoredStates(
+            self.supervision.ledger.store, self.address.fingerprint, units, self.stage.checkpoint_every_s
+        )
 
-    def commit(self, trained: Trained, keys: list[str], started: float, device: str) -> Receipt:
-        """Commit a trained segmenter with its learning curve and the keys that it learned from."""
-        attempt = self.ledger.begin(self.address)
+    def commit(self, trained: Trained, started: float, device: str) -> Receipt:
+        """Commit a trained segmenter with its curve, its pictures and the keys that it learned from; drop its state.
+
+        What was not learnt from is quarantined. A key that several shards have is named with its unit.
+        """
+        keys = list(self.supervision.samples())
+        times = Counter(key for _, key in keys)
+        outcomes = {
+            key if times[key] == 1 else f"{key} of {unit}": trained.rejected.get(unit, {}).get(key)
+            for unit, key in keys
+        }
+        attempt = self.supervision.ledger.begin(self.address)
         attempt.put(SEGMENTER_FILE, trained.checkpoint)
-        attempt.put("curve.json", json.dumps(trained.curve).encode())
+        attempt.put(CURVE_FILE, json.dumps(trained.curve).encode())
+        attempt.put(PICTURES_FILE, draw_predictions(trained.predicted, self.supervision.spaces))
         info: dict[str, Any] = {"device": device, "started": started, "finished": time.time()}
-        return attempt.commit(dict.fromkeys(keys), info)
-
-    def _examples_of(self, unit: Unit) -> list[Example]:
-        receipt = self.ledger.receipt(Address("error_maps", self.error_maps, unit.name))
-        if receipt is None:
-            return []
-        records = read_records(self.ledger, receipt)
-        wanted = {key for key in records if self.selection.role(unit.shard.name, key) == "supervision"}
-        listed = read_inventory(self.ledger, self.inventories[unit.shard])
-        chosen = [sample for sample in listed if sample.key in wanted and sample.fault is None]
-        raw = read_samples(self.sources[unit.shard.address], unit.shard.name, chosen)
-        return [
-            Example(
-                key=one.key,
-                image_HW3=to_uint8(fit(Sample(one.key, unit.shard.name, one.members).image(), self.region)[None])[0],
-                error_LHW=records[one.key].arrays["error_LHW"].astype(np.float16),
-            )
-            for one in raw
-        ]
-
-
-class _State:
-    """The last state of a training under way, one object that is replaced at most every half minute."""
-
-    def __init__(self, store: Store, address: Address) -> None:
-        self._store, self._name = store, f"training/{address.fingerprint}/state"
-        self._kept_at = time.monotonic()
-        self._lock = threading.Lock()
-
-    def keep(self, state: bytes) -> None:
-        """Store a state, unless the last is recent."""
-        with self._lock:
-            if time.monotonic() - self._kept_at >= STATE_SPACING_S:
-                self._store.write(self._name, state)
-                self._kept_at = time.monotonic()
-
-    def load(self) -> bytes | None:
-        """Return the last state that was stored."""
-        return self._store.read(self._name) if self._store.exists(self._name) else None
-
-    def drop(self) -> None:
-        """Delete the state of a training that is committed."""
-        self._store.delete([self._name])
+        receipt = attempt.commit(outcomes, info)
+        drop_states(self.supervision.ledger.store, self.address.fingerprint)
+        return receipt

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from infra.receipts import Ledger, Receipt
 
-SEGMENTER_FILE = "segmenter.safetensors"
+SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
+"""The files of a training's bundle."""
 
 
 @dataclass(frozen=True)

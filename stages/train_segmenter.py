@@ -9,10 +9,10 @@ import hashlib
 import io
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -23,8 +23,12 @@ from torch.nn import functional as F
 
 from stages.augmentation import Augmentation, augmented
 from stages.errors import StageError
+from stages.examples import Example, ExampleSource, Reader, as_batch
 from stages.segmenter import Segmenter, SegmenterNetwork, new_segmenter, save_segmenter
 from stages.stage import sample_seed
+from stages.stream import Share
+from stages.survey import Survey, survey
+from stages.workers import Workers
 
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -39,9 +43,9 @@ class TrainSegmenter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "train_segmenter"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("error_maps",)
-    indifferent: ClassVar[frozenset[str]] = frozenset({"report_every"})
+    indifferent: ClassVar[frozenset[str]] = frozenset({"cache_mb", "checkpoint_every_s"})
     """Fields that cannot change the result and so stay out of the fingerprint."""
 
     network: SegmenterNetwork = SegmenterNetwork()
@@ -56,20 +60,18 @@ class TrainSegmenter(BaseModel):
     edition: PositiveInt = 1
     """Raise it to retrain on the supervision there is now. New data alone does not retrain, because everything
     behind the segmenter would be redone."""
-    report_every: PositiveInt = 1  # epochs between states that training can resume from
+    shuffle_window: PositiveInt = 256
+    """Least examples, of units in random order, that are mixed with each other; memory holds two windows a worker."""
+    cache_mb: NonNegativeInt = 64  # of decoded examples that a worker keeps, so that a small set is read once only
+    checkpoint_every_s: PositiveFloat = 60.0  # between states to resume from: what a crash costs at most
 
     def weight_files(self) -> tuple[Path, ...]:
         """Return the files that the result depends on, for the fingerprint."""
         return self.network.weight_files()
 
-
-@dataclass(frozen=True)
-class Example:
-    """One image of the supervision subset and its error maps."""
-
-    key: str
-    image_HW3: NDArray[np.uint8]
-    error_LHW: NDArray[np.float16]
+    def holds_out(self, key: str) -> bool:
+        """Return whether the example of this key is held out for validation."""
+        return sample_seed(self.seed, f"held out/{key}") / 2**56 < self.validation_share
 
 
 class Epoch(TypedDict):
@@ -83,58 +85,85 @@ class Epoch(TypedDict):
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """An example, held out where any is, and what the trained segmenter predicts for it."""
+
+    key: str
+    image_HW3: NDArray[np.uint8]
+    true_LHW: NDArray[np.float16]
+    predicted_LHW: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Trained:
-    """A trained segmenter, as the bytes of a checkpoint for `load_segmenter`, and its learning curve."""
+    """A trained segmenter, as the bytes of a checkpoint for `load_segmenter`, and how it went."""
 
     checkpoint: bytes
     curve: list[Epoch]
+    rejected: Mapping[str, Mapping[str, str]]  # by unit and key: what was not learnt from, with the reason
+    predicted: list[Predicted]  # a few, on the first worker
+
+
+class States(Protocol):
+    """Keeps the latest state of a training under way. The first worker's is used, and asked after every step."""
+
+    def load(self) -> bytes | None:
+        """Return the state that was kept last, None if there is none."""
+
+    def due(self) -> bool:
+        """Return whether a state should be kept now."""
+
+    def keep(self, state: bytes) -> None:
+        """Keep a state in place of the last one."""
+
+    def close(self) -> None:
+        """Return when the last state is kept."""
 
 
 def train(
     stage: TrainSegmenter,
-    examples: Sequence[Example],
+    source: ExampleSource,
     device: torch.device,
     *,
-    spaces: Sequence[str],
-    report: Callable[[bytes], None] | None = None,
-    resume: bytes | None = None,
-    rank: int = 0,
-    world: int = 1,
+    states: States | None = None,
+    workers: Workers = Workers(),  # noqa: B008  # immutable
     wrap: Wrap = lambda module: module,
 ) -> Trained:
-    """Return the segmenter that predicts `examples`' error maps best: l2, on square roots (thesis Eq. 3.2).
+    """Return the segmenter that predicts the examples' error maps best: l2, on square roots (thesis Eq. 3.2).
 
     Differs from the thesis: the loss compares square roots of errors, whose tail is lighter, so predictions lean
     towards the median and lie below the mean error where a region's error is uncertain; validation is held out; the
     best epoch by validation is kept (the last, where nothing is held out).
 
+    The result depends on the recipe, the examples and the number of workers, not on what was cached or when training
+    was interrupted. Memory does not grow with the number of examples; unfit ones are left out and named.
+
     Args:
         stage: the recipe.
-        examples: all of them, of one image size; worker `rank` reads those at `rank`, `rank + world`, and so on, once
-            to check them and once an epoch, so a sequence may load them when asked.
+        source: the examples; each worker reads its share of the units, once to look at them and once a pass.
         device: where to train.
-        spaces: names of the maps' L spaces, most editable first.
-        report: is given a state to resume from every `report_every` epochs, on every worker at the same time; workers
-            other than the first are given no bytes.
-        resume: a reported state; training goes on behind it and ends as if it had never stopped.
-        rank: which worker this is, of `world`; several need `torch.distributed` to be set up.
-        world: how many workers there are.
+        states: keeps what a training goes on from if it was stopped; it then ends as if it had never stopped.
+        workers: which worker this is, of how many.
         wrap: makes the network data-parallel.
 
     Raises:
-        StageError: there are no examples, an example does not fit, or the state belongs to another training.
+        StageError: there are no sound examples, or the state belongs to another training.
         WeightsError: the backbone's weights do not fit.
     """
-    share = _share_of(stage, examples, spaces, device, rank=rank, world=world)
-    training = _Training(stage, share, device, wrap)
-    if resume is not None:
-        training.restore(resume)
-    for epoch in range(len(training.curve), stage.epochs):
-        loss = training.learn(epoch)
-        training.note(epoch, loss)
-        if report is not None and (epoch + 1) % stage.report_every == 0:
-            report(training.state() if rank == 0 else b"")
-    return Trained(training.checkpoint(), training.curve)
+    with Reader(source, stage.cache_mb << 20) as reader:
+        kept = workers.of_first(states.load() if states is not None and workers.rank == 0 else None)
+        state = None if kept is None else _opened(kept, _identity(stage, source), device)
+        found = Survey(**state["survey"]) if state else survey(reader, stage.holds_out, stage.seed, workers)
+        share = Share(reader, found, stage.holds_out, stage.shuffle_window, stage.seed, workers)
+        training = _Training(stage, share, device, wrap, states)
+        if state:
+            training.restore(state)
+        try:
+            training.run()
+        finally:
+            if states is not None:
+                states.close()
+        return training.result()
 
 
 def rate_at(optimiser: Literal["adamw", "sgd"], step: int, steps: int) -> float:
@@ -148,86 +177,6 @@ def rate_at(optimiser: Literal["adamw", "sgd"], step: int, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm + 0.5) / max(1, steps - warm)))
-
-
-# ---- examples
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What one worker trains and validates on, and what all workers know of the whole."""
-
-    examples: Sequence[Example]
-    spaces: tuple[str, ...]
-    training: list[int]
-    held_out: list[int]
-    rank: int
-    world: int
-    training_of_all: int
-    held_out_of_all: int
-    root_L: Tensor
-
-    def batch(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return images `[N, 3, H, W]` in [0, 1] and square roots of errors `[N, L, H, W]`, float32."""
-        found = [self.examples[i] for i in indices]
-        image_NHW3 = torch.from_numpy(np.stack([example.image_HW3 for example in found])).to(device)
-        error_NLHW = torch.from_numpy(np.stack([example.error_LHW for example in found])).to(device)
-        return image_NHW3.permute(0, 3, 1, 2).float() / 255, error_NLHW.float().sqrt()
-
-
-def _share_of(
-    stage: TrainSegmenter,
-    examples: Sequence[Example],
-    spaces: Sequence[str],
-    device: torch.device,
-    *,
-    rank: int,
-    world: int,
-) -> _Share:
-    """Return what worker `rank` works on, after one look at each of its examples."""
-    if len(examples) < world:
-        raise StageError(
-            f"train_segmenter wanted the error maps of {world} or more images, one for each worker, and the "
-            f"supervision for {', '.join(spaces)} holds {len(examples)}: enlarge the supervision subset of error_maps, "
-            "or look into its quarantine"
-        )
-    roots: dict[int, NDArray[np.float64]] = {}
-    parts: tuple[list[int], list[int]] = ([], [])
-    size = examples[0].image_HW3.shape[:2]
-    for index in range(rank, len(examples), world):
-        example = examples[index]
-        _check(example, spaces, size)
-        roots[index] = np.sqrt(example.error_LHW.astype(np.float64)).mean(axis=(1, 2))
-        parts[_is_held_out(stage, example.key)].append(index)
-    training, held_out = parts if parts[0] else (parts[1], [])  # too few to hold any out
-    sums = [*np.sum([roots[index] for index in training], axis=0), len(training), len(held_out)]
-    *root_L, trained, held = _over_workers(torch.tensor(sums, dtype=torch.float64, device=device), world).cpu()
-    root = torch.stack(root_L) / trained
-    return _Share(examples, tuple(spaces), training, held_out, rank, world, int(trained), int(held), root)
-
-
-def _is_held_out(stage: TrainSegmenter, key: str) -> bool:
-    return sample_seed(stage.seed, f"held out/{key}") / 2**56 < stage.validation_share
-
-
-def _check(example: Example, spaces: Sequence[str], size: tuple[int, ...]) -> None:
-    image, error = example.image_HW3, example.error_LHW
-    if image.shape != (*size, 3) or error.shape != (len(spaces), *size) or image.dtype != np.uint8:
-        raise StageError(
-            f"{example.key}: wanted an image {[*size, 3]} of uint8 and maps {[len(spaces), *size]} for "
-            f"{', '.join(spaces)}, got {list(image.shape)} of {image.dtype} and {list(error.shape)}: make the error "
-            "maps of one size and of these spaces"
-        )
-    if not (np.isfinite(error).all() and (error >= 0).all()):
-        raise StageError(f"{example.key}: its error maps hold negative or unbounded numbers; run error_maps again")
-
-
-def _over_workers(tensor: Tensor, world: int, *, largest: bool = False) -> Tensor:
-    """Return the sum (or the largest) of a tensor over all workers."""
-    if world > 1:
-        operation = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.SUM
-        torch.distributed.all_reduce(tensor, op=operation)
-    return tensor
 
 
 # ---- one training
@@ -247,27 +196,38 @@ class _Roots(nn.Module):
 class _Training:
     """The state of one training on one worker."""
 
-    def __init__(self, stage: TrainSegmenter, share: _Share, device: torch.device, wrap: Wrap) -> None:
-        self.stage, self.share, self.device = stage, share, device
-        segmenter = new_segmenter(stage.network, share.spaces, stage.seed)
-        segmenter.start_from(share.root_L.float())
+    def __init__(
+        self, stage: TrainSegmenter, share: Share, device: torch.device, wrap: Wrap, states: States | None
+    ) -> None:
+        self.stage, self.share, self.device, self.states = stage, share, device, states
+        self.workers, self.survey = share.workers, share.survey
+        segmenter = new_segmenter(stage.network, share.reader.source.spaces, stage.seed)
+        segmenter.start_from(torch.tensor(self.survey.root_L))
         self.segmenter = segmenter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = wrap(_Roots(self.segmenter))
         self.optimiser = _optimiser(stage, self.segmenter)
-        self.size = min(max(2, stage.batch // share.world), max(2, len(share.training)))
-        steps = torch.tensor([-(-len(share.training) // self.size)], device=device)
-        self.steps = int(_over_workers(steps, share.world, largest=True))  # an epoch, the same on every worker
+        each = max(2, stage.batch // self.workers.world)
+        self.size = min(each, max(2, share.count))
+        self.steps = -(-share.largest // min(each, max(2, share.largest)))  # an epoch, the same on every worker
+        self.step = 0  # of the epoch under way
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)  # summed over the steps of that epoch
         self.curve: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_loss = math.inf
 
-    def learn(self, epoch: int) -> float:
-        """Train for one epoch and return the mean loss over its steps and all workers."""
+    def run(self) -> None:
+        """Train from where the state is to the end."""
+        batches = self.share.batches(self.size, len(self.curve) * self.steps + self.step)
+        while (epoch := len(self.curve)) < self.stage.epochs:
+            loss = self.learn(epoch, batches)
+            self.note(epoch, loss)
+
+    def learn(self, epoch: int, batches: Iterator[Sequence[Example]]) -> float:
+        """Train to the end of an epoch and return the mean loss over its steps and all workers."""
         self.network.train()
-        total = torch.zeros(1, dtype=torch.float64, device=self.device)
-        for step, indices in enumerate(self._batches(epoch)):
-            seed = sample_seed(self.stage.seed, f"step/{epoch}/{step}/{self.share.rank}")
-            image, root = augmented(self.stage.augmentation, *self.share.batch(indices, self.device), seed)
+        for step in range(self.step, self.steps):
+            seed = sample_seed(self.stage.seed, f"step/{epoch}/{step}/{self.workers.rank}")
+            image, root = augmented(self.stage.augmentation, *as_batch(next(batches), self.device), seed)
             rate = rate_at(self.stage.optimiser, epoch * self.steps + step, self.stage.epochs * self.steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = group["largest_lr"] * rate
@@ -275,8 +235,11 @@ class _Training:
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
-            total += loss.detach()
-        mean = float(_over_workers(total, self.share.world)) / (self.steps * self.share.world)
+            self.loss += loss.detach()
+            self.step = step + 1
+            self._keep_state()
+        mean = float(self.workers.sum(self.loss)) / (self.steps * self.workers.world)
+        self.step, self.loss = 0, torch.zeros_like(self.loss)
         if not math.isfinite(mean):
             raise StageError(
                 f"train_segmenter diverged in epoch {epoch} (loss {mean}): lower learning_rate, now "
@@ -284,24 +247,17 @@ class _Training:
             )
         return mean
 
-    def _batches(self, epoch: int) -> Iterator[list[int]]:
-        """Yield batches of one size in a new order, which starts again where another worker needs more steps."""
-        generator = torch.Generator().manual_seed(sample_seed(self.stage.seed, f"order/{epoch}/{self.share.rank}"))
-        order = torch.randperm(len(self.share.training), generator=generator).tolist()
-        for start in range(0, self.steps * self.size, self.size):
-            yield [self.share.training[order[i % len(order)]] for i in range(start, start + self.size)]
-
     def note(self, epoch: int, train_loss: float) -> None:
         """Measure the segmenter on what is held out, add a point to the curve and keep the best weights."""
-        held_out = self.share.held_out_of_all > 0
-        total_L8 = self._sums(self.share.held_out if held_out else self.share.training)
+        spaces, held_out = self.segmenter.spaces, bool(self.survey.held_out)
+        total_L8 = self._sums(self.share.held_out_batches(self.size))
         count, loss, mean_loss = (float(x) for x in total_L8[:, :3].sum(dim=0))
-        names_and_sums = zip(self.share.spaces, total_L8.tolist(), strict=True)
+        names_and_sums = zip(spaces, total_L8.tolist(), strict=True)
         point = Epoch(
             epoch=epoch,
             train_loss=train_loss,
             val_loss=loss / count if held_out else None,
-            mean_loss=mean_loss / count,
+            mean_loss=mean_loss / count if held_out else float(np.mean(self.survey.variance_L)),
             correlation={space: _correlation(sums) if held_out else None for space, sums in names_and_sums},
         )
         self.curve.append(point)
@@ -310,64 +266,86 @@ class _Training:
             self.best = {key: tensor.detach().cpu().clone() for key, tensor in self.segmenter.state_dict().items()}
 
     @torch.no_grad()
-    def _sums(self, indices: Sequence[int]) -> Tensor:
+    def _sums(self, batches: Iterable[Sequence[Example]]) -> Tensor:
         """Return sums over pixels of all workers, `[L, 8]` float64.
 
         They are, with p the predicted and t the true error: 1, (√p - √t)², (mean √t - √t)², p, t, p², t², pt.
         """
         self.segmenter.eval()
-        mean_L11 = self.share.root_L.to(self.device)[:, None, None]
-        total_L8 = torch.zeros(len(self.share.spaces), 8, dtype=torch.float64, device=self.device)
-        for start in range(0, len(indices), self.size):
-            image, root = self.share.batch(indices[start : start + self.size], self.device)
+        mean_L11 = torch.tensor(self.survey.root_L, device=self.device)[:, None, None]
+        total_L8 = torch.zeros(len(self.segmenter.spaces), 8, dtype=torch.float64, device=self.device)
+        for examples in batches:
+            image, root = as_batch(examples, self.device)
             guess, root = self.segmenter.unbounded_roots(image * 2 - 1).relu().double(), root.double()
             p, t = guess.square(), root.square()
             parts = (torch.ones_like(t), (guess - root) ** 2, (mean_L11 - root) ** 2, p, t, p * p, t * t, p * t)
             total_L8 += torch.stack([part.sum(dim=(0, 2, 3)) for part in parts], dim=1)
-        return _over_workers(total_L8, self.share.world).cpu()
+        return self.workers.sum(total_L8).cpu()
 
-    def checkpoint(self) -> bytes:
-        """Return the best segmenter as a checkpoint."""
-        segmenter = Segmenter(self.stage.network, self.share.spaces)
-        segmenter.load_state_dict(self.best)
-        count = f"{self.share.training_of_all} images, {self.share.held_out_of_all} held out"
-        return save_segmenter(segmenter, f"trained on the error maps of {count}; edition {self.stage.edition}")
+    def result(self) -> Trained:
+        """Return the best segmenter, and what it makes of some examples."""
+        self.segmenter.load_state_dict(self.best)
+        training, held_out = self.survey.counts
+        about = f"trained on the error maps of {training} images, {held_out} held out; edition {self.stage.edition}"
+        predicted = list(self._predicted()) if self.workers.rank == 0 else []
+        return Trained(save_segmenter(self.segmenter, about), self.curve, self.survey.rejected, predicted)
 
-    def state(self) -> bytes:
-        """Return all that training needs to go on."""
+    @torch.no_grad()
+    def _predicted(self) -> Iterator[Predicted]:
+        self.segmenter.eval()
+        for example in self.share.pictured():
+            image, _ = as_batch([example], self.device)
+            predicted_LHW = self.segmenter(image * 2 - 1)[0].cpu().numpy()
+            yield Predicted(example.key, example.image_HW3, example.error_LHW, predicted_LHW)
+
+    def _keep_state(self) -> None:
+        """Keep all that training needs to go on, if it is time."""
+        if self.states is None or not self.workers.first_says(self.states.due(), self.device):
+            return
         state = {
-            "training": self._identity(),
+            "identity": _identity(self.stage, self.share.reader.source),
+            "survey": asdict(self.survey),
             "curve": self.curve,
+            "step": self.step,
+            "loss": float(self.workers.sum(self.loss.clone())),
             "best_loss": self.best_loss,
             "best": self.best,
             "network": self.segmenter.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        file = io.BytesIO()
-        torch.save(state, file)
-        return file.getvalue()
+        if self.workers.rank == 0:
+            file = io.BytesIO()
+            torch.save(state, file)
+            self.states.keep(file.getvalue())
 
-    def restore(self, data: bytes) -> None:
-        """Go on from a state; raises StageError if it is damaged or of another training."""
-        try:
-            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
-            if state["training"] != self._identity():
-                raise ValueError("it belongs to other settings, spaces or examples")
-            self.segmenter.load_state_dict(state["network"])
-            self.optimiser.load_state_dict(state["optimiser"])
-        except FOREIGN as error:
-            raise StageError(
-                f"the state to resume train_segmenter from cannot be used ({error}): start without it, or under "
-                "another name"
-            ) from error
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.segmenter.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.curve, self.best_loss = state["curve"], state["best_loss"]
         self.best = {key: tensor.cpu() for key, tensor in state["best"].items()}
+        self.step = min(state["step"], self.steps)  # fewer workers take more steps an epoch, or as many
+        if self.workers.rank == 0:
+            self.loss += state["loss"]
 
-    def _identity(self) -> str:
-        """Return a digest of what may not change between a state and its resumption."""
-        settings = self.stage.model_dump_json(exclude=set(self.stage.indifferent))
-        parts = (settings, self.share.spaces, self.share.training_of_all, self.share.held_out_of_all)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+def _opened(data: bytes, identity: str, device: torch.device) -> dict[str, Any]:
+    """Return a state that was kept; raises StageError if it is damaged or of another training."""
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        if state["identity"] != identity:
+            raise ValueError("it belongs to other settings, spaces or examples")
+    except FOREIGN as error:
+        raise StageError(
+            f"the state to resume train_segmenter from cannot be used ({error}): delete it, and training starts anew"
+        ) from error
+    return state
+
+
+def _identity(stage: TrainSegmenter, source: ExampleSource) -> str:
+    """Return a digest of what may not change between a state and its resumption."""
+    settings = stage.model_dump_json(exclude=set(stage.indifferent))
+    return hashlib.sha256(repr((settings, source.spaces, source.size, list(source.units))).encode()).hexdigest()
 
 
 def _optimiser(stage: TrainSegmenter, segmenter: Segmenter) -> torch.optim.Optimizer:

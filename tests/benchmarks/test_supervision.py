@@ -17,7 +17,7 @@ def threads():
 
 
 def test_both_sides_do_the_same_work_and_the_figures_are_written(tmp_path, monkeypatch):
-    small = partial(supervision._report, 1, 3, 4, turns=1, device=torch.device("cpu"), quick=True)
+    small = partial(supervision._report, 1, 3, 4, 8, turns=1, device=torch.device("cpu"), quick=True)
     monkeypatch.setattr(supervision, "_report", lambda *_, **__: small())
     path = tmp_path / "results/supervision.json"
     assert supervision.main(["--quick", "--json", str(path)]) == 0
@@ -28,4 +28,5 @@ def test_both_sides_do_the_same_work_and_the_figures_are_written(tmp_path, monke
     assert report["largest_difference_db"] < 0.01
     assert report["error_maps"]["steps"] == 3
     assert {"versions", "device", "seed", "threads", "units"} <= report.keys()
-    assert "memory_growth_mb" not in report
+    assert report["memory_growth_mb"] == 0, "one training, compared with itself"
+    assert report["training_memory"]["peak_mb"]["8"] > 100

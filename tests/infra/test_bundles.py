@@ -175,6 +175,13 @@ def test_no_items_and_no_arrays_are_fine():
     assert list(read_arrays(write_arrays([("a", {})], "codes"))) == [("a", {})]
 
 
+def test_of_many_arrays_only_the_wanted_ones_are_unpacked():
+    written = [(key, {"small": np.arange(3), "large": np.zeros((9, 9))}) for key in ("a", "b", "c")]
+    read = dict(read_arrays(write_arrays(written, "codes"), {"a", "c"}.__contains__, {"small", "other"}))
+    assert {key: list(arrays) for key, arrays in read.items()} == {"a": ["small"], "c": ["small"]}
+    np.testing.assert_array_equal(read["c"]["small"], np.arange(3))
+
+
 def test_equal_arrays_give_equal_bytes():
     assert write_arrays([("a", arrays("a"))], "codes") == write_arrays([("a", arrays("a"))], "codes")
 

@@ -85,20 +85,7 @@ def compute(plan: Plan, step: MapStep) -> None:
 
 def train(plan: Plan) -> None:
     """Commit the segmenter."""
-    shards, step = plan.inventories(), plan.error_maps()
-    job = TrainJob(
-        stage=plan.config.train_segmenter,
-        address=plan.train_segmenter(),
-        sources=plan.sources,
-        ledger=plan.ledger,
-        error_maps=step.fingerprint,
-        units=tuple(plan.units(shards, step.selection)),
-        inventories=shards,
-        selection=plan.supervision,
-        region=plan.region,
-        spaces=plan.generator.spaces,
-    )
-    job.run(torch.device("cpu"))
+    TrainJob.of(plan, plan.inventories()).run(torch.device("cpu"))
 
 
 def commit_all(plan: Plan) -> None:

@@ -1,54 +1,85 @@
-"""The segmenter's training under Ray Train: real workers, one of which dies."""
+"""The segmenter's training under Ray Train: real workers, one of which dies, and states in object storage."""
 
+import dataclasses
 import gc
+import io
 import os
 import signal
+import uuid
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import ray
+import torch
 
+from infra.receipts import Ledger
+from infra.storage import open_store
+from pipeline.committed_examples import Supervision
+from pipeline.train_job import TrainJob
 from pipeline.training import train_on_ray
-from stages.segmenter import SegmenterNetwork, load_segmenter
-from stages.train_segmenter import Example, TrainSegmenter
+from stages.segmenter import load_segmenter
+from stages.survey import PICTURED
+from tests.pipeline.conftest import COUNTS
+from tests.tiny import SPACES
 
-SPACES = ("W+", "F4")
-EPOCHS = 6
-READS_BEFORE, READS_AN_EPOCH = 4, 7  # of a worker with three examples: one look; two batches of 2 and to measure
+EPOCHS, KILLED_AFTER = 12, 8
+SETTINGS = (
+    f"train_segmenter.epochs={EPOCHS}",
+    "train_segmenter.cache_mb=0",  # so that every pass reads
+    "train_segmenter.checkpoint_every_s=1e-6",
+    "train_segmenter.validation_share=0",
+)
 
 
-@dataclass(frozen=True)
-class FatalExamples(Sequence):
-    """Six examples, whose reader in the second worker is killed once, in its fourth epoch; reads are noted."""
+@dataclasses.dataclass(frozen=True)
+class Fatal(Supervision):
+    """Kills the first process that reads it once the stored state is old enough; reads are noted."""
 
     folder: Path
 
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: int) -> Example:
-        notes = self.folder / f"reads-{os.getpid()}"
-        with notes.open("a") as file:
-            file.write(f"{index}\n")
-        if index % 2 == 1 and len(notes.read_text().split()) > READS_BEFORE + 3 * READS_AN_EPOCH:
+    def receipt(self, unit):
+        generation = "second" if (self.folder / "killed").exists() else "first"
+        with (self.folder / f"{generation}-{os.getpid()}").open("a") as notes:
+            notes.write(f"{unit.name}\n")
+        if generation == "first" and epochs_in(self.ledger) >= KILLED_AFTER:
             try:
                 (self.folder / "killed").touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGKILL)
             except FileExistsError:
                 pass
-        image_HW3 = np.full((16, 16, 3), 40 * index, np.uint8)
-        image_HW3[4:9, 4:9] = 255
-        error_LHW = np.full((2, 16, 16), 0.1, np.float16)
-        error_LHW[:, 4:9, 4:9] = 0.6
-        return Example(f"image{index}", image_HW3, error_LHW)
+        return super().receipt(unit)
+
+
+def epochs_in(ledger: Ledger) -> int:
+    """Return how many epochs the stored state has behind it."""
+    stored = [ledger.store.read(entry.name) for entry in ledger.store.list("training/")]
+    return max((len(torch.load(io.BytesIO(data), weights_only=True)["curve"]) for data in stored), default=0)
 
 
 @pytest.fixture
-def ray_cluster():
+def on_server(committed, ministack, use_server, tmp_path) -> Callable[[], TrainJob]:
+    """Return a function that makes the training of a run whose store is a bucket."""
+    use_server(ministack)
+    store = open_store(f"s3://{ministack.make_bucket(f'train-{uuid.uuid4().hex[:12]}')}/store")
+    for name, data in committed.files().items():
+        store.write(name, data)
+    (tmp_path / "notes").mkdir()
+
+    def make() -> TrainJob:
+        plan = committed.plan(*SETTINGS)
+        job = TrainJob.of(plan, plan.inventories())
+        fields = {field.name: getattr(job.supervision, field.name) for field in dataclasses.fields(Supervision)}
+        return dataclasses.replace(
+            job, supervision=Fatal(**fields | {"ledger": Ledger(store), "folder": tmp_path / "notes"})
+        )
+
+    return make
+
+
+@pytest.fixture
+def ray_cluster(on_server):  # whose environment the workers need
     ray.init(num_cpus=3, include_dashboard=False, logging_level="error", log_to_driver=False)
     yield
     ray.shutdown()
@@ -59,27 +90,18 @@ def ray_cluster():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # it warns of its own defaults
 @pytest.mark.usefixtures("ray_cluster")
-def test_two_workers_train_to_the_end_though_one_is_killed_and_go_on_from_the_latest_state(tmp_path):
-    stage = TrainSegmenter(network=SegmenterNetwork(backbone="light"), epochs=EPOCHS, batch=4, validation_share=0.0)
-    storage = tmp_path / "storage"
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    trained = train_on_ray(
-        stage,
-        lambda: FatalExamples(notes),
-        workers=2,
-        gpus_per_worker=0,
-        storage_path=str(storage),
-        name="segmenter",
-        spaces=SPACES,
-        checkpoint_every_s=0.0,
-    )
+def test_two_workers_train_to_the_end_though_one_is_killed_and_go_on_from_the_state_in_the_store(on_server, tmp_path):
+    job, notes = on_server(), tmp_path / "notes"
+    trained = train_on_ray(job, workers=2, gpus_per_worker=0)
     assert (notes / "killed").exists()
     assert [point["epoch"] for point in trained.curve] == list(range(EPOCHS))
     (tmp_path / "segmenter").write_bytes(trained.checkpoint)
     assert load_segmenter(tmp_path / "segmenter").spaces == SPACES
-    reads = [path.read_text().split() for path in notes.glob("reads-*")]
-    assert len(reads) == 4, "two workers, started twice"
-    for indices in reads:
-        assert len(indices) < READS_BEFORE + EPOCHS * READS_AN_EPOCH, "no worker trained from the start to the end"
-        assert len({int(index) % 2 for index in indices[1:]}) == 1, "each reads its share, after the first image's size"
+    reads = [path.read_text().split() for path in notes.glob("second-*")]
+    assert len(reads) == 2
+    assert not any("held-b" in unit for units in reads for unit in units), "nobody looked at everything again"
+    passes = max(sum(unit.endswith("-000000-000004") for unit in units) for units in reads)  # each is an epoch
+    assert passes <= EPOCHS - KILLED_AFTER + 2 + PICTURED, "they went on from the latest state"
+    receipt = job.commit(trained, 0.0, "2 workers")
+    assert len(receipt.recorded) == COUNTS["train-a"]
+    assert list(job.supervision.ledger.store.list("training/")) == []

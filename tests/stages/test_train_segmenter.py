@@ -8,8 +8,12 @@ from pydantic import ValidationError
 
 from stages.augmentation import Augmentation
 from stages.errors import StageError
+from stages.examples import Example
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter
-from stages.train_segmenter import Example, TrainSegmenter, _is_held_out, _optimiser, rate_at, train
+from stages.stage import Rejected
+from stages.survey import PICTURED
+from stages.train_segmenter import Trained, TrainSegmenter, _optimiser, rate_at, train
+from tests.stages.in_memory import InMemory
 
 SPACES = ("W+", "F4")
 CPU = torch.device("cpu")
@@ -47,7 +51,7 @@ def network_input(example: Example) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def trained():
     stage = QUICK.model_copy(update={"epochs": 25, "batch": 8, "validation_share": 0.2})
-    return train(stage, examples(32), CPU, spaces=SPACES)
+    return train(stage, InMemory(examples(32)), CPU)
 
 
 def test_training_finds_what_inverts_badly_and_where_it_inverts_better(trained, tmp_path):
@@ -72,23 +76,35 @@ def test_the_mean_s_loss_is_the_variance_of_the_roots():
     halves = np.zeros((2, 8, 8), np.float16)
     halves[0, :4], halves[1, :4] = 1.0, 0.25  # roots are 1 and 0, .5 and 0: variances .25 and .0625
     made = [Example(str(i), np.zeros((8, 8, 3), np.uint8), halves) for i in range(2)]
-    (point,) = train(QUICK.model_copy(update={"epochs": 1, "validation_share": 0}), made, CPU, spaces=SPACES).curve
+    (point,) = train(
+        QUICK.model_copy(update={"epochs": 1, "validation_share": 0}), InMemory(made, size=(8, 8)), CPU
+    ).curve
     assert point["mean_loss"] == pytest.approx((0.25 + 0.0625) / 2)
 
 
 def test_the_best_epoch_by_validation_is_kept(tmp_path):
     stage = QUICK.model_copy(update={"epochs": 6, "validation_share": 0.3, "augmentation": PLAIN})
-    contrary = [replace(e, error_LHW=0.7 - e.error_LHW) if _is_held_out(stage, e.key) else e for e in examples(16)]
-    trained = train(stage, contrary, CPU, spaces=SPACES)
+    contrary = [replace(e, error_LHW=0.7 - e.error_LHW) if stage.holds_out(e.key) else e for e in examples(16)]
+    trained = train(stage, InMemory(contrary), CPU)
     losses = [point["val_loss"] for point in trained.curve]
     assert losses[-1] > 1.05 * min(losses), "what is held out must contradict what is learnt"
     assert held_out_loss(loaded(trained, tmp_path), contrary, stage) == pytest.approx(min(losses), rel=1e-4)
 
 
 def held_out_loss(segmenter, made, stage) -> float:
-    held_out = [example for example in made if _is_held_out(stage, example.key)]
+    held_out = [example for example in made if stage.holds_out(example.key)]
     roots = [(segmenter(network_input(e))[0].sqrt() - torch.from_numpy(e.error_LHW).float().sqrt()) for e in held_out]
     return float(torch.stack(roots).square().mean())
+
+
+def test_a_few_held_out_examples_are_predicted_for_people_to_look_at(trained, tmp_path):
+    made = {example.key: example for example in examples(32)}
+    segmenter = loaded(trained, tmp_path)
+    assert len(trained.predicted) == PICTURED
+    for one in trained.predicted:
+        assert QUICK.model_copy(update={"validation_share": 0.2}).holds_out(one.key)
+        np.testing.assert_array_equal(one.true_LHW, made[one.key].error_LHW)
+        np.testing.assert_allclose(one.predicted_LHW, segmenter(network_input(made[one.key]))[0], rtol=1e-4, atol=1e-6)
 
 
 # ---- small and wrong data
@@ -96,44 +112,55 @@ def held_out_loss(segmenter, made, stage) -> float:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_handful_of_examples_is_enough(count, tmp_path):
-    trained = train(QUICK, examples(count), CPU, spaces=SPACES)
+    trained = train(QUICK, InMemory(examples(count)), CPU)
     assert loaded(trained, tmp_path).spaces == SPACES
 
 
 def test_without_held_out_examples_the_last_epoch_is_kept_and_validation_says_so():
-    trained = train(QUICK.model_copy(update={"validation_share": 0}), examples(5), CPU, spaces=SPACES)
+    trained = train(QUICK.model_copy(update={"validation_share": 0}), InMemory(examples(5)), CPU)
     assert all(point["val_loss"] is None for point in trained.curve)
     assert trained.curve[-1]["correlation"] == {"W+": None, "F4": None}
     assert trained.curve[-1]["mean_loss"] > 0
 
 
 def test_where_all_would_be_held_out_all_are_trained_on():
-    (point, *_) = train(QUICK.model_copy(update={"validation_share": 0.999}), examples(3), CPU, spaces=SPACES).curve
+    (point, *_) = train(QUICK.model_copy(update={"validation_share": 0.999}), InMemory(examples(3)), CPU).curve
     assert point["val_loss"] is None
 
 
 def test_an_empty_supervision_is_named():
-    with pytest.raises(StageError, match=r"the supervision for W\+, F4 holds 0: enlarge the supervision subset"):
-        train(QUICK, [], CPU, spaces=SPACES)
+    with pytest.raises(StageError, match=r"found no sound error maps for W\+, F4: enlarge the supervision subset"):
+        train(QUICK, InMemory([]), CPU)
+
+
+def zeros(height: int, width: int, maps: int = 2, value: float = 0.1) -> Example:
+    error_LHW = np.full((maps, height, width), value, np.float16)
+    return Example("odd", np.zeros((height, width, 3), np.uint8), error_LHW)
 
 
 @pytest.mark.parametrize(
-    ("image_HW3", "error_LHW", "message"),
+    ("odd", "reason"),
     [
-        (np.zeros((8, 9, 3), np.uint8), np.zeros((2, 8, 8), np.float16), r"odd: wanted an image \[24, 24, 3\]"),
-        (np.zeros((24, 24, 3), np.uint8), np.zeros((3, 24, 24), np.float16), r"got \[24, 24, 3\] of uint8 and \[3, 24"),
-        (np.zeros((24, 24, 3), np.float32), np.zeros((2, 24, 24), np.float16), "of float32"),
-        (
-            np.zeros((24, 24, 3), np.uint8),
-            np.full((2, 24, 24), np.nan, np.float16),
-            "odd: its error maps hold negative",
-        ),
-        (np.zeros((24, 24, 3), np.uint8), np.full((2, 24, 24), -1, np.float16), "odd: its error maps hold negative"),
+        (zeros(24, 23), "wanted an image [24, 24, 3] of uint8 and maps [2, 24, 24] for W+, F4, got [24, 23, 3]"),
+        (zeros(24, 24, maps=3), "got [24, 24, 3] of uint8 and [3, 24, 24]"),
+        (replace(zeros(24, 24), image_HW3=np.zeros((24, 24, 3), np.float32)), "of float32"),
+        (zeros(24, 24, value=np.nan), "its error maps hold negative or unbounded numbers"),
+        (zeros(24, 24, value=np.inf), "its error maps hold negative or unbounded numbers"),
+        (zeros(24, 24, value=-1), "its error maps hold negative or unbounded numbers"),
+        (zeros(24, 24, value=0), "its error maps are zero everywhere"),
+        (Rejected("odd", "odd.png does not decode"), "odd.png does not decode"),
     ],
 )
-def test_an_example_that_does_not_fit_is_named(image_HW3, error_LHW, message):
-    with pytest.raises(StageError, match=message):
-        train(QUICK, [*examples(1), Example("odd", image_HW3, error_LHW)], CPU, spaces=SPACES)
+def test_an_example_that_is_unfit_is_left_out_and_named(odd, reason):
+    stage = QUICK.model_copy(update={"epochs": 1})
+    sound = examples(5)
+    trained = train(stage, InMemory([*sound[:2], odd, *sound[2:]], in_a_unit=9), CPU)
+    assert list(trained.rejected) == ["unit0"]
+    assert list(trained.rejected["unit0"]) == ["odd"]
+    assert reason in trained.rejected["unit0"]["odd"]
+    assert trained.checkpoint == train(stage, InMemory(sound, in_a_unit=9), CPU).checkpoint
+    with pytest.raises(StageError, match=r"found no sound error maps for W\+, F4; 1 are unfit, the first is odd: "):
+        train(stage, InMemory([odd]), CPU)
 
 
 def test_a_rate_that_diverges_says_what_to_lower():
@@ -141,61 +168,94 @@ def test_a_rate_that_diverges_says_what_to_lower():
         torch.autograd.set_detect_anomaly(False),
         pytest.raises(StageError, match=r"diverged in epoch \d+ .*: lower learning_rate"),
     ):
-        train(QUICK.model_copy(update={"optimiser": "sgd", "learning_rate": 1e30}), examples(4), CPU, spaces=SPACES)
+        train(QUICK.model_copy(update={"optimiser": "sgd", "learning_rate": 1e30}), InMemory(examples(4)), CPU)
 
 
 # ---- determinism and resuming
 
 
-def test_equal_trainings_make_equal_checkpoints_whatever_torch_s_generator_says():
+def equal(one: Trained, other: Trained) -> bool:
+    return one.checkpoint == other.checkpoint and one.curve == other.curve
+
+
+def test_equal_trainings_make_equal_checkpoints_whatever_is_cached_and_torch_s_generator_says():
     torch.manual_seed(1)
-    first = train(QUICK, examples(6), CPU, spaces=SPACES)
+    first = train(QUICK, InMemory(examples(6)), CPU)
     torch.manual_seed(2)
-    again = train(QUICK, examples(6), CPU, spaces=SPACES)
-    other = train(QUICK.model_copy(update={"seed": 1}), examples(6), CPU, spaces=SPACES)
-    assert first == again
+    again = train(QUICK.model_copy(update={"cache_mb": 0}), InMemory(examples(6)), CPU)
+    other = train(QUICK.model_copy(update={"seed": 1}), InMemory(examples(6)), CPU)
+    assert equal(first, again)
     assert first.checkpoint != other.checkpoint
 
 
+def test_a_small_set_is_read_once_only():
+    source = InMemory(examples(14))
+    train(QUICK, source, CPU)
+    assert sorted(key for read in source.reads for key in read) == sorted(one.key for one in source.examples)
+
+
+class Kept:
+    """States that are due at every step; all are kept."""
+
+    def __init__(self, state: bytes | None = None) -> None:
+        self.state, self.all = state, []
+
+    def load(self) -> bytes | None:
+        return self.state
+
+    def due(self) -> bool:
+        return True
+
+    def keep(self, state: bytes) -> None:
+        self.all.append(state)
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_a_resumed_training_ends_as_if_it_had_never_stopped(optimiser):
-    stage = QUICK.model_copy(update={"optimiser": optimiser})
-    states: list[bytes] = []
-    whole = train(stage, examples(6), CPU, spaces=SPACES, report=states.append)
-    assert len(states) == stage.epochs
-    later: list[bytes] = []
-    assert train(stage, examples(6), CPU, spaces=SPACES, report=later.append, resume=states[1]) == whole
-    assert len(later) == stage.epochs - 2
-    assert train(stage, examples(6), CPU, spaces=SPACES, resume=states[-1]) == whole
+def test_a_training_resumed_at_any_step_ends_as_if_it_had_never_stopped(optimiser):
+    stage = QUICK.model_copy(update={"optimiser": optimiser, "epochs": 3, "shuffle_window": 5, "validation_share": 0.2})
+    made, states = examples(11), Kept()
+    whole = train(stage, InMemory(made), CPU, states=states)
+    steps = len(states.all) // stage.epochs
+    assert steps > 1
+    for step, state in list(enumerate(states.all))[::2]:
+        later = Kept(state)
+        assert equal(train(stage, InMemory(made), CPU, states=later), whole)
+        assert len(later.all) == stage.epochs * steps - step - 1
 
 
-def test_states_are_reported_as_often_as_asked():
-    states: list[bytes] = []
-    stage = QUICK.model_copy(update={"report_every": 3})
-    train(stage, examples(2), CPU, spaces=SPACES, report=states.append)
-    assert len(states) == 1
+def test_a_resumed_training_does_not_look_at_everything_again():
+    states, source = Kept(), InMemory(examples(40))
+    stage = QUICK.model_copy(update={"epochs": 1, "validation_share": 0, "shuffle_window": 4, "cache_mb": 0})
+    train(stage, source, CPU, states=states)
+    source.reads.clear()
+    train(stage, source, CPU, states=Kept(states.all[-2]))
+    assert sum(map(len, source.reads)) <= 3 * 4 + 4, "windows of the last step, and pictures"
 
 
 def test_a_state_of_another_training_is_refused():
-    states: list[bytes] = []
-    train(QUICK, examples(3), CPU, spaces=SPACES, report=states.append)
+    states = Kept()
+    train(QUICK, InMemory(examples(3)), CPU, states=states)
+    state = states.all[0]
     others = [
-        (QUICK.model_copy(update={"seed": 9}), examples(3), SPACES, states[0]),
-        (QUICK, examples(4), SPACES, states[0]),
-        (QUICK, examples(3), ("W+", "F6"), states[0]),
-        (QUICK, examples(3), SPACES, states[0][:-900]),
-        (QUICK, examples(3), SPACES, b""),
+        (QUICK.model_copy(update={"seed": 9}), InMemory(examples(3)), state),
+        (QUICK, InMemory(examples(5)), state),
+        (QUICK, InMemory(examples(3), spaces=("W+", "F6")), state),
+        (QUICK, InMemory(examples(3)), state[:-900]),
+        (QUICK, InMemory(examples(3)), b""),
     ]
-    for stage, made, spaces, state in others:
+    for stage, source, data in others:
         with pytest.raises(StageError, match="the state to resume train_segmenter from cannot be used"):
-            train(stage, made, CPU, spaces=spaces, resume=state)
-    train(QUICK.model_copy(update={"report_every": 2}), examples(3), CPU, spaces=SPACES, resume=states[0])
+            train(stage, source, CPU, states=Kept(data))
+    train(QUICK.model_copy(update={"cache_mb": 1}), InMemory(examples(3)), CPU, states=Kept(state))
 
 
 def test_held_out_examples_are_chosen_by_key_and_stay_as_data_grow():
-    chosen = [i for i in range(2000) if _is_held_out(QUICK, f"image{i}")]
+    chosen = [i for i in range(2000) if QUICK.holds_out(f"image{i}")]
     assert 150 < len(chosen) < 250
-    assert chosen != [i for i in range(2000) if _is_held_out(QUICK.model_copy(update={"seed": 1}), f"image{i}")]
+    assert chosen != [i for i in range(2000) if QUICK.model_copy(update={"seed": 1}).holds_out(f"image{i}")]
 
 
 # ---- rates

@@ -1,0 +1,125 @@
+"""The examples of a training, read from what is committed: error maps from their bundles, images from the shards."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.bundles import read_arrays
+from infra.receipts import Address, Ledger, Receipt
+from infra.shards import RawSample, ShardSample, read_samples
+from infra.store import Store
+from pipeline.errors import RunError
+from pipeline.inventory import committed_samples
+from pipeline.map_job import ARRAYS
+from pipeline.plan import Plan
+from pipeline.units import Selection, Shard, Unit
+from stages.errors import BadSampleError
+from stages.examples import Example
+from stages.region import Region, fit, to_uint8
+from stages.stage import Rejected, Sample
+
+ERROR_MAPS, MAPS = "error_maps", "error_LHW"
+_INVENTORIES_KEPT = 8
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Where the supervision of a run lies: its units, and those that are committed of them."""
+
+    ledger: Ledger
+    sources: tuple[Store, ...]
+    error_maps: str  # their fingerprint
+    committed: tuple[Unit, ...]
+    inventories: Mapping[Shard, str]  # the inventory's unit of each shard
+    selection: Selection
+    region: Region
+    spaces: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, shards: Mapping[Shard, Receipt]) -> Supervision:
+        """Return the supervision of a run as it is committed now."""
+        step = plan.error_maps()
+        done = plan.ledger.units(step.stage.name, step.fingerprint)
+        return cls(
+            ledger=plan.ledger,
+            sources=plan.sources,
+            error_maps=step.fingerprint,
+            committed=tuple(unit for unit in plan.units(shards, step.selection) if unit.name in done),
+            inventories={shard: receipt.unit for shard, receipt in shards.items()},
+            selection=step.selection,
+            region=plan.region,
+            spaces=plan.generator.spaces,
+        )
+
+    def samples(self) -> Iterator[tuple[str, str]]:
+        """Yield unit and key of every sample that may be trained on: recorded, and not held out for evaluation."""
+        units = {unit.name: unit for unit in self.committed}
+        for receipt in self.ledger.receipts(ERROR_MAPS, self.error_maps):
+            if (unit := units.get(receipt.unit)) is not None:
+                yield from ((unit.name, key) for key in receipt.recorded if self.may_train_on(unit, key))
+
+    def may_train_on(self, unit: Unit, key: str) -> bool:
+        """Return whether a sample is not held out for evaluation."""
+        return self.selection.role(unit.shard.name, key) == "supervision"
+
+    def receipt(self, unit: Unit) -> Receipt:
+        """Return the receipt of a unit's error maps; raises RunError if it has gone."""
+        receipt = self.ledger.receipt(Address(ERROR_MAPS, self.error_maps, unit.name))
+        if receipt is None:
+            raise RunError(f"the error maps of unit {unit.name} are gone; run again to make them anew")
+        return receipt
+
+
+class CommittedExamples:
+    """An `ExampleSource` over a run's supervision; of shards it reads the bytes of those samples that are wanted."""
+
+    def __init__(self, supervision: Supervision) -> None:
+        self.supervision = supervision
+        self._by_name = {unit.name: unit for unit in supervision.committed}
+        self._listed = functools.lru_cache(_INVENTORIES_KEPT)(self._read_inventory)
+
+    @property
+    def units(self) -> Sequence[str]:
+        """The committed units of error maps."""
+        return list(self._by_name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The region's."""
+        return self.supervision.region.size
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The generator's."""
+        return self.supervision.spaces
+
+    def read(self, unit: str, wanted: Callable[[str], bool]) -> list[Example | Rejected]:
+        """Return the wanted examples of a unit, in the order of the shard."""
+        of, supervision = self._by_name[unit], self.supervision
+        receipt = supervision.receipt(of)
+        keys = {key for key in receipt.recorded if supervision.may_train_on(of, key) and wanted(key)}
+        if not keys:
+            return []
+        arrays = dict(read_arrays(supervision.ledger.read_file(receipt, ARRAYS), keys.__contains__, {MAPS}))
+        chosen = [sample for sample in self._listed(of.shard) if sample.key in keys and sample.fault is None]
+        raw = read_samples(supervision.sources[of.shard.address], of.shard.name, chosen)
+        return [self._example(one, of.shard, arrays.get(one.key, {})) for one in raw]
+
+    def _example(self, raw: RawSample, shard: Shard, arrays: Mapping[str, NDArray[Any]]) -> Example | Rejected:
+        if MAPS not in arrays:
+            return Rejected(raw.key, f"error_maps recorded it without {MAPS}")
+        try:
+            image_HW3 = Sample(raw.key, shard.name, raw.members).image()
+        except BadSampleError as error:
+            return Rejected(raw.key, str(error))
+        image_1HW3 = to_uint8(fit(image_HW3, self.supervision.region)[None])
+        return Example(raw.key, image_1HW3[0], arrays[MAPS].astype(np.float16))
+
+    def _read_inventory(self, shard: Shard) -> list[ShardSample]:
+        return committed_samples(self.supervision.ledger, shard, self.supervision.inventories[shard])

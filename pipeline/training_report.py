@@ -1,0 +1,82 @@
+"""What the report shows of the segmenter's training: its learning curve, a few predictions, and what was left out."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from PIL import Image
+
+from infra.receipts import Ledger, Receipt
+from pipeline.charts import INK, MUTED, Drawing, finished, space_colour
+from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE
+from stages.train_segmenter import Epoch
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """A committed training, as the page needs it."""
+
+    spaces: tuple[str, ...]
+    learnt: int  # examples, those held out for validation included
+    curve: Sequence[Epoch]
+    rejected: Mapping[str, str]  # what was not learnt from, by key, with the reason
+    pictures: Drawing  # true and predicted maps of a few examples
+
+    @classmethod
+    def of(cls, ledger: Ledger, receipt: Receipt, spaces: tuple[str, ...]) -> TrainingReport:
+        """Return the report of a committed training."""
+        curve: list[Epoch] = json.loads(ledger.read_file(receipt, CURVE_FILE))
+        png = ledger.read_file(receipt, PICTURES_FILE)
+        uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+        pictures = Drawing(uri, *Image.open(io.BytesIO(png)).size)
+        return cls(spaces, len(receipt.recorded), curve, receipt.quarantined, pictures)
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights were kept."""
+        validated = [point for point in self.curve if point["val_loss"] is not None]
+        return min(validated, key=lambda point: point["val_loss"] or 0.0) if validated else self.curve[-1]
+
+    def draw_losses(self) -> str:
+        """Return the losses by epoch as an `<svg>` that takes the page's colours; dashed: predicting the mean."""
+        epochs = [point["epoch"] + 1 for point in self.curve]
+        validated = [(point["epoch"] + 1, loss) for point in self.curve if (loss := point["val_loss"]) is not None]
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "losses", "font.size": 9.5}):
+            figure = Figure(figsize=(4.7, 2.9), layout="constrained")
+            axes = figure.add_subplot()
+            mean_losses = [point["mean_loss"] for point in self.curve]
+            axes.plot(epochs, mean_losses, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), label="mean")
+            losses = [point["train_loss"] for point in self.curve]
+            axes.plot(epochs, losses, color=MUTED, linewidth=1.4, marker=".", label="training")
+            if validated:
+                axes.plot(*zip(*validated, strict=True), color=INK, linewidth=1.4, marker=".", label="validation")
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel("epoch", color=MUTED)
+            axes.set_ylabel("loss, on square roots of errors", color=INK)
+            axes.legend(frameon=False, labelcolor=INK)
+            return finished(figure, axes, grid="y")
+
+    def draw_correlations(self) -> str | None:
+        """Return how well each space is predicted by epoch as an `<svg>`; None where nothing was held out."""
+        lines = {
+            space: [(point["epoch"] + 1, r) for point in self.curve if (r := point["correlation"][space]) is not None]
+            for space in self.spaces
+        }
+        if not any(lines.values()):
+            return None
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "correlations", "font.size": 9.5}):
+            figure = Figure(figsize=(4.7, 2.9), layout="constrained")
+            axes = figure.add_subplot()
+            for space, line in lines.items():
+                if line:
+                    axes.plot(*zip(*line, strict=True), color=space_colour(space), marker=".", label=space)
+            axes.set_xlabel("epoch", color=MUTED)
+            axes.set_ylabel("correlation per pixel, held out", color=INK)
+            axes.legend(frameon=False, labelcolor=INK)
+            return finished(figure, axes, grid="y")

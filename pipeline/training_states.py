@@ -1,0 +1,56 @@
+"""The state of a training under way: one object in the run's store, replaced at intervals, gone when all is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from infra.store import Store
+
+FOLDER = "training"
+
+
+class StoredStates:
+    """The `States` of one training; written beside it, so that it does not wait for the store.
+
+    A state belongs to a recipe and to the units that it is trained on: if there are others now, training starts anew.
+    """
+
+    def __init__(self, store: Store, fingerprint: str, units: Sequence[str], every_s: float) -> None:
+        digest = hashlib.sha256(json.dumps(list(units)).encode()).hexdigest()[:16]
+        self._store, self._name, self._every_s = store, f"{_prefix(fingerprint)}{digest}", every_s
+        self._kept_at = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "state")
+        self._writing: Future[None] | None = None
+
+    def load(self) -> bytes | None:
+        """Return the last state that was stored."""
+        return self._store.read(self._name) if self._store.exists(self._name) else None
+
+    def due(self) -> bool:
+        """Return whether the interval is over, and the last state stored; raises what storing that one raised."""
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+            self._writing = None
+        return self._writing is None and time.monotonic() - self._kept_at >= self._every_s
+
+    def keep(self, state: bytes) -> None:
+        """Begin to store a state."""
+        self._kept_at = time.monotonic()
+        self._writing = self._writer.submit(self._store.write, self._name, state)
+
+    def close(self) -> None:
+        """Wait until the last state is stored."""
+        self._writer.shutdown()
+
+
+def drop_states(store: Store, fingerprint: str) -> None:
+    """Delete all states of a training that is committed, those on other units too."""
+    store.delete([entry.name for entry in store.list(_prefix(fingerprint))])
+
+
+def _prefix(fingerprint: str) -> str:
+    return f"{FOLDER}/{fingerprint}/"

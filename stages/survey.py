@@ -1,0 +1,116 @@
+"""The first look at all examples of a training: how many each unit has, their mean error, and which are unfit."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.errors import StageError
+from stages.examples import READERS, Example, ExampleSource, Reader, defect_of
+from stages.stage import Rejected, sample_seed
+from stages.workers import Workers
+
+PICTURED = 4  # examples that are drawn when the training is done
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first look found. It is the same on every worker, and grows with the number of units only."""
+
+    training: Mapping[str, int]  # how many examples to train on each unit has; units without any are left out
+    held_out: Mapping[str, int]
+    root_L: Sequence[float]  # mean square root of the error in each space, over what is trained on
+    variance_L: Sequence[float]  # of that square root over the same pixels: what predicting its mean costs
+    rejected: Mapping[str, Mapping[str, str]]  # by unit and key: what is left out, with the reason
+    pictured: Sequence[tuple[str, str]]  # unit and key of some held-out examples (of any, where none is held out)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many examples are trained on, and how many are held out."""
+        return sum(self.training.values()), sum(self.held_out.values())
+
+
+@dataclass
+class _Part:
+    """What one unit holds of one kind."""
+
+    count: int = 0
+    sums_2L: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
+    """Over examples, of the means of √error and of error over pixels."""
+    pictured: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, example: Example, seed: int) -> None:
+        error_LHW = example.error_LHW.astype(np.float64)
+        self.count += 1
+        self.sums_2L = self.sums_2L + np.stack([np.sqrt(error_LHW).mean(axis=(1, 2)), error_LHW.mean(axis=(1, 2))])
+        self.pictured = heapq.nsmallest(PICTURED, [*self.pictured, (sample_seed(seed, example.key), example.key)])
+
+
+@dataclass
+class _Look:
+    """What one unit holds."""
+
+    unit: str
+    training: _Part = field(default_factory=_Part)
+    held_out: _Part = field(default_factory=_Part)
+    rejected: dict[str, str] = field(default_factory=dict)
+
+
+def survey(reader: Reader, is_held_out: Callable[[str], bool], seed: int, workers: Workers) -> Survey:
+    """Return what all workers together find, each reading its share of the units once; `seed` chooses the pictures.
+
+    Raises:
+        StageError: there are no sound examples, or fewer units of them than workers.
+    """
+    units = reader.source.units
+    looks = {look.unit: look for look in workers.gathered(list(_looks(reader, workers, is_held_out, seed)))}
+    rejected = {unit: looks[unit].rejected for unit in units if looks[unit].rejected}
+    training = {unit: looks[unit].training for unit in units if looks[unit].training.count}
+    held_out = {unit: looks[unit].held_out for unit in units if looks[unit].held_out.count}
+    if not training:  # too few to hold any out
+        training, held_out = held_out, {}
+    if len(training) < workers.world:
+        raise StageError(_too_few(reader.source, len(training), rejected, workers.world))
+    total = sum(part.count for part in training.values())
+    root_L, error_L = np.stack([part.sums_2L for part in training.values()]).sum(axis=0) / total
+    candidates = [(*one, unit) for unit, part in (held_out or training).items() for one in part.pictured]
+    return Survey(
+        training={unit: part.count for unit, part in training.items()},
+        held_out={unit: part.count for unit, part in held_out.items()},
+        root_L=root_L.tolist(),
+        variance_L=(error_L - root_L**2).tolist(),
+        rejected=rejected,
+        pictured=[(unit, key) for _, key, unit in heapq.nsmallest(PICTURED, candidates)],
+    )
+
+
+def _looks(reader: Reader, workers: Workers, is_held_out: Callable[[str], bool], seed: int) -> Iterator[_Look]:
+    mine = workers.share(reader.source.units)
+    groups = (mine[i : i + READERS] for i in range(0, len(mine), READERS))
+    for group in reader.ahead(groups, lambda _unit, _key: True):
+        for unit, found in group.items():
+            look = _Look(unit)
+            for one in found:
+                if reason := one.reason if isinstance(one, Rejected) else defect_of(one, reader.source):
+                    look.rejected[one.key] = reason
+                elif isinstance(one, Example):
+                    (look.held_out if is_held_out(one.key) else look.training).add(one, seed)
+            yield look
+
+
+def _too_few(source: ExampleSource, units: int, rejected: Mapping[str, Mapping[str, str]], world: int) -> str:
+    unfit = [f"{key}: {reason}" for of_unit in rejected.values() for key, reason in of_unit.items()]
+    spaces, said = ", ".join(source.spaces), f"; {len(unfit)} are unfit, the first is {unfit[0]}" if unfit else ""
+    if units:
+        return (
+            f"train_segmenter has {world} workers, and the supervision for {spaces} that it trains on lies in {units} "
+            f"units{said}: lower compute.training_workers or unit_samples"
+        )
+    return (
+        f"train_segmenter found no sound error maps for {spaces}{said}: enlarge the supervision subset of error_maps, "
+        "or look into its quarantine"
+    )
