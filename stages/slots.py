@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -58,8 +58,8 @@ class Slots:
             self._batch = Batch.idle(jobs[0], len(self._tenants))
         entering = dict(zip(self.idle[: len(jobs)], jobs, strict=True))
         self._batch.put(entering)
-        for slot, job in entering.items():
-            self._tenants[slot] = _Tenant(job, job.schedule)
+        for slot, job in entering.items():  # which the batch keeps the target for: it takes room
+            self._tenants[slot] = _Tenant(replace(job, target=self._batch.target[slot]), job.schedule)
         return list(entering)
 
     def step(self) -> dict[int, Inversion]:
