@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.plain_loop import invert_plainly
+from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
 from generators.generator import Generator
 from generators.prior import estimate_prior
 from generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from stages.batch import Job
+from stages.batch import Item
 from stages.descent import loss_of
 from stages.engine import in_turn
 from stages.inverter import Inverter
@@ -110,7 +110,7 @@ def _measure(case: Case, width: int, device: torch.device, *, turns: int) -> dic
     inverter = _inverter(case, device)
     images = [fit(scene.image(), inverter.region)[None].to(device) for scene in scenes(case.images)]
     masks = inverter.masks(_stripes(inverter)[None])
-    jobs = [partial(_job, inverter, image, masks) for image in images]
+    items = [partial(_item, inverter, image, masks) for image in images]
     loss_plain: list[float] = []
     loss_engine: list[float] = []
     watch = Stopwatch(partial(_wait, device))
@@ -121,13 +121,13 @@ def _measure(case: Case, width: int, device: torch.device, *, turns: int) -> dic
     def ours() -> None:
         with watch.on_steps():
             engine = inverter.engine(width)
-            found = list(in_turn([engine.submit(job) for job in jobs]))
+            found = list(in_turn([engine.submit(item) for item in items]))
         loss_engine[:] = [float(one.trace.terms["total"][-1, 0]) for one in found]
 
     pairs = [(_seconds(plain, watch.wait), _seconds(ours, watch.wait)) for _ in range(turns)]
     engine_s = statistics.median(b for _, b in pairs)
     steps = case.steps * -(-case.images // width)
-    flops = _flops_of_a_step(inverter, jobs[0], width)
+    flops = _flops_of_a_step(inverter, items[0], width)
     return {
         "name": case.name,
         "ratio": round(statistics.median(a / b for a, b in pairs), 2),
@@ -171,8 +171,8 @@ def _stripes(inverter: Inverter) -> NDArray[np.uint8]:
     return np.broadcast_to(spaces.astype(np.uint8), (height, width)).copy()
 
 
-def _job(inverter: Inverter, image_13HW: Tensor, masks: dict[str, Tensor]) -> Job:
-    return inverter.job(inverter.target(image_13HW), masks)
+def _item(inverter: Inverter, image_13HW: Tensor, masks: dict[str, Tensor]) -> Item:
+    return inverter.item(inverter.target(image_13HW), masks)
 
 
 # ---- measuring
@@ -211,11 +211,11 @@ class Stopwatch:
             yield
 
 
-def _flops_of_a_step(inverter: Inverter, begin: Callable[[], Job], width: int) -> int:
-    jobs = [replace(begin(), schedule=Schedule(steps=1))] * width
+def _flops_of_a_step(inverter: Inverter, begin: Callable[[], Item], width: int) -> int:
+    items = [replace(begin(), schedule=Schedule(steps=1))] * width
     loss = loss_of(inverter.generator, inverter.perceptual, inverter.prior, inverter.objective, inverter.region)
     with FlopCounterMode(display=False) as counter:
-        invert_all(loss, jobs, width)
+        invert_all(loss, items, width)
     return int(counter.get_total_flops())
 
 

@@ -36,8 +36,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.plain_loop import invert_plainly
 from benchmarks.processes.training_memory import memory_growth
+from benchmarks.references.plain_loop import invert_plainly
 from generators.latents import resize_masks
 from infra.folder import FolderStore
 from infra.receipts import Ledger

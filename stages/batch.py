@@ -14,7 +14,7 @@ from stages.schedule import Schedule
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Item:
     """One image to be inverted; its tensors are batches of 1.
 
     `start` has the deltas that act in this image and no others. `free` are the feature spaces whose deltas move;
@@ -79,8 +79,8 @@ class Batch:
     alive: Tensor
 
     @classmethod
-    def idle(cls, like: Job, width: int) -> Batch:
-        """Return a batch that has room for jobs of this one's shapes, and holds none."""
+    def idle(cls, like: Item, width: int) -> Batch:
+        """Return a batch that has room for items of this one's shapes, and holds none."""
 
         def room(tensor: Tensor) -> Tensor:
             return tensor.new_zeros(width, *tensor.shape[1:])
@@ -105,19 +105,19 @@ class Batch:
         }
         return Codes(w_plus, of_all, self.masks)
 
-    def put(self, jobs: Mapping[int, Job]) -> None:
-        """Write jobs to idle images."""
-        for image, job in jobs.items():
+    def put(self, items: Mapping[int, Item]) -> None:
+        """Write items to idle images."""
+        for image, item in items.items():
             at = slice(image, image + 1)
-            self.target.image[at] = job.target.image
-            for layer, its in zip(self.target.features.layers, job.target.features.layers, strict=True):
+            self.target.image[at] = item.target.image
+            for layer, its in zip(self.target.features.layers, item.target.features.layers, strict=True):
                 layer[at] = its
-            self.w_plus.now[at] = job.start.w_plus
+            self.w_plus.now[at] = item.start.w_plus
             self.w_plus.first[at] = self.w_plus.second[at] = 0
-            self.w_plus.free[at] = job.w_free
-            self.tied[at], self.alive[at] = job.tied, True
-        for space in {space: None for job in jobs.values() for space in job.start.deltas}:
-            self._put_deltas(space, {image: job for image, job in jobs.items() if space in job.start.deltas})
+            self.w_plus.free[at] = item.w_free
+            self.tied[at], self.alive[at] = item.tied, True
+        for space in {space: None for item in items.values() for space in item.start.deltas}:
+            self._put_deltas(space, {image: item for image, item in items.items() if space in item.start.deltas})
 
     def remove(self, images: Collection[int]) -> None:
         """Make images idle; what was carried for them alone goes."""
@@ -138,18 +138,18 @@ class Batch:
             fine[moving.image] &= moving.now.flatten(1).isfinite().all(dim=1)
         return fine
 
-    def codes_of(self, image: int, job: Job) -> Codes:
-        """Return what a job's codes have become, a batch of 1."""
-        deltas = {space: self.deltas[space].now[self.deltas[space].image == image] for space in job.start.deltas}
-        return Codes(self.w_plus.now[image : image + 1].clone(), deltas, job.start.masks)
+    def codes_of(self, image: int, item: Item) -> Codes:
+        """Return what an item's codes have become, a batch of 1."""
+        deltas = {space: self.deltas[space].now[self.deltas[space].image == image] for space in item.start.deltas}
+        return Codes(self.w_plus.now[image : image + 1].clone(), deltas, item.start.masks)
 
-    def _put_deltas(self, space: str, jobs: Mapping[int, Job]) -> None:
-        numbers = self.w_plus.image.new_tensor(list(jobs))
-        free = self.alive.new_tensor([space in job.free for job in jobs.values()])
-        entering = Moving.begin(numbers, free, torch.cat([job.start.deltas[space] for job in jobs.values()]))
+    def _put_deltas(self, space: str, items: Mapping[int, Item]) -> None:
+        numbers = self.w_plus.image.new_tensor(list(items))
+        free = self.alive.new_tensor([space in item.free for item in items.values()])
+        entering = Moving.begin(numbers, free, torch.cat([item.start.deltas[space] for item in items.values()]))
         present = self.deltas.get(space)
         self.deltas[space] = entering if present is None else present.beside(entering)
-        for image, job in jobs.items():
-            mask = job.start.masks.get(space, torch.ones_like(entering.now[:1, :1]))
+        for image, item in items.items():
+            mask = item.start.masks.get(space, torch.ones_like(entering.now[:1, :1]))
             of_all = self.masks.setdefault(space, mask.new_zeros(len(self.alive), *mask.shape[1:]))
             of_all[image : image + 1] = mask

@@ -11,7 +11,7 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.latents import Codes, zero_deltas
 from generators.prior import Prior
-from stages.batch import Job
+from stages.batch import Item
 from stages.inversion import Inversion, Trace
 from stages.objective import Objective, Target, losses
 from stages.region import Region, crop
@@ -104,11 +104,11 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
             "a feature space is in the codes where an image has a mask for it"
         )
     loss = loss_of(generator, perceptual, prior, objective, region)
-    jobs = [
-        Job(target[image], one, schedule, frozenset(free), w_free=first in free, tied=tied)
+    items = [
+        Item(target[image], one, schedule, frozenset(free), w_free=first in free, tied=tied)
         for image, one in enumerate(separate(start))
     ]
-    return _join(start, invert_all(loss, jobs, len(jobs)))
+    return _join(start, invert_all(loss, items, len(items)))
 
 
 def separate(codes: Codes) -> list[Codes]:

@@ -1,4 +1,4 @@
-"""The inversion engine: jobs from anywhere go through one batch, which is never drained while any of them waits."""
+"""The inversion engine: items from anywhere go through one batch, which is never drained while any of them waits."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
-from stages.batch import Job
+from stages.batch import Item
 from stages.inversion import Inversion
 from stages.slots import Slots
 from stages.step import Loss
 
-Begin = Callable[[], Job]
-"""Makes a job when its turn has come, so that images that wait have no features on the device yet."""
+Begin = Callable[[], Item]
+"""Makes an item when its turn has come, so that images that wait have no features on the device yet."""
 
 
 class Engine:
     """Inverts what any thread submits, in the order in which it comes, `width` images at a time.
 
-    One thread steps the batch. It begins with the first job and ends with the last one, so there is nothing to close,
+    One thread steps the batch. It begins with the first item and ends with the last one, so there is nothing to close,
     and an engine that nobody holds any longer is collected with its networks.
     """
 
@@ -55,27 +55,27 @@ class Engine:
                 self._fail(error)
 
     def _idle(self) -> bool:
-        """Say whether nothing is left; a job that comes after that finds nobody working."""
+        """Say whether nothing is left; an item that comes after that finds nobody working."""
         with self._lock:
             self._working = bool(self._tenants or self._waiting)
             return not self._working
 
     def _enter(self) -> None:
         """Give idle slots to what waits."""
-        jobs: list[Job] = []
+        items: list[Item] = []
         futures: list[Future[Inversion]] = []
-        while self._waiting and len(jobs) < len(self._slots.idle):
+        while self._waiting and len(items) < len(self._slots.idle):
             begin, future = self._waiting.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                jobs.append(begin())
+                items.append(begin())
             except Exception as error:  # it concerns this image alone
                 future.set_exception(error)
             else:
                 futures.append(future)
         self._tenants |= dict(zip(self._slots.idle, futures, strict=False))  # before they enter: that may fail
-        self._slots.enter(jobs)
+        self._slots.enter(items)
 
     def _fail(self, error: Exception) -> None:
         """Fail the images in the batch and begin with an empty one."""

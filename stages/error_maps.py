@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import resize_masks
-from stages.batch import Job
+from stages.batch import Item
 from stages.batched_worker import batched_worker
 from stages.engine import Engine, in_turn
 from stages.inversion import Inversion, Trace, fate
@@ -119,8 +119,8 @@ def _submit(engine: Engine, inverter: Inverter, image_13HW: Tensor) -> list[Futu
     def target() -> Target:  # by the first space that begins, for all of them
         return inverter.target(image_13HW.to(inverter.prior.mean_w.device))
 
-    def begin(space: str) -> Job:
-        return inverter.job(target(), _masks(inverter, space))
+    def begin(space: str) -> Item:
+        return inverter.item(target(), _masks(inverter, space))
 
     return [engine.submit(functools.partial(begin, space)) for space in inverter.generator.spaces]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import Codes
-from stages.batch import Job
+from stages.batch import Item
 from stages.batched_worker import batched_worker
 from stages.engine import in_turn
 from stages.inversion import Inversion, fate
@@ -59,9 +59,9 @@ class Invert(InvertingStage):
         return batched_worker(prepare, compute, self.batch)
 
 
-def _begin(inverter: Inverter, target: _Target) -> Job:
+def _begin(inverter: Inverter, target: _Target) -> Item:
     image_13HW = target.image_3HW[None].to(inverter.prior.mean_w.device)
-    return inverter.job(inverter.target(image_13HW), inverter.masks(target.assignment_HW[None]))
+    return inverter.item(inverter.target(image_13HW), inverter.masks(target.assignment_HW[None]))
 
 
 def _record(inverter: Inverter, target: _Target, inversion: Inversion) -> Record | Rejected:

@@ -15,7 +15,7 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.latents import Codes, masks_of
 from generators.prior import Prior, cached_prior
-from stages.batch import Job
+from stages.batch import Item
 from stages.descent import descend, loss_of, start_codes
 from stages.engine import Engine
 from stages.inversion import Inversion
@@ -57,13 +57,13 @@ class Inverter:
         return self._descend(target, self.start(target, masks), self.schedule)
 
     def engine(self, width: int) -> Engine:
-        """Return an engine that inverts the jobs of this inverter, `width` at a time."""
+        """Return an engine that inverts the items of this inverter, `width` at a time."""
         return Engine(loss_of(self.generator, self.perceptual, self.prior, self.objective, self.region), width)
 
-    def job(self, target: Target, masks: Mapping[str, Tensor]) -> Job:
+    def item(self, target: Target, masks: Mapping[str, Tensor]) -> Item:
         """Return the inversion of one target for an engine; target and masks, all of which act, are batches of 1."""
         start = self.start(target, masks)
-        return Job(target, start, self.schedule, frozenset(start.deltas))
+        return Item(target, start, self.schedule, frozenset(start.deltas))
 
     def target(self, image_N3HW: Tensor) -> Target:
         """Return targets `[N, 3, h, w]` in [-1, 1] as the objective compares them."""

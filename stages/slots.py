@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from stages.batch import Batch, Job
+from stages.batch import Batch, Item
 from stages.inversion import Inversion, Trace
 from stages.objective import TERMS
 from stages.schedule import Schedule
@@ -20,7 +20,7 @@ from stages.step import Loss, pace, step
 class _Tenant:
     """An image in its slot, and how far it is."""
 
-    job: Job
+    item: Item
     schedule: Schedule
     again: bool = False  # it diverged, and was begun anew
     taken: int = 0
@@ -38,7 +38,7 @@ class Slots:
     def __init__(self, loss: Loss, width: int) -> None:
         self._loss = loss
         self._tenants: list[_Tenant | None] = [None] * width
-        self._batch: Batch | None = None  # of the shapes of the first job
+        self._batch: Batch | None = None  # of the shapes of the first item
 
     @property
     def idle(self) -> list[int]:
@@ -50,16 +50,16 @@ class Slots:
         """Whether there is anything to step."""
         return any(self._tenants)
 
-    def enter(self, jobs: Sequence[Job]) -> list[int]:
-        """Give each job a slot, and return which; at most as many as are `idle`."""
-        if not jobs:
+    def enter(self, items: Sequence[Item]) -> list[int]:
+        """Give each item a slot, and return which; at most as many as are `idle`."""
+        if not items:
             return []
         if self._batch is None:
-            self._batch = Batch.idle(jobs[0], len(self._tenants))
-        entering = dict(zip(self.idle[: len(jobs)], jobs, strict=True))
+            self._batch = Batch.idle(items[0], len(self._tenants))
+        entering = dict(zip(self.idle[: len(items)], items, strict=True))
         self._batch.put(entering)
-        for slot, job in entering.items():  # which the batch keeps the target for: it takes room
-            self._tenants[slot] = _Tenant(replace(job, target=self._batch.target[slot]), job.schedule)
+        for slot, item in entering.items():  # which the batch keeps the target for: it takes room
+            self._tenants[slot] = _Tenant(replace(item, target=self._batch.target[slot]), item.schedule)
         return list(entering)
 
     def step(self) -> dict[int, Inversion]:
@@ -68,7 +68,7 @@ class Slots:
         Only then is something read from the device: whether they diverged. One that did begins again at half the rate,
         once.
         """
-        assert self._batch is not None, "no job has entered"
+        assert self._batch is not None, "no item has entered"
         tenants = {slot: tenant for slot, tenant in enumerate(self._tenants) if tenant is not None}
         terms = step(self._loss, self._batch, self._pace(self._batch.w_plus.now))
         for tenant in tenants.values():
@@ -88,29 +88,29 @@ class Slots:
         anew = {slot: one for slot, one in done.items() if not (fine[slot] or one.again)}
         left = {slot: _inversion(batch, slot, done[slot], fine=fine[slot]) for slot in done.keys() - anew.keys()}
         batch.remove(done)
-        batch.put({slot: one.job for slot, one in anew.items()})
+        batch.put({slot: one.item for slot, one in anew.items()})
         for slot in left:
             self._tenants[slot] = None
         for slot, one in anew.items():
-            self._tenants[slot] = _Tenant(one.job, one.schedule.halved(), again=True)
+            self._tenants[slot] = _Tenant(one.item, one.schedule.halved(), again=True)
         return left
 
 
-def invert_all(loss: Loss, jobs: Sequence[Job], width: int) -> list[Inversion]:
-    """Return the inversions of jobs, in their order, at most `width` at a time."""
-    slots, waiting = Slots(loss, width), iter(enumerate(jobs))
+def invert_all(loss: Loss, items: Sequence[Item], width: int) -> list[Inversion]:
+    """Return the inversions of items, in their order, at most `width` at a time."""
+    slots, waiting = Slots(loss, width), iter(enumerate(items))
     tenants: dict[int, int] = {}
     found: dict[int, Inversion] = {}
-    while len(found) < len(jobs):
+    while len(found) < len(items):
         entering = list(islice(waiting, len(slots.idle)))
-        entered = slots.enter([job for _, job in entering])
+        entered = slots.enter([item for _, item in entering])
         tenants |= dict(zip(entered, (number for number, _ in entering), strict=True))
         found |= {tenants.pop(slot): inversion for slot, inversion in slots.step().items()}
-    return [found[number] for number in range(len(jobs))]
+    return [found[number] for number in range(len(items))]
 
 
 def _inversion(batch: Batch, slot: int, tenant: _Tenant, *, fine: bool) -> Inversion:
     terms_KT1 = torch.stack(tenant.terms)[:, :, slot : slot + 1].cpu()
     by_name = dict(zip(TERMS, terms_KT1.unbind(dim=1), strict=True)) | {"total": terms_KT1.sum(dim=1)}
-    codes = batch.codes_of(slot, tenant.job) if fine else tenant.job.start
+    codes = batch.codes_of(slot, tenant.item) if fine else tenant.item.start
     return Inversion(codes, Trace(torch.tensor(tenant.steps), by_name), torch.tensor([not fine]))

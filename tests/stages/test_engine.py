@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from generators.latents import Codes
-from stages.batch import Job
+from stages.batch import Item
 from stages.engine import Engine, in_turn
 from stages.objective import TERMS, Target
 from stages.perceptual import Features
@@ -28,12 +28,12 @@ def no_thread_is_left():
     assert set(threading.enumerate()) == before
 
 
-def job(goal: float, steps: int = STEPS) -> Job:
+def item(goal: float, steps: int = STEPS) -> Item:
     """Find the w_plus that is `goal`, which the target's pixels are."""
     image = torch.full((1, 3, 1, 1), goal)
     codes = Codes(torch.zeros(1, 1, 1))
     schedule = Schedule(steps=steps, learning_rate=1.0)
-    return Job(Target(image, Features((image,), (1, 3, 1, 1), "")), codes, schedule, frozenset())
+    return Item(Target(image, Features((image,), (1, 3, 1, 1), "")), codes, schedule, frozenset())
 
 
 class Distance:
@@ -55,12 +55,12 @@ class Distance:
 
 
 def alone(goals: list[float], **settings) -> list[float]:
-    jobs = [job(goal, **settings) for goal in goals]
-    return [float(invert_all(Distance(), [one], 1)[0].codes.w_plus) for one in jobs]
+    items = [item(goal, **settings) for goal in goals]
+    return [float(invert_all(Distance(), [one], 1)[0].codes.w_plus) for one in items]
 
 
 def found(engine: Engine, goals: list[float], **settings) -> list[float]:
-    futures = [engine.submit(partial(job, goal, **settings)) for goal in goals]
+    futures = [engine.submit(partial(item, goal, **settings)) for goal in goals]
     return [float(one.codes.w_plus) for one in in_turn(futures)]
 
 
@@ -71,7 +71,7 @@ def test_images_of_several_callers_share_one_batch_and_each_gets_its_own():
     submitted = threading.Barrier(5)
 
     def call(number: int) -> list[float]:
-        futures = [engine.submit(partial(job, goal)) for goal in (number + 0.25, number + 0.5)]
+        futures = [engine.submit(partial(item, goal)) for goal in (number + 0.25, number + 0.5)]
         submitted.wait(PATIENCE_S)
         return [float(one.codes.w_plus) for one in in_turn(futures)]
 
@@ -88,7 +88,7 @@ def test_no_slot_is_idle_while_an_image_waits():
     distance = Distance()
     engine = Engine(distance, 2)
     distance.go.clear()
-    futures = [engine.submit(partial(job, 1.0 + n, steps=3 + n)) for n in range(5)]  # 3, 4, 5, 6, 7 steps
+    futures = [engine.submit(partial(item, 1.0 + n, steps=3 + n)) for n in range(5)]  # 3, 4, 5, 6, 7 steps
     distance.go.set()
     wait(futures)
     # slot 0: 3 + 5 + 7 steps, slot 1: 4 + 6; the first image may have begun a step alone
@@ -98,10 +98,10 @@ def test_no_slot_is_idle_while_an_image_waits():
 def test_a_job_that_cannot_begin_fails_alone():
     engine = Engine(Distance(), 2)
 
-    def bad() -> Job:
+    def bad() -> Item:
         raise ValueError("no such picture")
 
-    before, failed, after = engine.submit(partial(job, 1.0)), engine.submit(bad), engine.submit(partial(job, 2.0))
+    before, failed, after = engine.submit(partial(item, 1.0)), engine.submit(bad), engine.submit(partial(item, 2.0))
     with pytest.raises(ValueError, match="no such picture"):
         failed.result()
     assert [float(one.result().codes.w_plus) for one in (before, after)] == alone([1.0, 2.0])
@@ -112,7 +112,7 @@ def test_a_step_that_fails_fails_the_images_in_the_batch_and_the_next_ones_go_on
     engine = Engine(distance, 2)
     distance.go.clear()
     distance.broken = True
-    futures = [engine.submit(partial(job, 1.0)) for _ in range(4)]
+    futures = [engine.submit(partial(item, 1.0)) for _ in range(4)]
     distance.go.set()
     for future in futures:
         with pytest.raises(RuntimeError, match="out of memory"):
@@ -126,11 +126,11 @@ def test_after_a_failure_nobody_waits_for_the_rest():
     engine = Engine(distance, 1)
     distance.go.clear()
 
-    def bad() -> Job:
+    def bad() -> Item:
         raise ValueError("no such picture")
 
-    held = engine.submit(partial(job, 9.0))
-    futures = [engine.submit(bad), *(engine.submit(partial(job, 1.0)) for _ in range(3))]
+    held = engine.submit(partial(item, 9.0))
+    futures = [engine.submit(bad), *(engine.submit(partial(item, 1.0)) for _ in range(3))]
     distance.go.set()
     held.result()
     with pytest.raises(ValueError, match="no such picture"):

@@ -58,10 +58,11 @@ def test_an_item_does_not_depend_on_its_neighbours(sources, alone, batch):
         np.testing.assert_allclose(record.arrays["loss_LK"], single.arrays["loss_LK"], rtol=1e-3)
 
 
-def test_other_neighbours_change_nothing(sources):
-    taken, others = samples(3), samples(9)[6:]
-    first = next(ErrorMaps(**sources).setup(CPU)(taken))
-    again = next(ErrorMaps(**sources).setup(CPU)([taken[0], *others]))
+@pytest.mark.parametrize("batch", [2, 5])
+def test_neighbours_place_and_number_change_no_digit(sources, batch):
+    worker, sample = ErrorMaps(**sources, batch=batch).setup(CPU), samples(1)[0]
+    first = next(worker([sample]))
+    *_, again = worker([*samples(5)[2:], sample])
     assert first.row == again.row
     for name, array in first.arrays.items():
         np.testing.assert_array_equal(array, again.arrays[name], err_msg=name)

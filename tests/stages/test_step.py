@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generators.latents import Codes
-from stages.batch import Batch, Job, Moving
+from stages.batch import Batch, Item, Moving
 from stages.objective import Target
 from stages.perceptual import Features
 from stages.schedule import Schedule
@@ -68,12 +68,12 @@ def test_rows_that_are_not_free_or_not_alive_stay_whatever_their_gradient():
     assert x.now.flatten().tolist() == pytest.approx([0.9, 2.0, 3.0], abs=1e-7)
 
 
-def job(w: float, delta: float | None = None, *, tied: bool = False) -> Job:
+def item(w: float, delta: float | None = None, *, tied: bool = False) -> Item:
     image = torch.zeros(1, 3, 2, 2)
     deltas = {} if delta is None else {"F4": torch.full((1, 1, 2, 2), delta)}
     masks = {space: torch.ones(1, 1, 2, 2) for space in deltas}
     codes = Codes(torch.full((1, 3, 1), w), deltas, masks)
-    return Job(Target(image, Features((image,), (1, 3, 2, 2), "")), codes, Schedule(), frozenset(deltas), tied=tied)
+    return Item(Target(image, Features((image,), (1, 3, 2, 2), "")), codes, Schedule(), frozenset(deltas), tied=tied)
 
 
 def quadratic(codes: Codes, target: Target) -> torch.Tensor:
@@ -85,21 +85,21 @@ def quadratic(codes: Codes, target: Target) -> torch.Tensor:
     )
 
 
-def batch_of(*jobs: Job) -> Batch:
-    batch = Batch.idle(jobs[0], len(jobs))
-    batch.put(dict(enumerate(jobs)))
+def batch_of(*items: Item) -> Batch:
+    batch = Batch.idle(items[0], len(items))
+    batch.put(dict(enumerate(items)))
     return batch
 
 
 def test_a_delta_is_carried_for_the_images_in_which_it_acts_and_goes_with_them():
-    batch = batch_of(job(1.0), job(2.0, 0.5), job(3.0), job(4.0, 0.25))
+    batch = batch_of(item(1.0), item(2.0, 0.5), item(3.0), item(4.0, 0.25))
     assert batch.deltas["F4"].image.tolist() == [1, 3]
     terms = step(quadratic, batch, torch.tensor([pace(0.1, 0)] * 4).T)
     assert terms[1].tolist() == [0, 4 * 0.5**2, 0, 4 * 0.25**2]
     assert batch.deltas["F4"].now[:, 0, 0, 0].tolist() == pytest.approx([0.4, 0.15])
     batch.remove([1])
     assert batch.deltas["F4"].image.tolist() == [3]
-    batch.put({1: job(1.0, 0.75)})
+    batch.put({1: item(1.0, 0.75)})
     assert batch.deltas["F4"].image.tolist() == [1, 3]
     assert batch.deltas["F4"].now[:, 0, 0, 0].tolist() == pytest.approx([0.75, 0.15])
     assert batch.deltas["F4"].first[:, 0, 0, 0].tolist() == pytest.approx([0, 0.1 * 0.5])
@@ -108,7 +108,7 @@ def test_a_delta_is_carried_for_the_images_in_which_it_acts_and_goes_with_them()
 
 
 def test_tied_rows_move_together_along_the_sum_of_their_gradients():
-    batch = batch_of(job(1.0), job(1.0, tied=True))
+    batch = batch_of(item(1.0), item(1.0, tied=True))
     for taken in range(3):
         step(quadratic, batch, torch.tensor([pace(0.1, taken)] * 2).T)
     alone = moving([[1.0]])
@@ -119,7 +119,7 @@ def test_tied_rows_move_together_along_the_sum_of_their_gradients():
 
 
 def test_an_image_whose_loss_is_not_finite_stays_and_is_not_fine():
-    batch = batch_of(job(1.0), job(math.inf), job(2.0, math.nan))
+    batch = batch_of(item(1.0), item(math.inf), item(2.0, math.nan))
     step(quadratic, batch, torch.tensor([pace(0.1, 0)] * 3).T)
     assert batch.alive.tolist() == batch.fine().tolist() == [True, False, False]
     assert batch.w_plus.now[:, 0, 0].tolist() == pytest.approx([0.9, math.inf, 2.0])
@@ -127,7 +127,7 @@ def test_an_image_whose_loss_is_not_finite_stays_and_is_not_fine():
 
 def test_a_last_step_into_nowhere_is_not_fine():
     # the loss √x² is finite at 0, its gradient there is not
-    batch = batch_of(job(0.0), job(1.0))
+    batch = batch_of(item(0.0), item(1.0))
     step(lambda codes, _: codes.w_plus.square().sqrt().sum(dim=1).T, batch, torch.tensor([pace(0.1, 0)] * 2).T)
     assert (batch.alive.tolist(), batch.fine().tolist()) == ([True, True], [False, True])
 
@@ -144,7 +144,7 @@ class CountReads(TorchDispatchMode):
 
 
 def test_no_step_reads_a_value_back_from_the_device():
-    batch = batch_of(job(1.0), job(2.0, 0.5))
+    batch = batch_of(item(1.0), item(2.0, 0.5))
     with CountReads() as count:
         torch.ones(1).item()
         step(quadratic, batch, torch.tensor([pace(0.1, 0)] * 2).T)
