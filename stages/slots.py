@@ -32,7 +32,8 @@ class Slots:
     """A batch whose images come and go.
 
     It is computed at its full width, idle slots and all: kernels are chosen by shape, and rows of equal shape come out
-    bit for bit equal on a CPU, whatever the other rows hold. So an image's result depends on the width alone.
+    bit for bit equal on a CPU, whatever the other rows hold (and up to rounding where a network's channels are not a
+    multiple of 8). So an image's result depends on the width alone.
     """
 
     def __init__(self, loss: Loss, width: int) -> None:
