@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from generators.checkpoints import save_generator
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from stages.error_maps import ErrorMaps
 from stages.objective import Objective
 from stages.region import Region
@@ -61,12 +59,8 @@ def test_an_item_does_not_depend_on_its_neighbours(sources, alone, batch):
 
 
 @pytest.mark.parametrize("batch", [2, 5])
-def test_neighbours_place_and_number_change_no_digit(sources, batch, tmp_path):
-    torch.manual_seed(0)  # channels and codes of 8: MKL adds rows up in another order where they are not aligned
-    config = StyleGAN2Config(z_dim=8, w_dim=8, img_resolution=32, channel_base=128, channel_max=8, mapping_layers=2)
-    save_generator(StyleGAN2(config), tmp_path / "generator.safetensors", about="random, for tests")
-    aligned = sources | {"generator": GeneratorSource(checkpoint=tmp_path / "generator.safetensors")}
-    worker, sample = ErrorMaps(**aligned, batch=batch).setup(CPU), samples(1)[0]
+def test_neighbours_place_and_number_change_no_digit(sources, batch):
+    worker, sample = ErrorMaps(**sources, batch=batch).setup(CPU), samples(1)[0]
     first = next(worker([sample]))
     *_, again = worker([*samples(5)[2:], sample])
     assert first.row == again.row
