@@ -37,7 +37,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.processes.training_memory import memory_growth
-from generators.latents import Codes, resize_masks
+from benchmarks.references.plain_loop import invert_plainly
+from generators.latents import resize_masks
 from infra.folder import FolderStore
 from infra.receipts import Ledger
 from infra.shards import write_shard
@@ -49,12 +50,12 @@ from pipeline.hosts import IN_FLIGHT
 from pipeline.map_job import MapJob
 from pipeline.units import Selection, cut
 from stages.batched_worker import PREPARING
-from stages.descent import BETAS, EPSILON, Schedule
 from stages.error_maps import ErrorMaps
 from stages.inverter import Inverter
-from stages.objective import Objective, losses, prepare_target
+from stages.objective import Objective
 from stages.predict_maps import PredictMaps
-from stages.region import Region, crop, fit, place
+from stages.region import Region, fit, place
+from stages.schedule import Schedule
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 from stages.sources import GeneratorSource, PerceptualSource, column
 from stages.stage import Record, Sample
@@ -94,8 +95,8 @@ def _report(
     images: int, steps: int, predicted: int, trained: int, *, turns: int, device: torch.device, quick: bool
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    supervision = _supervision(_scenes(images), steps, turns, device)
-    prediction = _prediction(_scenes(images), predicted, turns, device)
+    supervision = _supervision(scenes(images), steps, turns, device)
+    prediction = _prediction(scenes(images), predicted, turns, device)
     return {
         "benchmark": "supervision",
         **supervision,
@@ -162,28 +163,14 @@ def _supervision(samples: Sequence[Sample], steps: int, turns: int, device: torc
 
 
 def _plain_psnr_db(inverter: Inverter, sample: Sample, space: str, device: torch.device) -> float:
-    """Invert one image in one space and return its PSNR; torch's own Adam, nothing kept from step to step."""
-    generator, region = inverter.generator, inverter.region
-    image_13HW = fit(sample.image(), region)[None].to(device)
-    w_plus = inverter.prior.mean_w.float().expand(1, generator.num_ws, generator.w_dim).clone().requires_grad_()
-    deltas: dict[str, Tensor] = {}
+    """Invert one image in one space, nothing kept from step to step, and return its PSNR."""
+    image_13HW = fit(sample.image(), inverter.region)[None].to(device)
     masks: dict[str, Tensor] = {}
-    if space in generator.feature_shapes:
-        shape = generator.feature_shapes[space]
-        deltas[space] = torch.zeros(1, *shape, device=device, requires_grad=True)
-        masks[space] = resize_masks(place(torch.ones_like(image_13HW[:, :1]), region, generator.resolution), shape[1:])
-    adam = torch.optim.Adam([w_plus, *deltas.values()], betas=BETAS, eps=EPSILON)
-    for step in range(inverter.schedule.steps):
-        adam.param_groups[0]["lr"] = inverter.schedule.rate(step)
-        target = prepare_target(image_13HW, inverter.perceptual, inverter.objective)
-        image = crop(generator.synthesize(w_plus, deltas, masks), region)
-        codes = Codes(w_plus, deltas, masks)
-        loss = losses(image, codes, target, inverter.perceptual, inverter.prior, inverter.objective).sum()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    measures = inverter.measure(inverter.picture(Codes(w_plus, deltas, masks)), image_13HW)
-    return float(measures.psnr_db)
+    if space in inverter.generator.feature_shapes:
+        whole_11HW = place(torch.ones_like(image_13HW[:, :1]), inverter.region, inverter.generator.resolution)
+        masks[space] = resize_masks(whole_11HW, inverter.generator.feature_shape(space)[1:])
+    codes, _ = invert_plainly(inverter, image_13HW, masks)
+    return float(inverter.measure(inverter.picture(codes), image_13HW).psnr_db)
 
 
 # ---- predict_maps
@@ -253,7 +240,7 @@ def _actor(stage: PredictMaps, samples: Sequence[Sample], folder: Path) -> Calla
 # ---- measuring
 
 
-def _scenes(count: int) -> list[Sample]:
+def scenes(count: int) -> list[Sample]:
     """Return the demo's scenes."""
     made = demo_samples("supervision-000000", count, SEEN, SEED)
     return [Sample(str(one["__key__"]), "shard", {"png": _bytes(one["png"])}) for one in made]

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from infra.storage import S3Options
 from pipeline.errors import ConfigError
-from stages.descent import Schedule
 from stages.objective import Objective
 from stages.region import Region
+from stages.schedule import Schedule
 from stages.segmentation import Segmentation, Superpixels
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.train_segmenter import TrainSegmenter

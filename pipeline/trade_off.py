@@ -13,7 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from infra.bundles import read_rows
 from infra.receipts import Address, Receipt
@@ -24,13 +24,13 @@ from pipeline.plan import MapStep, Plan
 from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
 from pipeline.trade_off_job import Chosen, Part, TradeOffJob
 from pipeline.tune import Segments, maps_of, nothing_refined, steps_of
-from stages.error_maps import even_groups
 from stages.invert import Invert
 from stages.stage import sample_seed
 from stages.trade_off import TradeOff, warm_schedule
 
 _ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ class Asked:
         """The parts that are not committed yet."""
         done = self.job.ledger.units(self.job.name, self.job.fingerprint)
         return [part for part in self.parts if part.name not in done]
+
+
+def even_groups(items: Sequence[T], largest: int) -> Iterator[Sequence[T]]:
+    """Yield the items in as few groups of at most `largest` as can be, all about equally large."""
+    count = -(-len(items) // max(1, largest))
+    bounds = [len(items) * number // count for number in range(count + 1)]
+    return (items[start:stop] for start, stop in itertools.pairwise(bounds))
 
 
 def ask(plan: Plan) -> Asked:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,14 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import resize_masks
+from stages.batch import Item
 from stages.batched_worker import batched_worker
+from stages.engine import Engine, in_turn
+from stages.inversion import Inversion, Trace, fate
 from stages.inverter import Inverter, InvertingStage
+from stages.objective import Target
+from stages.packing import stack_codes
 from stages.region import fit, place, to_uint8
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
 from stages.truth import auroc, known_occluder
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,6 @@ class _Target:
 
 
 @dataclass(frozen=True)
-class _Item:
-    """An image of the batch in one space: what the optimiser inverts."""
-
-    image: int
-    space: str
-
-
-@dataclass(frozen=True)
 class _InOneSpace:
     """What one space makes of one image."""
 
@@ -46,9 +43,7 @@ class _InOneSpace:
     lpips: float
     error_HW: NDArray[np.float16]
     image_HW3: NDArray[np.uint8]
-    loss_K: NDArray[np.float32]
-    step_K: NDArray[np.int64]
-    diverged: bool
+    trace: Trace
 
 
 class ErrorMaps(InvertingStage):
@@ -76,20 +71,27 @@ class ErrorMaps(InvertingStage):
             image = fit(sample.image(), inverter.region)
             return _Target(sample.key, image, known_occluder(sample, self.truth, inverter.region))
 
+        engine = inverter.engine(self.batch)
+
         def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
-            images = torch.stack([target.image_3HW for target in targets]).to(device)
-            items = [_Item(i, space) for i in range(len(targets)) for space in inverter.generator.spaces]
-            found = [one for group in even_groups(items, self.batch) for one in _invert_items(inverter, group, images)]
-            count = len(inverter.generator.spaces)
-            by_image = [found[i * count : (i + 1) * count] for i in range(len(targets))]
-            return (self._record(inverter, target, one) for target, one in zip(targets, by_image, strict=True))
+            found = [_submit(engine, inverter, target.image_3HW[None]) for target in targets]
+            return self._records(inverter, targets, found)
 
         return batched_worker(prepare, compute, self.batch)
 
-    def _record(self, inverter: Inverter, target: _Target, found: Sequence[_InOneSpace]) -> Record | Rejected:
+    def _records(
+        self, inverter: Inverter, targets: Sequence[_Target], found: Sequence[Sequence[Future[Inversion]]]
+    ) -> Iterator[Record | Rejected]:
+        inversions = in_turn(itertools.chain.from_iterable(found))
+        for target, futures in zip(targets, found, strict=True):
+            yield self._record(inverter, target, list(itertools.islice(inversions, len(futures))))
+
+    def _record(self, inverter: Inverter, target: _Target, inversions: Sequence[Inversion]) -> Record | Rejected:
+        for space, inversion in zip(inverter.generator.spaces, inversions, strict=True):
+            if inversion.diverged.any():
+                return Rejected(target.key, f"the inversion in {space} {fate(inversion)}")
+        found = _measured(inverter, target.image_3HW, inversions)
         spaces = dict(zip(inverter.generator.spaces, found, strict=True))
-        if bad := [space for space, one in spaces.items() if one.diverged]:
-            return Rejected(target.key, f"the inversion in {', '.join(bad)} became non-finite; lower the learning rate")
         row: dict[str, str | float | bool | None] = {}
         for space, one in spaces.items():
             row[f"psnr_db_{column(space)}"] = one.psnr_db
@@ -102,42 +104,45 @@ class ErrorMaps(InvertingStage):
         arrays: dict[str, NDArray[np.generic]] = {
             "spaces": np.asarray(list(spaces)),
             "error_LHW": np.stack([one.error_HW for one in found]),
-            "loss_LK": np.stack([one.loss_K for one in found]),
-            "loss_step": found[0].step_K,
+            "loss_LK": np.stack([one.trace.terms["total"][:, 0].float().numpy() for one in found]),
+            "loss_step": found[0].trace.steps.numpy(),
         }
         if self.keep_images:
             arrays["image_LHW3"] = np.stack([one.image_HW3 for one in found])
         return Record(target.key, row, arrays)
 
 
-def even_groups(items: Sequence[T], largest: int) -> Iterator[Sequence[T]]:
-    """Yield the items in as few groups of at most `largest` as can be, all about equally large."""
-    count = -(-len(items) // max(1, largest))
-    bounds = [len(items) * number // count for number in range(count + 1)]
-    return (items[start:stop] for start, stop in itertools.pairwise(bounds))
+def _submit(engine: Engine, inverter: Inverter, image_13HW: Tensor) -> list[Future[Inversion]]:
+    """Submit an image in every space; in a feature space w+ moves too, as the authors' code does."""
+
+    @functools.cache
+    def target() -> Target:  # by the first space that begins, for all of them
+        return inverter.target(image_13HW.to(inverter.prior.mean_w.device))
+
+    def begin(space: str) -> Item:
+        return inverter.item(target(), _masks(inverter, space))
+
+    return [engine.submit(functools.partial(begin, space)) for space in inverter.generator.spaces]
 
 
-def _invert_items(inverter: Inverter, items: Sequence[_Item], image_N3HW: Tensor) -> list[_InOneSpace]:
-    """Invert every item, all in one batch; in a feature space w+ moves too, as the authors' code does."""
-    target_I3HW = image_N3HW[[item.image for item in items]]
-    inversion = inverter.invert(target_I3HW, _masks(inverter, items, target_I3HW))
-    image_I3HW = inverter.picture(inversion.codes)
-    measures = inverter.measure(image_I3HW, target_I3HW)
-    error_IHW, pixels_IHW3 = measures.error_NHW.half().cpu().numpy(), to_uint8(image_I3HW)
-    loss_IK, step_K = inversion.trace.terms["total"].T.float().numpy(), inversion.trace.steps.numpy()
-    found = zip(measures.psnr_db.tolist(), measures.lpips.tolist(), inversion.diverged.tolist(), strict=True)
+def _masks(inverter: Inverter, space: str) -> dict[str, Tensor]:
+    """Return the mask with which a feature space acts in the whole region; none for the first space."""
+    shape = inverter.generator.feature_shapes.get(space)
+    if shape is None:
+        return {}
+    whole_11HW = place(torch.ones(1, 1, *inverter.region.size), inverter.region, inverter.generator.resolution)
+    return {space: resize_masks(whole_11HW, shape[1:])}
+
+
+def _measured(inverter: Inverter, image_3HW: Tensor, inversions: Sequence[Inversion]) -> list[_InOneSpace]:
+    """Return what every space makes of an image; always as many together, so that neighbours change no digit."""
+    codes = stack_codes([one.codes for one in inversions], inverter.generator.feature_shapes)
+    target_L3HW = image_3HW.to(codes.w_plus.device).expand(len(inversions), -1, -1, -1)
+    image_L3HW = inverter.picture(codes)
+    measures = inverter.measure(image_L3HW, target_L3HW)
+    error_LHW, pixels_LHW3 = measures.error_NHW.half().cpu().numpy(), to_uint8(image_L3HW)
+    close = zip(measures.psnr_db.tolist(), measures.lpips.tolist(), strict=True)
     return [
-        _InOneSpace(psnr_db, lpips, error_IHW[i], pixels_IHW3[i], loss_IK[i], step_K, diverged)
-        for i, (psnr_db, lpips, diverged) in enumerate(found)
+        _InOneSpace(psnr_db, lpips, error_LHW[i], pixels_LHW3[i], inversions[i].trace)
+        for i, (psnr_db, lpips) in enumerate(close)
     ]
-
-
-def _masks(inverter: Inverter, items: Sequence[_Item], target_I3HW: Tensor) -> dict[str, Tensor]:
-    """Return the masks of the feature spaces that items are in: the whole region for these, nothing for others."""
-    whole_11HW = place(torch.ones_like(target_I3HW[:1, :1]), inverter.region, inverter.generator.resolution)
-    masks = {}
-    for space, shape in inverter.generator.feature_shapes.items():
-        here_I = [float(item.space == space) for item in items]
-        if any(here_I):
-            masks[space] = resize_masks(whole_11HW, shape[1:]) * whole_11HW.new_tensor(here_I).view(-1, 1, 1, 1)
-    return masks

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import Codes
+from stages.batch import Item
 from stages.batched_worker import batched_worker
-from stages.descent import Inversion
+from stages.engine import in_turn
+from stages.inversion import Inversion, fate
 from stages.inverter import Inverter, InvertingStage, Measures
 from stages.packing import pack_codes, stack_codes, unpack_codes
 from stages.region import fit
@@ -40,53 +43,49 @@ class Invert(InvertingStage):
     reads: ClassVar[tuple[str, ...]] = ("refine_maps",)
 
     def setup(self, device: torch.device) -> Worker:
-        """Load generator and perceptual distance; the worker inverts a batch at a time."""
+        """Load generator and perceptual distance; the worker inverts `batch` images at a time."""
         inverter = self.inverter(device)
 
         def prepare(sample: Sample) -> _Target:
             assignment_HW = sample.records["refine_maps"].arrays["assignment_HW"].astype(np.uint8)
             return _Target(sample.key, fit(sample.image(), inverter.region), assignment_HW)
 
-        def compute(targets: Sequence[_Target]) -> list[Record | Rejected]:
-            batch = torch.stack([target.image_3HW for target in targets]).to(device)
-            inversion = inverter.invert(batch, inverter.masks(np.stack([target.assignment_HW for target in targets])))
-            return _records(inverter, targets, batch, inversion)
+        engine = inverter.engine(self.batch)
+
+        def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
+            futures = [engine.submit(functools.partial(_begin, inverter, target)) for target in targets]
+            return map(functools.partial(_record, inverter), targets, in_turn(futures))
 
         return batched_worker(prepare, compute, self.batch)
 
 
-def _records(
-    inverter: Inverter, targets: Sequence[_Target], batch: Tensor, inversion: Inversion
-) -> list[Record | Rejected]:
-    w_plus = inversion.codes.w_plus.half().cpu().numpy()
-    packed = [pack_codes(inversion.codes, i) for i in range(len(targets))]
-    stored = stack_codes(
-        [unpack_codes(w, arrays) for w, arrays in zip(w_plus, packed, strict=True)], inverter.generator.feature_shapes
-    )
-    measures = inverter.measure(inverter.picture(_to(stored, batch.device)), batch)
-    trace = inversion.trace
-    records: list[Record | Rejected] = []
-    for i, target in enumerate(targets):
-        if bool(inversion.diverged[i]) or not bool(measures.psnr_db[i].isfinite()):
-            reason = "the inversion became non-finite, or its deltas do not fit float16; lower the learning rate"
-            records.append(Rejected(target.key, reason))
-            continue
-        row = _row(inverter, target, measures, i) | {"w_plus": w_plus[i], "loss": float(trace.terms["total"][-1, i])}
-        arrays = packed[i] | {"assignment_HW": target.assignment_HW, "trace_step": trace.steps.cpu().numpy()}
-        arrays["trace_loss"] = trace.terms["total"][:, i].float().cpu().numpy()
-        records.append(Record(target.key, row, arrays))
-    return records
+def _begin(inverter: Inverter, target: _Target) -> Item:
+    image_13HW = target.image_3HW[None].to(inverter.prior.mean_w.device)
+    return inverter.item(inverter.target(image_13HW), inverter.masks(target.assignment_HW[None]))
 
 
-def _row(
-    inverter: Inverter, target: _Target, measures: Measures, i: int
-) -> dict[str, str | float | NDArray[np.generic]]:
+def _record(inverter: Inverter, target: _Target, inversion: Inversion) -> Record | Rejected:
+    if inversion.diverged.any():
+        return Rejected(target.key, f"the inversion {fate(inversion)}")
+    device = inversion.codes.w_plus.device
+    w_plus, packed = inversion.codes.w_plus[0].half().cpu().numpy(), pack_codes(inversion.codes, 0)
+    stored = stack_codes([unpack_codes(w_plus, packed)], inverter.generator.feature_shapes)
+    measures = inverter.measure(inverter.picture(_to(stored, device)), target.image_3HW[None].to(device))
+    if not bool(measures.psnr_db.isfinite().all()):
+        return Rejected(target.key, "the deltas of the inversion do not fit float16; lower the learning rate")
+    loss_K = inversion.trace.terms["total"][:, 0]
+    row = _row(inverter, target, measures) | {"w_plus": w_plus, "loss": float(loss_K[-1])}
+    arrays = packed | {"assignment_HW": target.assignment_HW, "trace_step": inversion.trace.steps.numpy()}
+    return Record(target.key, row, arrays | {"trace_loss": loss_K.float().numpy()})
+
+
+def _row(inverter: Inverter, target: _Target, measures: Measures) -> dict[str, str | float | NDArray[np.generic]]:
     shares = (
         np.bincount(target.assignment_HW.ravel(), minlength=len(inverter.generator.spaces)) / target.assignment_HW.size
     )
     return {
-        "psnr_db": float(measures.psnr_db[i]),
-        "lpips": float(measures.lpips[i]),
+        "psnr_db": float(measures.psnr_db),
+        "lpips": float(measures.lpips),
         **{f"share_{column(space)}": float(s) for space, s in zip(inverter.generator.spaces, shares, strict=True)},
         "generator": inverter.generator.digest,
         "perceptual": inverter.perceptual.name,

@@ -15,10 +15,14 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.latents import Codes, masks_of
 from generators.prior import Prior, cached_prior
-from stages.descent import Inversion, Schedule, descend, start_codes
+from stages.batch import Item
+from stages.descent import descend, loss_of, start_codes
+from stages.engine import Engine
+from stages.inversion import Inversion
 from stages.nearest_start import NearestStart
 from stages.objective import Objective, Target, prepare_target
 from stages.region import Region, crop, place, psnr_db
+from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Stage
 
@@ -37,7 +41,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Inverter:
-    """A generator, a perceptual distance and an objective, ready to invert batches of targets."""
+    """A generator, a perceptual distance and an objective, ready to invert targets."""
 
     generator: Generator
     perceptual: Perceptual
@@ -49,8 +53,21 @@ class Inverter:
 
     def invert(self, target_N3HW: Tensor, masks: Mapping[str, Tensor]) -> Inversion:
         """Return the codes of targets `[N, 3, h, w]` in [-1, 1], one inversion an image (Eq. 3.8)."""
-        target = prepare_target(target_N3HW, self.perceptual, self.objective)
+        target = self.target(target_N3HW)
         return self._descend(target, self.start(target, masks), self.schedule)
+
+    def engine(self, width: int) -> Engine:
+        """Return an engine that inverts the items of this inverter, `width` at a time."""
+        return Engine(loss_of(self.generator, self.perceptual, self.prior, self.objective, self.region), width)
+
+    def item(self, target: Target, masks: Mapping[str, Tensor]) -> Item:
+        """Return the inversion of one target for an engine; target and masks, all of which act, are batches of 1."""
+        start = self.start(target, masks)
+        return Item(target, start, self.schedule, frozenset(start.deltas))
+
+    def target(self, image_N3HW: Tensor) -> Target:
+        """Return targets `[N, 3, h, w]` in [-1, 1] as the objective compares them."""
+        return prepare_target(image_N3HW, self.perceptual, self.objective)
 
     def start(self, target: Target, masks: Mapping[str, Tensor]) -> Codes:
         """Return the codes that inversions of targets start from: the nearest draw's w or the mean, zero deltas."""
@@ -62,7 +79,7 @@ class Inverter:
 
     def go_on(self, target_N3HW: Tensor, codes: Codes, schedule: Schedule) -> Inversion:
         """Return what codes of the same images become by a schedule of their own, under the masks that they hold."""
-        return self._descend(prepare_target(target_N3HW, self.perceptual, self.objective), codes, schedule)
+        return self._descend(self.target(target_N3HW), codes, schedule)
 
     def _descend(self, target: Target, start: Codes, schedule: Schedule) -> Inversion:
         return descend(
@@ -74,10 +91,10 @@ class Inverter:
 
         Nothing acts outside the region; spaces that no image uses are left out.
         """
-        chosen_N1HW = torch.from_numpy(assignment_NHW)[:, None].to(self.prior.mean_w.device)
+        chosen_N1HW = torch.from_numpy(assignment_NHW)[:, None]
         canvas_NHW = place(chosen_N1HW, self.region, self.generator.resolution)[:, 0]
         masks = masks_of(canvas_NHW, self.generator.spaces, self.generator.feature_shapes)
-        return {space: mask.half().float() for space, mask in masks.items()}
+        return {space: mask.half().float().to(self.prior.mean_w.device) for space, mask in masks.items()}
 
     @torch.no_grad()
     def picture(self, codes: Codes) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,13 @@ class Target:
 
     image: Tensor
     features: Features
+
+    def __getitem__(self, image: int) -> Target:
+        """Return the target of one image, a batch of 1."""
+        part, features = slice(image, image + 1), self.features
+        shape = (1, *features.image_shape[1:])
+        layers = tuple(layer[part] for layer in features.layers)
+        return Target(self.image[part], replace(features, layers=layers, image_shape=shape))
 
 
 def prepare_target(image_N3HW: Tensor, perceptual: Perceptual, objective: Objective) -> Target:
@@ -175,7 +183,8 @@ def delta_term(deltas: Mapping[str, Tensor]) -> Tensor:
 
     Source: thesis Eq. 3.7, which prints the sum over the layer; the published weight goes with the mean.
     """
-    return torch.stack([delta_NChw.square().mean(dim=(1, 2, 3)) for delta_NChw in deltas.values()]).sum(dim=0)
+    sizes = (delta_NChw.square().mean(dim=(1, 2, 3)) for delta_NChw in deltas.values())
+    return reduce(torch.add, sizes)  # one by one: a space more, of zeros, does not change how the others are rounded
 
 
 def to_loss_size(image_N3HW: Tensor, side_px: int) -> Tensor:

@@ -19,10 +19,11 @@ from torch import Tensor
 from generators.latents import Codes, zero_deltas
 from stages.assignment import assign_spaces
 from stages.batched_worker import batched_worker
-from stages.descent import Inversion, Schedule
+from stages.inversion import Inversion
 from stages.inverter import Inverter, InvertingStage
 from stages.packing import stack_codes
 from stages.region import fit
+from stages.schedule import Schedule
 from stages.stage import Record, Rejected, Sample, Value, Worker
 
 WARM_RATE = 0.5

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from pipeline.errors import RunError
 from pipeline.progress import Progress
 from pipeline.run import Run
-from pipeline.trade_off import ask, choose, committed_curve, curve_of, measured
+from pipeline.trade_off import ask, choose, committed_curve, curve_of, even_groups, measured
 from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.tune import steps_of
 from pipeline.verify import verify_run
@@ -206,3 +207,13 @@ def test_nothing_is_started_where_everything_is_committed(measured_run):
     run = Run(measured_run.settings(*FEW, "invert.batch=2"), Progress(Console(quiet=True)))
     assert run.trade_off() == committed_curve(measured_run.plan(*FEW))
     assert run.computed == 0
+
+
+@pytest.mark.parametrize(("count", "largest"), [(48, 16), (17, 16), (5, 1), (3, 10), (20, 6)])
+def test_groups_are_few_even_and_in_order(count, largest):
+    groups = [list(group) for group in even_groups(range(count), largest)]
+    assert [item for group in groups for item in group] == list(range(count))
+    sizes = [len(group) for group in groups]
+    assert len(sizes) == -(-count // largest)
+    assert max(sizes) <= largest
+    assert all(abs(a - b) <= 1 for a, b in pairwise(sizes))

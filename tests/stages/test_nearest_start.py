@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from generators.prior import draw_w
-from stages.descent import Schedule
 from stages.error_maps import ErrorMaps
 from stages.objective import Objective, prepare_target
 from stages.region import Region, crop
+from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from generators.latents import Codes
-from stages.descent import Schedule
 from stages.inverter import Inverter
 from stages.objective import Objective
 from stages.region import fit
+from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Record, Rejected, Sample
 from stages.trade_off import Mapped, TradeOff, sweep, warm_schedule, warm_start

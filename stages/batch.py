@@ -1,0 +1,155 @@
+"""The state of many inversions in one batch: what is optimised, Adam's moments, and the targets, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from generators.latents import Codes
+from stages.objective import Target
+from stages.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One image to be inverted; its tensors are batches of 1.
+
+    `start` has the deltas that act in this image and no others. `free` are the feature spaces whose deltas move;
+    `w_free` says whether w_plus does, `tied` whether its rows stay one code, W instead of W+, as which they must start.
+    """
+
+    target: Target
+    start: Codes
+    schedule: Schedule
+    free: frozenset[str]
+    w_free: bool = True
+    tied: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Moving:
+    """A tensor that is optimised, ``[M, ...]``: the rows of some of a batch's images, with Adam's moments.
+
+    ``image [M]`` (int64) are the numbers of the images, ascending; ``free [M]`` (bool) says whether a row may move.
+    """
+
+    image: Tensor
+    free: Tensor
+    now: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def begin(cls, image: Tensor, free: Tensor, now: Tensor) -> Moving:
+        """Return rows that have not moved yet."""
+        return cls(image, free, now, torch.zeros_like(now), torch.zeros_like(now))
+
+    def __getitem__(self, rows: Tensor) -> Moving:
+        """Return some of the rows, by number or by mask."""
+        return Moving(self.image[rows], self.free[rows], self.now[rows], self.first[rows], self.second[rows])
+
+    def beside(self, other: Moving) -> Moving:
+        """Return the rows of both."""
+        both = Moving(
+            torch.cat([self.image, other.image]),
+            torch.cat([self.free, other.free]),
+            torch.cat([self.now, other.now]),
+            torch.cat([self.first, other.first]),
+            torch.cat([self.second, other.second]),
+        )
+        return both[both.image.argsort()]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N images, each inverted or idle. A delta has rows for those images only in which it acts.
+
+    ``masks`` are of all N images, ``tied [N]`` says whose w_plus has one code for all layers, ``alive [N]`` whose loss
+    has been finite so far; an image that is not alive, as all idle ones are, does not move.
+    """
+
+    target: Target
+    w_plus: Moving
+    deltas: dict[str, Moving]
+    masks: dict[str, Tensor]
+    tied: Tensor
+    alive: Tensor
+
+    @classmethod
+    def idle(cls, like: Item, width: int) -> Batch:
+        """Return a batch that has room for items of this one's shapes, and holds none."""
+
+        def room(tensor: Tensor) -> Tensor:
+            return tensor.new_zeros(width, *tensor.shape[1:])
+
+        image, features = like.target.image, like.target.features
+        layers = tuple(room(layer) for layer in features.layers)
+        shape = (width, *features.image_shape[1:])
+        target = Target(room(image), replace(features, layers=layers, image_shape=shape))
+        w_plus = room(like.start.w_plus)
+        numbers = torch.arange(width, device=w_plus.device)
+        nobody = torch.zeros_like(numbers, dtype=torch.bool)
+        return cls(target, Moving.begin(numbers, nobody.clone(), w_plus), {}, {}, nobody.clone(), nobody.clone())
+
+    def codes(self, w_plus: Tensor, deltas: Mapping[str, Tensor]) -> Codes:
+        """Return the codes of all N images from rows as this batch has them; zeros where an image has no delta."""
+        count = len(w_plus)
+        of_all = {
+            space: rows
+            if len(rows) == count
+            else rows.new_zeros(count, *rows.shape[1:]).index_copy(0, self.deltas[space].image, rows)
+            for space, rows in deltas.items()
+        }
+        return Codes(w_plus, of_all, self.masks)
+
+    def put(self, items: Mapping[int, Item]) -> None:
+        """Write items to idle images."""
+        for image, item in items.items():
+            at = slice(image, image + 1)
+            self.target.image[at] = item.target.image
+            for layer, its in zip(self.target.features.layers, item.target.features.layers, strict=True):
+                layer[at] = its
+            self.w_plus.now[at] = item.start.w_plus
+            self.w_plus.first[at] = self.w_plus.second[at] = 0
+            self.w_plus.free[at] = item.w_free
+            self.tied[at], self.alive[at] = item.tied, True
+        for space in {space: None for item in items.values() for space in item.start.deltas}:
+            self._put_deltas(space, {image: item for image, item in items.items() if space in item.start.deltas})
+
+    def remove(self, images: Collection[int]) -> None:
+        """Make images idle; what was carried for them alone goes."""
+        for image in images:
+            self.alive[image] = False
+        for space, moving in list(self.deltas.items()):
+            stay = ~torch.isin(moving.image, moving.image.new_tensor(list(images)))
+            self.deltas[space] = moving[stay]
+            for image in images:
+                self.masks[space][image] = 0
+            if not len(self.deltas[space].image):
+                del self.deltas[space], self.masks[space]
+
+    def fine(self) -> Tensor:
+        """Return which images' loss has been finite and whose codes are, ``[N]`` bool."""
+        fine = self.alive.clone()
+        for moving in (self.w_plus, *self.deltas.values()):
+            fine[moving.image] &= moving.now.flatten(1).isfinite().all(dim=1)
+        return fine
+
+    def codes_of(self, image: int, item: Item) -> Codes:
+        """Return what an item's codes have become, a batch of 1."""
+        deltas = {space: self.deltas[space].now[self.deltas[space].image == image] for space in item.start.deltas}
+        return Codes(self.w_plus.now[image : image + 1].clone(), deltas, item.start.masks)
+
+    def _put_deltas(self, space: str, items: Mapping[int, Item]) -> None:
+        numbers = self.w_plus.image.new_tensor(list(items))
+        free = self.alive.new_tensor([space in item.free for item in items.values()])
+        entering = Moving.begin(numbers, free, torch.cat([item.start.deltas[space] for item in items.values()]))
+        present = self.deltas.get(space)
+        self.deltas[space] = entering if present is None else present.beside(entering)
+        for image, item in items.items():
+            mask = item.start.masks.get(space, torch.ones_like(entering.now[:1, :1]))
+            of_all = self.masks.setdefault(space, mask.new_zeros(len(self.alive), *mask.shape[1:]))
+            of_all[image : image + 1] = mask

@@ -1,0 +1,35 @@
+"""How many steps an inversion takes, and how large they are."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+TRACE_POINTS = 50
+
+
+class Schedule(BaseModel):
+    """How many steps are taken, and how large they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: PositiveInt = 1001
+    learning_rate: PositiveFloat = 0.05
+    ramp_up: float = Field(default=0.05, ge=0, le=1)  # share of the steps over which the rate grows linearly from 0
+    ramp_down: float = Field(default=0.25, ge=0, le=1)  # share of the steps over which it falls along a cosine
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, the first being 0 (Karras et al. 2020; the authors' code)."""
+        done = step / self.steps
+        up = min(1.0, done / self.ramp_up) if self.ramp_up else 1.0
+        down = min(1.0, (1 - done) / self.ramp_down) if self.ramp_down else 1.0
+        return self.learning_rate * up * (0.5 - 0.5 * math.cos(math.pi * down))
+
+    def halved(self) -> Schedule:
+        """Return the same schedule at half the rate."""
+        return self.model_copy(update={"learning_rate": self.learning_rate / 2})
+
+    def traces(self, step: int) -> bool:
+        """Say whether a step's loss is kept: about `TRACE_POINTS` of them evenly, and the last."""
+        return step % max(1, self.steps // TRACE_POINTS) == 0 or step == self.steps - 1

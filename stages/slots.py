@@ -1,0 +1,117 @@
+"""The images of a batch of fixed width: each enters where there is room and leaves when its steps are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from stages.batch import Batch, Item
+from stages.inversion import Inversion, Trace
+from stages.objective import TERMS
+from stages.schedule import Schedule
+from stages.step import Loss, pace, step
+
+
+@dataclass(eq=False)
+class _Tenant:
+    """An image in its slot, and how far it is."""
+
+    item: Item
+    schedule: Schedule
+    again: bool = False  # it diverged, and was begun anew
+    taken: int = 0
+    steps: list[int] = field(default_factory=list)
+    terms: list[Tensor] = field(default_factory=list)  # of all slots, before these steps
+
+
+class Slots:
+    """A batch whose images come and go.
+
+    It is computed at its full width, idle slots and all: kernels are chosen by shape, and rows of equal shape come out
+    bit for bit equal on a CPU, whatever the other rows hold (and up to rounding where a network's channels are not a
+    multiple of 8). So an image's result depends on the width alone.
+    """
+
+    def __init__(self, loss: Loss, width: int) -> None:
+        self._loss = loss
+        self._tenants: list[_Tenant | None] = [None] * width
+        self._batch: Batch | None = None  # of the shapes of the first item
+
+    @property
+    def idle(self) -> list[int]:
+        """The slots in which there is room."""
+        return [slot for slot, tenant in enumerate(self._tenants) if tenant is None]
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to step."""
+        return any(self._tenants)
+
+    def enter(self, items: Sequence[Item]) -> list[int]:
+        """Give each item a slot, and return which; at most as many as are `idle`."""
+        if not items:
+            return []
+        if self._batch is None:
+            self._batch = Batch.idle(items[0], len(self._tenants))
+        entering = dict(zip(self.idle[: len(items)], items, strict=True))
+        self._batch.put(entering)
+        for slot, item in entering.items():  # which the batch keeps the target for: it takes room
+            self._tenants[slot] = _Tenant(replace(item, target=self._batch.target[slot]), item.schedule)
+        return list(entering)
+
+    def step(self) -> dict[int, Inversion]:
+        """Take a step with every image, and return the inversions of those that leave, by slot.
+
+        Only then is something read from the device: whether they diverged. One that did begins again at half the rate,
+        once.
+        """
+        assert self._batch is not None, "no item has entered"
+        tenants = {slot: tenant for slot, tenant in enumerate(self._tenants) if tenant is not None}
+        terms = step(self._loss, self._batch, self._pace(self._batch.w_plus.now))
+        for tenant in tenants.values():
+            if tenant.schedule.traces(tenant.taken):
+                tenant.steps.append(tenant.taken)
+                tenant.terms.append(terms)
+            tenant.taken += 1
+        done = {slot: tenant for slot, tenant in tenants.items() if tenant.taken == tenant.schedule.steps}
+        return self._leave(self._batch, done) if done else {}
+
+    def _pace(self, like: Tensor) -> Tensor:
+        now = [(0.0, 1.0) if one is None else pace(one.schedule.rate(one.taken), one.taken) for one in self._tenants]
+        return torch.tensor(now, dtype=like.dtype).T.contiguous().to(like.device, non_blocking=True)
+
+    def _leave(self, batch: Batch, done: Mapping[int, _Tenant]) -> dict[int, Inversion]:
+        fine = batch.fine().tolist()
+        anew = {slot: one for slot, one in done.items() if not (fine[slot] or one.again)}
+        left = {slot: _inversion(batch, slot, done[slot], fine=fine[slot]) for slot in done.keys() - anew.keys()}
+        batch.remove(done)
+        batch.put({slot: one.item for slot, one in anew.items()})
+        for slot in left:
+            self._tenants[slot] = None
+        for slot, one in anew.items():
+            self._tenants[slot] = _Tenant(one.item, one.schedule.halved(), again=True)
+        return left
+
+
+def invert_all(loss: Loss, items: Sequence[Item], width: int) -> list[Inversion]:
+    """Return the inversions of items, in their order, at most `width` at a time."""
+    slots, waiting = Slots(loss, width), iter(enumerate(items))
+    tenants: dict[int, int] = {}
+    found: dict[int, Inversion] = {}
+    while len(found) < len(items):
+        entering = list(islice(waiting, len(slots.idle)))
+        entered = slots.enter([item for _, item in entering])
+        tenants |= dict(zip(entered, (number for number, _ in entering), strict=True))
+        found |= {tenants.pop(slot): inversion for slot, inversion in slots.step().items()}
+    return [found[number] for number in range(len(items))]
+
+
+def _inversion(batch: Batch, slot: int, tenant: _Tenant, *, fine: bool) -> Inversion:
+    terms_KT1 = torch.stack(tenant.terms)[:, :, slot : slot + 1].cpu()
+    by_name = dict(zip(TERMS, terms_KT1.unbind(dim=1), strict=True)) | {"total": terms_KT1.sum(dim=1)}
+    codes = batch.codes_of(slot, tenant.item) if fine else tenant.item.start
+    return Inversion(codes, Trace(torch.tensor(tenant.steps), by_name), torch.tensor([not fine]))

@@ -1,0 +1,74 @@
+"""One step of the optimiser that all inversions share: a batch in, the same batch moved (thesis Sec. 3.3).
+
+Images do not mix: the batch's loss is the sum over images, and Adam works element by element. Each image has its own
+learning rate and its own count of steps, so one may begin while its neighbours end. Nothing is read back from the
+device, and no shape depends on a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from generators.latents import Codes
+from stages.batch import Batch, Moving
+from stages.objective import Target
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+Loss = Callable[[Codes, Target], Tensor]
+"""Returns the terms of each image's loss, ``[len(TERMS), N]``, differentiable in w_plus and deltas."""
+
+
+def step(loss: Loss, batch: Batch, pace_2N: Tensor) -> Tensor:
+    """Move the batch one step, in place, and return the terms before it, ``[len(TERMS), N]``, detached.
+
+    An image whose loss is not finite stays where it is from then on.
+
+    Args:
+        loss: of codes against their targets.
+        batch: what is moved.
+        pace_2N: of `pace`, for each image; of the type of the codes, on their device.
+    """
+    w_plus = batch.w_plus.now.detach().requires_grad_()
+    deltas = {space: moving.now.detach().requires_grad_() for space, moving in batch.deltas.items()}
+    with torch.enable_grad():
+        terms = loss(batch.codes(w_plus, deltas), batch.target)
+        of_w, *of_deltas = torch.autograd.grad(terms.sum(), [w_plus, *deltas.values()])
+    terms = terms.detach()
+    batch.alive.logical_and_(terms.sum(dim=0).isfinite())
+    of_w = torch.where(batch.tied[:, None, None], of_w.sum(dim=1, keepdim=True), of_w)
+    for moving, gradient in zip((batch.w_plus, *batch.deltas.values()), (of_w, *of_deltas), strict=True):
+        adam(moving, gradient, pace_2N[:, moving.image], batch.alive[moving.image])
+    return terms
+
+
+# Kingma and Ba 2015, Algorithm 1
+def adam(moving: Moving, gradient: Tensor, pace_2M: Tensor, alive_M: Tensor) -> None:
+    """Move the rows that are free and alive, in place.
+
+    Args:
+        moving: the rows.
+        gradient: of the loss in the rows, like them.
+        pace_2M: of `pace`, for each row.
+        alive_M: bool.
+    """
+    shape = (-1, *[1] * (gradient.ndim - 1))
+    length, root = (one.view(shape) for one in pace_2M)
+    moving.first.lerp_(gradient, 1 - BETAS[0])
+    moving.second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    move = (moving.second.sqrt() / root).add_(EPSILON).reciprocal_().mul_(moving.first).mul_(length)
+    moving.now.sub_(move.masked_fill_(~(alive_M & moving.free).view(shape), 0))
+
+
+def pace(rate: float, taken: int) -> tuple[float, float]:
+    """Return what an image's step depends on beside its gradients: its length, and Adam's correction.
+
+    Args:
+        rate: the learning rate of this step.
+        taken: steps before this one, since the image began.
+    """
+    return rate / (1 - BETAS[0] ** (taken + 1)), (1 - BETAS[1] ** (taken + 1)) ** 0.5
