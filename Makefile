@@ -34,7 +34,7 @@ check: setup ## lint, types, import directions, file sizes
 	@$(BIN)/python tests/file_sizes.py
 
 test: check ## check, then all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: setup ## let ruff fix and format
 	@$(BIN)/ruff check --fix .

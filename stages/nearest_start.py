@@ -12,6 +12,8 @@ from stages.objective import Objective, Target, prepare_target
 from stages.perceptual import Features, Perceptual
 from stages.region import Region, crop
 
+_kept: dict[tuple[object, ...], NearestStart] = {}  # the last one of this process
+
 GRID = 8  # cells a side that features are averaged over: fine enough to know where a thing is, small enough to keep
 
 
@@ -37,17 +39,25 @@ class NearestStart:
         samples: int,
         *,
         seed: int = 0,
-        batch: int = 64,
+        batch: int = 16,
     ) -> NearestStart:
-        """Draw `samples` codes and look at their pictures, `batch` at a time; all on the generator's device."""
+        """Draw `samples` codes and look at their pictures, `batch` at a time; all on the generator's device.
+
+        The last draws of a process are kept, because error_maps and invert of a run ask for the same ones.
+        """
         device = next(generator.parameters()).device
+        key = (generator.digest, perceptual.digest, objective.side_px, region, samples, seed, device)
+        if generator.digest and key in _kept:
+            return _kept[key]
         w_BD = draw_w(generator, samples, seed).float().to(device)
         seen = []
         for w_ND in w_BD.split(batch):
             w_plus = w_ND[:, None].expand(-1, generator.num_ws, -1)
             image = crop(generator.synthesize(w_plus, {}, {}), region).clamp(-1, 1)
             seen.append(_view(perceptual, prepare_target(image, perceptual, objective).features))
-        return cls(w_BD, torch.cat(seen))
+        _kept.clear()
+        _kept[key] = cls(w_BD, torch.cat(seen))
+        return _kept[key]
 
     @torch.no_grad()
     def nearest(self, perceptual: Perceptual, target: Target) -> Tensor:
