@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from infra.receipts import Address, Ledger, Receipt
 from infra.shards import read_samples
 from infra.store import Store
 from pipeline.errors import RunError
-from pipeline.inventory import FINGERPRINT as INVENTORY_FINGERPRINT
-from pipeline.inventory import STAGE as INVENTORY
+from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.map_job import OWN_COLUMNS, ROWS, read_records
-from pipeline.units import Role, Shard, Unit, read_inventory
+from pipeline.units import Role, Shard, Unit
 from stages.stage import Record, Rejected, Sample, Worker
 from stages.trade_off import TradeOff
 
@@ -71,18 +69,17 @@ class TradeOffJob:
         """Load the networks on this process's device and return the function that takes one part through the sweep."""
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        worker, computing = self.stage.setup(device), threading.Lock()
-        return lambda part: self._run(part, worker, computing, str(device))
+        worker = self.stage.setup(device)
+        return lambda part: self._run(part, worker, str(device))
 
-    def _run(self, part: Part, worker: Worker, computing: threading.Lock, device: str) -> Done:
+    def _run(self, part: Part, worker: Worker, device: str) -> Done:
         started = time.time()
         samples = [
             sample
             for unit, chosen in itertools.groupby(part.samples, key=lambda one: one.unit)
             for sample in self._samples(unit, [one.key for one in chosen])
         ]
-        with computing:
-            results = list(worker(samples))
+        results = list(worker(samples))
         rows = _rows(part.samples, results)
         info: dict[str, JsonValue] = {"curve": part.curve, "parts": part.parts, "device": device, "started": started}
         attempt = self.ledger.begin(Address(self.name, self.fingerprint, part.name))
@@ -97,8 +94,8 @@ class TradeOffJob:
             name: read_records(self.ledger, self._receipt(Address(name, upstream, unit.name)))
             for name, upstream in self.upstream.items()
         }
-        inventory = self._receipt(Address(INVENTORY, INVENTORY_FINGERPRINT, self.inventories[unit.shard]))
-        listed = [s for s in read_inventory(self.ledger, inventory) if s.key in set(keys) and s.fault is None]
+        everything = committed_samples(self.ledger, unit.shard, self.inventories[unit.shard])
+        listed = [sample for sample in everything if sample.key in set(keys) and sample.fault is None]
         read = {raw.key: raw for raw in read_samples(self.sources[unit.shard.address], unit.shard.name, listed)}
         return [
             Sample(key, unit.shard.name, read[key].members, {name: of[key] for name, of in records.items()})

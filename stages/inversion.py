@@ -9,6 +9,8 @@ from torch import Tensor
 
 from generators.latents import Codes
 
+CURVE_POINTS = 5  # of a loss curve that a reason for quarantine quotes
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -42,6 +44,3 @@ def fate(inversion: Inversion, image: int = 0) -> str:
     finite = list(zip(steps_K[fell].tolist(), total_K[fell].tolist(), strict=True))
     curve = ", ".join(f"{loss:.4g} at step {step}" for step, loss in finite[::every]) or "never finite"
     return f"became non-finite, and again at half the learning rate (loss {curve}); lower the learning rate"
-
-
-CURVE_POINTS = 5

@@ -46,11 +46,6 @@ class Slots:
         """The slots in which there is room."""
         return [slot for slot, tenant in enumerate(self._tenants) if tenant is None]
 
-    @property
-    def busy(self) -> bool:
-        """Whether there is anything to step."""
-        return any(self._tenants)
-
     def enter(self, items: Sequence[Item]) -> list[int]:
         """Give each item a slot, and return which; at most as many as are `idle`."""
         if not items:

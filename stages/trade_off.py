@@ -8,7 +8,7 @@ there. The other way, a segment that comes back to W+ loses the delta that w_plu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from generators.latents import Codes, zero_deltas
 from stages.assignment import assign_spaces
 from stages.batched_worker import batched_worker
+from stages.descent import separate
 from stages.inversion import Inversion
 from stages.inverter import Inverter, InvertingStage
 from stages.packing import stack_codes
@@ -183,24 +184,12 @@ def _measured(
     return [
         Inverted(
             assignment_HW=assignment_HW,
-            codes=_of_image(inversion.codes, i),
+            codes=codes,
             psnr_db=float(measures.psnr_db[i]),
             lpips=float(measures.lpips[i]),
             steps=steps,
             diverged=bool(inversion.diverged[i]),
             share_L=np.bincount(assignment_HW.ravel(), minlength=spaces) / assignment_HW.size,
         )
-        for i, assignment_HW in enumerate(assigned)
+        for i, (assignment_HW, codes) in enumerate(zip(assigned, separate(inversion.codes), strict=True))
     ]
-
-
-def _of_image(codes: Codes, index: int) -> Codes:
-    """Return one image's codes, a batch of 1, with the deltas that act in it."""
-    part = slice(index, index + 1)
-    acting = [space for space, mask in codes.masks.items() if bool(mask[part].any())]
-    return replace(
-        codes,
-        w_plus=codes.w_plus[part],
-        deltas={space: codes.deltas[space][part] for space in acting},
-        masks={space: codes.masks[space][part] for space in acting},
-    )

@@ -87,11 +87,11 @@ def test_the_next_image_enters_in_the_step_after_one_has_left(work):
     slots.enter(items[:2])  # of 8 and 10 steps
     steps = [slots.step() for _ in range(8)]
     assert [list(left) for left in steps] == [[]] * 7 + [[0]]
-    assert (slots.idle, slots.busy) == ([0], True)
+    assert slots.idle == [0]
     assert slots.enter(items[3:4]) == [0]  # of 14
     left = [list(slots.step()) for _ in range(14)]
     assert [slots_left for slots_left in left if slots_left] == [[1], [0]]
-    assert (left[1], left[13], slots.busy) == ([1], [0], False)
+    assert (left[1], left[13], slots.idle) == ([1], [0], [0, 1])
 
 
 def test_an_image_that_diverges_begins_again_at_half_the_rate(work):
