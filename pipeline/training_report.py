@@ -38,10 +38,9 @@ class TrainingReport:
         return cls(spaces, len(receipt.recorded), curve, receipt.quarantined, pictures)
 
     @property
-    def best(self) -> Epoch:
+    def kept(self) -> Epoch:
         """The epoch whose weights were kept."""
-        validated = [point for point in self.curve if point["val_loss"] is not None]
-        return min(validated, key=lambda point: point["val_loss"] or 0.0) if validated else self.curve[-1]
+        return [point for point in self.curve if point["kept"]][-1]
 
     def draw_losses(self) -> str:
         """Return the losses by epoch as an `<svg>` that takes the page's colours; dashed: predicting the mean."""

@@ -43,7 +43,7 @@ class TrainSegmenter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "train_segmenter"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("error_maps",)
     indifferent: ClassVar[frozenset[str]] = frozenset({"cache_mb", "checkpoint_every_s"})
     """Fields that cannot change the result and so stay out of the fingerprint."""
@@ -80,8 +80,10 @@ class Epoch(TypedDict):
     epoch: int
     train_loss: float  # on augmented images
     val_loss: float | None  # on the held-out images; None without any
+    val_deviation: float | None  # standard error of val_loss, as the mean over held-out images; None of fewer than two
     mean_loss: float  # of the trivial predictor, each space's mean: what a segmenter must beat
     correlation: dict[str, float | None]  # of predicted and true errors over held-out pixels, for each space
+    kept: bool  # whether its weights took the place of those kept before; the last such epoch is the segmenter
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,10 @@ def train(
     """Return the segmenter that predicts the examples' error maps best: l2, on square roots (thesis Eq. 3.2).
 
     Differs from the thesis: the loss compares square roots of errors, whose tail is lighter, so predictions lean
-    towards the median and lie below the mean error where a region's error is uncertain; validation is held out; the
-    best epoch by validation is kept (the last, where nothing is held out).
+    towards the median and lie below the mean error where a region's error is uncertain; validation is held out, and
+    the last epoch is kept whose loss there is within one standard error of the least so far: so good that the images
+    that were held out do not tell them apart (Breiman et al. 1984, Sec. 3.4.3), and later in the schedule. Where fewer
+    than two are held out, that is the last epoch of all.
 
     The result depends on the recipe, the examples and the number of workers, not on what was cached or when training
     was interrupted. Memory does not grow with the number of examples; unfit ones are left out and named.
@@ -212,8 +216,8 @@ class _Training:
         self.step = 0  # of the epoch under way
         self.loss = torch.zeros((), dtype=torch.float64, device=device)  # summed over the steps of that epoch
         self.curve: list[Epoch] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_loss = math.inf
+        self.kept: dict[str, Tensor] = {}  # weights
+        self.least_loss, self.margin = math.inf, 0.0  # of validation, and its standard error
 
     def run(self) -> None:
         """Train from where the state is to the end."""
@@ -248,43 +252,58 @@ class _Training:
         return mean
 
     def note(self, epoch: int, train_loss: float) -> None:
-        """Measure the segmenter on what is held out, add a point to the curve and keep the best weights."""
+        """Measure the segmenter on what is held out, add a point to the curve and keep its weights if they are good."""
         spaces, held_out = self.segmenter.spaces, bool(self.survey.held_out)
-        total_L8 = self._sums(self.share.held_out_batches(self.size))
+        total_L8, images_3 = self._sums(self.share.held_out_batches(self.size))
         count, loss, mean_loss = (float(x) for x in total_L8[:, :3].sum(dim=0))
         names_and_sums = zip(spaces, total_L8.tolist(), strict=True)
+        val_loss, val_deviation = (loss / count, _standard_error(images_3.tolist())) if held_out else (None, None)
+        kept = self._is_good(val_loss, val_deviation)
         point = Epoch(
             epoch=epoch,
             train_loss=train_loss,
-            val_loss=loss / count if held_out else None,
+            val_loss=val_loss,
+            val_deviation=val_deviation,
             mean_loss=mean_loss / count if held_out else float(np.mean(self.survey.variance_L)),
             correlation={space: _correlation(sums) if held_out else None for space, sums in names_and_sums},
+            kept=kept,
         )
         self.curve.append(point)
-        if point["val_loss"] is None or point["val_loss"] < self.best_loss:
-            self.best_loss = math.inf if point["val_loss"] is None else point["val_loss"]
-            self.best = {key: tensor.detach().cpu().clone() for key, tensor in self.segmenter.state_dict().items()}
+        if kept:
+            self.kept = {key: tensor.detach().cpu().clone() for key, tensor in self.segmenter.state_dict().items()}
+
+    def _is_good(self, loss: float | None, deviation: float | None) -> bool:
+        """Return whether a loss is within one standard error of the least so far, which it may become."""
+        if loss is None or deviation is None:
+            return True
+        if loss < self.least_loss:
+            self.least_loss, self.margin = loss, deviation
+        return loss <= self.least_loss + self.margin
 
     @torch.no_grad()
-    def _sums(self, batches: Iterable[Sequence[Example]]) -> Tensor:
-        """Return sums over pixels of all workers, `[L, 8]` float64.
+    def _sums(self, batches: Iterable[Sequence[Example]]) -> tuple[Tensor, Tensor]:
+        """Return sums over pixels of all workers, `[L, 8]`, and over images, `[3]`, both float64.
 
-        They are, with p the predicted and t the true error: 1, (√p - √t)², (mean √t - √t)², p, t, p², t², pt.
+        Those over pixels are, with p the predicted and t the true error: 1, (√p - √t)², (mean √t - √t)², p, t, p², t²,
+        pt. Those over images are, with d an image's mean of (√p - √t)²: 1, d, d².
         """
         self.segmenter.eval()
         mean_L11 = torch.tensor(self.survey.root_L, device=self.device)[:, None, None]
         total_L8 = torch.zeros(len(self.segmenter.spaces), 8, dtype=torch.float64, device=self.device)
+        images_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
         for examples in batches:
             image, root = as_batch(examples, self.device)
             guess, root = self.segmenter.unbounded_roots(image * 2 - 1).relu().double(), root.double()
-            p, t = guess.square(), root.square()
-            parts = (torch.ones_like(t), (guess - root) ** 2, (mean_L11 - root) ** 2, p, t, p * p, t * t, p * t)
+            p, t, square = guess.square(), root.square(), (guess - root) ** 2
+            parts = (torch.ones_like(t), square, (mean_L11 - root) ** 2, p, t, p * p, t * t, p * t)
             total_L8 += torch.stack([part.sum(dim=(0, 2, 3)) for part in parts], dim=1)
-        return self.workers.sum(total_L8).cpu()
+            d = square.mean(dim=(1, 2, 3))
+            images_3 += torch.stack([torch.ones_like(d), d, d * d]).sum(dim=1)
+        return self.workers.sum(total_L8).cpu(), self.workers.sum(images_3).cpu()
 
     def result(self) -> Trained:
-        """Return the best segmenter, and what it makes of some examples."""
-        self.segmenter.load_state_dict(self.best)
+        """Return the segmenter that was kept, and what it makes of some examples."""
+        self.segmenter.load_state_dict(self.kept)
         training, held_out = self.survey.counts
         about = f"trained on the error maps of {training} images, {held_out} held out; edition {self.stage.edition}"
         predicted = list(self._predicted()) if self.workers.rank == 0 else []
@@ -308,8 +327,9 @@ class _Training:
             "curve": self.curve,
             "step": self.step,
             "loss": float(self.workers.sum(self.loss.clone())),
-            "best_loss": self.best_loss,
-            "best": self.best,
+            "least_loss": self.least_loss,
+            "margin": self.margin,
+            "kept": self.kept,
             "network": self.segmenter.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
@@ -322,8 +342,8 @@ class _Training:
         """Go on from a state."""
         self.segmenter.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.curve, self.best_loss = state["curve"], state["best_loss"]
-        self.best = {key: tensor.cpu() for key, tensor in state["best"].items()}
+        self.curve, self.least_loss, self.margin = state["curve"], state["least_loss"], state["margin"]
+        self.kept = {key: tensor.cpu() for key, tensor in state["kept"].items()}
         self.step = min(state["step"], self.steps)  # fewer workers take more steps an epoch, or as many
         if self.workers.rank == 0:
             self.loss += state["loss"]
@@ -357,6 +377,12 @@ def _optimiser(stage: TrainSegmenter, segmenter: Segmenter) -> torch.optim.Optim
     if stage.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=stage.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=stage.weight_decay)
+
+
+def _standard_error(sums: Sequence[float]) -> float | None:
+    """Return the standard error of a mean from the sums of 1, d and d²; None of fewer than two numbers."""
+    n, d, dd = sums
+    return math.sqrt(max(0.0, dd - d * d / n) / (n - 1) / n) if n > 1 else None
 
 
 def _correlation(sums: Sequence[float]) -> float | None:

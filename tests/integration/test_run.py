@@ -106,7 +106,7 @@ def test_a_new_shard_is_processed_and_nothing_else(finished_copy: Mill):
 
 
 def test_a_driver_killed_on_the_way_costs_nothing_but_the_units_in_flight(new_mill, finished: Mill):
-    mill = new_mill()
+    mill = new_mill(unit_samples=1)  # a worker holds three units: what it has begun it may commit before it is killed
     driver = mill.start("run")
     mill.watch(driver, lambda: receipts_in(mill.folder, "error_maps"), "the first error maps were committed")
     below = workers_and_servers(driver.pid)
@@ -114,7 +114,7 @@ def test_a_driver_killed_on_the_way_costs_nothing_but_the_units_in_flight(new_mi
     assert mill.finish(driver).code == -signal.SIGKILL
     wait_until(lambda: not below & processes().keys(), "every process of the killed run has ended", 60)
     kept = mill.receipts()
-    assert 0 < len(mill.committed("error_maps")) < UNITS
+    assert 0 < len(mill.committed("error_maps")) < SCENES
     said = mill.call("run")
     assert said.code == 0, said.text
     assert {name: mill.receipts().get(name) for name in kept} == kept
@@ -125,9 +125,10 @@ def test_a_driver_killed_on_the_way_costs_nothing_but_the_units_in_flight(new_mi
 
 
 def test_ctrl_c_leaves_a_state_that_the_same_command_goes_on_from(finished: Mill, finished_copy: Mill):
-    finished_copy.forget("invert")
+    for stage in ("refine_maps", "invert"):
+        finished_copy.forget(stage)
     driver = finished_copy.start("run")
-    finished_copy.watch(driver, lambda: receipts_in(finished_copy.folder, "invert"), "the first unit was inverted")
+    finished_copy.watch(driver, lambda: receipts_in(finished_copy.folder, "refine_maps"), "the first unit was refined")
     below = workers_and_servers(driver.pid)
     os.killpg(driver.pid, signal.SIGINT)
     said = finished_copy.finish(driver)
@@ -135,11 +136,11 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_goes_on_from(finished: Mill
     assert "the same command goes on from here" in said.text
     assert "Traceback" not in said.text
     wait_until(lambda: not below & processes().keys(), "every process of the interrupted run has ended", 60)
-    kept = finished_copy.committed("invert")
-    assert 0 < len(kept) < UNITS
+    kept = finished_copy.committed("refine_maps") | finished_copy.committed("invert")
+    assert 0 < len(kept) < 2 * UNITS
     said = finished_copy.call("run")
     assert said.code == 0, said.text
-    assert {name: finished_copy.committed("invert").get(name) for name in kept} == kept
+    assert {name: finished_copy.receipts().get(name) for name in kept} == kept
     assert finished_copy.problems() == []
     assert differences(finished_copy.records("invert"), finished.records("invert")) == []
 

@@ -11,18 +11,20 @@ from tests import tiny
 from tests.pipeline.report_page import HOSTILE, page_of
 
 
-def point(epoch: int, val_loss: float | None) -> dict[str, object]:
+def point(epoch: int, val_loss: float | None, *, kept: bool = True) -> dict[str, object]:
     correlation = dict.fromkeys(tiny.SPACES, None if val_loss is None else 0.5 + epoch / 10)
     return {
         "epoch": epoch,
         "train_loss": 0.02 / (1 + epoch),
         "val_loss": val_loss,
+        "val_deviation": None if val_loss is None else 0.001,
         "mean_loss": 0.03,
         "correlation": correlation,
+        "kept": kept,
     }
 
 
-VALIDATED = [point(0, 0.02), point(1, 0.011), point(2, 0.013)]
+VALIDATED = [point(0, 0.02), point(1, 0.011), point(2, 0.013, kept=False)]
 UNVALIDATED = [point(0, None), point(1, None)]
 
 
@@ -46,7 +48,7 @@ def test_the_report_of_a_committed_training_holds_its_curve_and_its_picture(trai
 
 def test_the_epoch_that_was_kept_and_the_best_figures_are_named(training, tmp_path):
     page = page_of(tmp_path, training=dataclasses.replace(training, curve=VALIDATED))
-    assert "the weights of epoch 2 of 3 were kept, the best on the examples held out" in page.text
+    assert "the weights of epoch 2 of 3 were kept, the last within a standard error of the best on the examples held out" in page.text
     labels = [panel["aria-label"] for panel in page.all("div") if "aria-label" in panel]
     assert "Losses by epoch; kept: epoch 2, training 0.0100, validation 0.0110" in labels
     assert any(label.startswith("Correlation by epoch; kept: epoch 2, W+ 0.600") for label in labels)

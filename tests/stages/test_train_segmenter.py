@@ -10,7 +10,7 @@ from stages.augmentation import Augmentation
 from stages.errors import StageError
 from stages.examples import Example
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter
-from stages.stage import Rejected
+from stages.stage import Rejected, sample_seed
 from stages.survey import PICTURED
 from stages.train_segmenter import Trained, TrainSegmenter, _optimiser, rate_at, train
 from tests.stages.in_memory import InMemory
@@ -82,13 +82,24 @@ def test_the_mean_s_loss_is_the_variance_of_the_roots():
     assert point["mean_loss"] == pytest.approx((0.25 + 0.0625) / 2)
 
 
-def test_the_best_epoch_by_validation_is_kept(tmp_path):
+def test_the_last_epoch_is_kept_that_is_as_good_as_the_best_by_validation(tmp_path):
     stage = QUICK.model_copy(update={"epochs": 6, "validation_share": 0.3, "augmentation": PLAIN})
     contrary = [replace(e, error_LHW=0.7 - e.error_LHW) if stage.holds_out(e.key) else e for e in examples(16)]
     trained = train(stage, InMemory(contrary), CPU)
-    losses = [point["val_loss"] for point in trained.curve]
-    assert losses[-1] > 1.05 * min(losses), "what is held out must contradict what is learnt"
-    assert held_out_loss(loaded(trained, tmp_path), contrary, stage) == pytest.approx(min(losses), rel=1e-4)
+    least = min(trained.curve, key=lambda point: point["val_loss"])
+    assert trained.curve[-1]["val_loss"] > 1.05 * least["val_loss"], "what is held out must contradict what is learnt"
+    good = [p for p in trained.curve if p["val_loss"] <= least["val_loss"] + least["val_deviation"]]
+    assert [p for p in trained.curve if p["kept"]][-1] == good[-1] != trained.curve[-1]
+    assert held_out_loss(loaded(trained, tmp_path), contrary, stage) == pytest.approx(good[-1]["val_loss"], rel=1e-4)
+
+
+def test_one_held_out_example_judges_nothing():
+    made = examples(16)
+    (alone, *_) = sorted(made, key=lambda one: sample_seed(QUICK.seed, f"held out/{one.key}"))
+    share = 1.001 * sample_seed(QUICK.seed, f"held out/{alone.key}") / 2**56
+    trained = train(QUICK.model_copy(update={"epochs": 3, "validation_share": share}), InMemory(made), CPU)
+    assert all(point["val_loss"] is not None and point["val_deviation"] is None for point in trained.curve)
+    assert all(point["kept"] for point in trained.curve)
 
 
 def held_out_loss(segmenter, made, stage) -> float:
