@@ -7,7 +7,6 @@ convolution scales its input and output instead of its weight: one convolution f
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from generators.generator import Generator, State
 from generators.latents import W_PLUS, feature_space
+from generators.precision import in_full, lowered_to
 
 Noise = Literal["const", "none"]
 SLOPE = 0.2
@@ -134,7 +134,8 @@ class StyledConvolution(nn.Module):
         shift = self.bias[:, None, None] * gain
         if noise == "const":
             shift = torch.addcmul(shift, self.noise_const, self.noise_strength, value=gain)
-        x = F.leaky_relu(torch.addcmul(shift, x, scale[:, :, None, None]), SLOPE)  # a gain passes through a leaky ReLU
+        x = torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
+        x = F.leaky_relu(x, SLOPE)  # a gain passes through it
         return x if clamp is None else x.clamp(-clamp, clamp)
 
     def _modulation(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,11 +144,10 @@ class StyledConvolution(nn.Module):
         The squares of small weights vanish in half precision. There, as published, the largest style is made 1, so that
         the convolution does not overflow; the demodulation takes the factor back.
         """
-        lowered = _lowered_to(w.device.type)
-        with torch.autocast(w.device.type, enabled=False) if lowered else nullcontext():
+        with in_full(w.device):
             style = self.affine(w)
             scale = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)
-        if lowered == torch.float16:
+        if lowered_to(w.device) == torch.float16:
             largest = style.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
             return style / largest, scale * largest
         return style, scale
@@ -168,7 +168,7 @@ class Residual(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A modulated 1×1 convolution from features to the image."""
+    """A modulated 1×1 convolution from features to the image, whose colours are in full precision."""
 
     def __init__(self, inputs: int, w_dim: int, *, clamp: float | None) -> None:
         super().__init__()
@@ -180,8 +180,10 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Return the block's share of the image, `[N, 3, r, r]`."""
-        style = self.affine(w) * self.weight_gain
-        rgb = F.conv2d(x * style[:, :, None, None], self.weight, self.bias)
+        with in_full(w.device):
+            style = self.affine(w) * self.weight_gain
+        rgb = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight, self.bias)
+        rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
 
 
@@ -220,7 +222,10 @@ class Block(nn.Module):
         if not self.makes_image:
             return State(x)
         rgb = self.torgb(x, w[:, self.convolutions])
-        return State(x, rgb if state.image is None else _upsample(state.image) + rgb)
+        if state.image is not None:
+            with in_full(x.device):
+                rgb = _upsample(state.image) + rgb
+        return State(x, rgb)
 
 
 class Synthesis(nn.Module):
@@ -299,12 +304,6 @@ class StyleGAN2(Generator):
         """Return the accumulated image `[N, 3, R, R]`."""
         assert state.image is not None
         return state.image
-
-
-def _lowered_to(device: str) -> torch.dtype | None:
-    """Return the precision that autocast lowers to, None where it is off (or there is none, as on the meta device)."""
-    on = device != "meta" and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if on else None
 
 
 def _unit_second_moment(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from infra.storage import S3Options
 from pipeline.errors import ConfigError
 from stages.objective import Objective
+from stages.precision import Precision
 from stages.region import Region
 from stages.schedule import Schedule
 from stages.segmentation import Segmentation, Superpixels
@@ -45,6 +46,8 @@ class InversionSettings(Section):
     schedule: Schedule = Schedule()
     start_samples: NonNegativeInt = 0  # start at the nearest of so many draws of w; 0 starts at the mean w
     batch: PositiveInt = 16  # images (error maps: an image in a space) optimised together; never changes a result
+    precision: Precision = "fp32"  # of the networks while they invert; bf16 or fp16 where a GPU (or CPU) is made for it
+    compile: bool = False  # let torch compile the loss: minutes once, for runs of hours; never changes a result
 
 
 class ErrorMapsSettings(InversionSettings):

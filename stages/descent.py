@@ -14,6 +14,7 @@ from generators.prior import Prior
 from stages.batch import Item
 from stages.inversion import Inversion, Trace
 from stages.objective import Objective, Target, losses
+from stages.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
 from stages.region import Region, crop
 from stages.schedule import Schedule
 from stages.slots import invert_all
@@ -43,8 +44,13 @@ def start_codes(generator: Generator, prior: Prior, masks: Mapping[str, Tensor],
     return Codes(w_plus, zero_deltas(on_device, generator.feature_shapes, w_plus.device), on_device)
 
 
-def loss_of(
-    generator: Generator, perceptual: Perceptual, prior: Prior | None, objective: Objective, region: Region
+def loss_of(  # noqa: PLR0917 - what an inversion minimises
+    generator: Generator,
+    perceptual: Perceptual,
+    prior: Prior | None,
+    objective: Objective,
+    region: Region,
+    precision: Precision = "fp32",
 ) -> Loss:
     """Return the loss (Eq. 3.8) of the pictures that codes form, as a function of codes and targets.
 
@@ -54,13 +60,29 @@ def loss_of(
         prior: on the device of the codes; None only where the objective gives it no weight.
         objective: what is minimised.
         region: of the canvas; nothing outside it is looked at.
+        precision: of the networks' convolutions and products.
     """
 
     def loss(codes: Codes, target: Target) -> Tensor:
-        image_N3HW = crop(generator.synthesize(codes.w_plus, codes.deltas, codes.masks), region)
-        return losses(image_N3HW, codes, target, perceptual, prior, objective)
+        seen = _reduced(codes) if precision == "fp16" else codes
+        with lowered(precision, codes.w_plus.device):
+            image_N3HW = crop(generator.synthesize(seen.w_plus, seen.deltas, seen.masks), region)
+            full = torch.promote_types(image_N3HW.dtype, torch.float32)
+            terms = losses(image_N3HW.to(full), codes, target, perceptual, prior, objective)
+        return _enlarged(terms) if precision == "fp16" else terms
 
     return loss
+
+
+def _enlarged(terms_TN: Tensor) -> Tensor:
+    """Enlarge the gradients of those terms that pass through networks, Eq. 3.5, on their way there."""
+    return torch.cat([scaled_gradient(terms_TN[:2], GRADIENT_SCALE), terms_TN[2:]])
+
+
+def _reduced(codes: Codes) -> Codes:
+    """Reduce the gradients that come out of networks again."""
+    deltas = {space: scaled_gradient(delta, 1 / GRADIENT_SCALE) for space, delta in codes.deltas.items()}
+    return Codes(scaled_gradient(codes.w_plus, 1 / GRADIENT_SCALE), deltas, codes.masks)
 
 
 def descend(  # noqa: PLR0917 - what an inversion depends on
@@ -75,6 +97,7 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
     *,
     free: Collection[str] | None = None,
     tied: bool = False,
+    precision: Precision = "fp32",
 ) -> Inversion:
     """Return the codes that minimise each image's loss (Eq. 3.8), by Adam from `start`, all images in one batch.
 
@@ -91,6 +114,7 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
         region: of the canvas; nothing outside it is looked at.
         free: the spaces to optimise, the first (``W+``, ``Z+``) for w_plus; all that `start` holds unless given.
         tied: keep one code for all layers, W instead of W+; `start` must have one.
+        precision: of the networks' convolutions and products; that in which the target was prepared.
 
     Raises:
         ValueError: shapes do not fit together, or a free space is not in `start`.
@@ -103,7 +127,7 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
             f"the spaces to optimise must be some of {', '.join(everything)}, got {', '.join(free) or 'none'}: "
             "a feature space is in the codes where an image has a mask for it"
         )
-    loss = loss_of(generator, perceptual, prior, objective, region)
+    loss = loss_of(generator, perceptual, prior, objective, region, precision)
     items = [
         Item(target[image], one, schedule, frozenset(free), w_free=first in free, tied=tied)
         for image, one in enumerate(separate(start))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from generators.generator import Generator
 from generators.latents import Codes, masks_of
 from generators.prior import Prior, cached_prior
 from stages.batch import Item
+from stages.compiled_loss import CompiledLoss
 from stages.descent import descend, loss_of, start_codes
 from stages.engine import Engine
 from stages.inversion import Inversion
 from stages.nearest_start import NearestStart
 from stages.objective import Objective, Target, prepare_target
+from stages.precision import Precision, lowered
 from stages.region import Region, crop, place, psnr_db
 from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
@@ -50,6 +52,8 @@ class Inverter:
     objective: Objective
     schedule: Schedule
     nearest: NearestStart | None = None  # without it, every inversion starts at the mean w
+    precision: Precision = "fp32"
+    compiles: bool = False
 
     def invert(self, target_N3HW: Tensor, masks: Mapping[str, Tensor]) -> Inversion:
         """Return the codes of targets `[N, 3, h, w]` in [-1, 1], one inversion an image (Eq. 3.8)."""
@@ -58,7 +62,9 @@ class Inverter:
 
     def engine(self, width: int) -> Engine:
         """Return an engine that inverts the items of this inverter, `width` at a time."""
-        return Engine(loss_of(self.generator, self.perceptual, self.prior, self.objective, self.region), width)
+        parts = (self.generator, self.perceptual, self.prior, self.objective, self.region)
+        loss = loss_of(*parts, self.precision)
+        return Engine(CompiledLoss(loss, self.prior.mean_w.device) if self.compiles else loss, width)
 
     def item(self, target: Target, masks: Mapping[str, Tensor]) -> Item:
         """Return the inversion of one target for an engine; target and masks, all of which act, are batches of 1."""
@@ -66,8 +72,13 @@ class Inverter:
         return Item(target, start, self.schedule, frozenset(start.deltas))
 
     def target(self, image_N3HW: Tensor) -> Target:
-        """Return targets `[N, 3, h, w]` in [-1, 1] as the objective compares them."""
-        return prepare_target(image_N3HW, self.perceptual, self.objective)
+        """Return targets `[N, 3, h, w]` in [-1, 1] as the objective compares them.
+
+        Their features are computed in the precision of the inversion, so that an image equal to its target has no
+        distance from it.
+        """
+        with lowered(self.precision, image_N3HW.device):
+            return prepare_target(image_N3HW, self.perceptual, self.objective)
 
     def start(self, target: Target, masks: Mapping[str, Tensor]) -> Codes:
         """Return the codes that inversions of targets start from: the nearest draw's w or the mean, zero deltas."""
@@ -82,9 +93,8 @@ class Inverter:
         return self._descend(self.target(target_N3HW), codes, schedule)
 
     def _descend(self, target: Target, start: Codes, schedule: Schedule) -> Inversion:
-        return descend(
-            self.generator, self.perceptual, self.prior, target, start, self.objective, schedule, self.region
-        )
+        parts = (self.generator, self.perceptual, self.prior)
+        return descend(*parts, target, start, self.objective, schedule, self.region, precision=self.precision)
 
     def masks(self, assignment_NHW: NDArray[np.uint8]) -> dict[str, Tensor]:
         """Return the masks of assignments to the region, at feature sizes, rounded to what is stored (float16).
@@ -124,6 +134,12 @@ class InvertingStage(Stage):
     start_samples: NonNegativeInt = 0
     """Draws of w of which the one nearest to the target starts its inversion (`NearestStart`); 0 starts at the mean
     w, as the authors' code does without an encoder."""
+    precision: Precision = "fp32"
+    """Of the networks' convolutions and products while they invert; images and measures are made in float32."""
+    compile: bool = False
+    """Whether torch compiles the loss, into CUDA graphs on a GPU. It takes minutes once, and pays in long runs."""
+
+    indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
 
     def inverter(self, device: torch.device) -> Inverter:
         """Return the inverter on `device`; raises `ValueError` if the region does not fit the generator's canvas."""
@@ -136,4 +152,17 @@ class InvertingStage(Stage):
         nearest = None
         if self.start_samples:
             nearest = NearestStart.among(generator, perceptual, self.objective, region, self.start_samples)
-        return Inverter(generator, perceptual, prior, region, self.objective, self.schedule, nearest)
+        if device.type == "cuda" and self.precision != "fp32":  # the layout that tensor cores take; slower on a CPU
+            generator.to(memory_format=torch.channels_last)
+            perceptual.to(memory_format=torch.channels_last)
+        return Inverter(
+            generator,
+            perceptual,
+            prior,
+            region,
+            self.objective,
+            self.schedule,
+            nearest,
+            precision=self.precision,
+            compiles=self.compile,
+        )

@@ -10,47 +10,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from generators.latents import Codes
-from generators.prior import estimate_prior
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from stages.batch import Item
-from stages.descent import loss_of, separate, start_codes
 from stages.inversion import Inversion, fate
-from stages.objective import Objective, prepare_target
-from stages.perceptual import Perceptual, SmallBackbone
-from stages.region import Region
 from stages.schedule import Schedule
 from stages.slots import Slots, invert_all
-
-REGION = Region(top=4, height=24, width=32)
-OBJECTIVE = Objective(lambda_gaussian=1e-3)
-COUNT = 7
-"""Image 0 uses no feature space, 1 F2, 2 F4, 3 both, and so on."""
+from tests.stages.small_work import COUNT, Work
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=str)
 def work(request):
     """The loss and the items, of 8 to 20 steps, no two schedules the same."""
-    torch.manual_seed(1)
-    config = StyleGAN2Config(z_dim=8, w_dim=8, img_resolution=32, channel_base=128, channel_max=8, mapping_layers=2)
-    generator = StyleGAN2(config).to(request.param).requires_grad_(False).eval()
-    heads = [torch.full((1, 4, 1, 1), 0.25)] * 2
-    perceptual = Perceptual(SmallBackbone((4, 4)), heads, name="t", digest="t", min_side_px=2).to(request.param)
-    prior = estimate_prior(generator, samples=100, shrinkage=0.01)
-    numbers = torch.arange(COUNT)
-    masks = {}
-    for bit, space, side in ((1, "F2", 8), (2, "F4", 16)):
-        used = (numbers & bit > 0).to(request.param)
-        masks[space] = (torch.rand(COUNT, 1, side, side).to(request.param) > 0.3) * used[:, None, None, None]
-    start = start_codes(generator, prior, masks, COUNT)
-    start = Codes(start.w_plus.to(request.param), {s: d.to(request.param) for s, d in start.deltas.items()}, masks)
-    images = torch.rand(COUNT, 3, 24, 32).to(request.param) * 2 - 1
-    target = prepare_target(images, perceptual, OBJECTIVE)
-    items = [
-        Item(target[i], one, Schedule(steps=8 + 2 * i, learning_rate=0.05 + 0.01 * i), frozenset(one.deltas))
-        for i, one in enumerate(separate(start))
-    ]
-    return loss_of(generator, perceptual, prior, OBJECTIVE, REGION), items
+    made = Work.make(request.param)
+    return made.loss, [made.item(i, Schedule(steps=8 + 2 * i, learning_rate=0.05 + 0.01 * i)) for i in range(COUNT)]
 
 
 def assert_equal(one: Inversion, other: Inversion, **tolerance: float) -> None:

@@ -1,0 +1,58 @@
+"""A compiled loss: as the loss is, whichever spaces a batch holds, and there even without a compiler."""
+
+import shutil
+
+import pytest
+import torch
+
+from generators.latents import Codes
+from stages.compiled_loss import CompiledLoss
+from stages.descent import separate
+from stages.schedule import Schedule
+from stages.slots import invert_all
+from tests.stages.small_work import Work
+
+CPU = torch.device("cpu")
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.name == "stages.compiled_loss"]
+
+
+@pytest.fixture(scope="module")
+def work() -> Work:
+    return Work.make(torch.float32)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++, and there is none")
+def test_compiled_inversions_are_those_of_the_loss_and_fewer_spaces_compile_nothing_anew(work, caplog):
+    torch.compiler.reset()
+    schedule = Schedule(steps=4, learning_rate=0.05)
+    items = [work.item(i, schedule) for i in (3, 0, 1, 2, 3)]
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    found = invert_all(CompiledLoss(work.loss, CPU), items, 1)
+    assert not warnings(caplog)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before == 1
+    for ours, theirs in zip(found, invert_all(work.loss, items, 1), strict=True):
+        assert ours.codes.deltas.keys() == theirs.codes.deltas.keys()
+        torch.testing.assert_close(ours.codes.w_plus, theirs.codes.w_plus, rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours.trace.terms["total"], theirs.trace.terms["total"], rtol=1e-3, atol=0)
+
+
+def test_without_a_compiler_it_says_so_once_and_goes_on_uncompiled(work, caplog, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/g++",))
+    torch.compiler.reset()
+    compiled, target = CompiledLoss(work.loss, CPU), work.target
+    terms = [compiled(work.start, target) for _ in range(2)]
+    assert torch.equal(terms[0], terms[1])
+    assert torch.equal(terms[0], work.loss(work.start, target))
+    (said,) = warnings(caplog)
+    assert "the loss cannot be compiled in mode default" in said
+    assert "goes on uncompiled" in said
+
+
+def test_what_the_loss_itself_raises_is_raised(work):
+    (alone, *_) = separate(work.start)
+    wrong = Codes(alone.w_plus[:, :1], alone.deltas, alone.masks)
+    with pytest.raises(ValueError, match="w must be"):
+        CompiledLoss(work.loss, CPU)(wrong, work.target[0])
