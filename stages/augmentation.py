@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+PASTED_CONTRAST = (0.8, 1.6)  # of what is pasted, as shares of its own
+
 
 class Augmentation(BaseModel):
     """How an image and its maps are varied in each epoch; the maps follow every geometric change."""
@@ -64,11 +66,12 @@ def _pasted(probability: float, image_N3HW: Tensor, root_NLHW: Tensor) -> tuple[
 
 
 def _recoloured(image_N3HW: Tensor, mask_N1HW: Tensor) -> Tensor:
-    """Swap and invert channels, and change the contrast under the mask between none and one and a half."""
+    """Swap and invert channels, and change the contrast under the mask: hardly down, as its error stays as it is."""
     n, device = len(image_N3HW), image_N3HW.device
     channels_N3 = torch.rand(n, 3, device=device).argsort(dim=1)
     image = image_N3HW.gather(1, channels_N3[:, :, None, None].expand_as(image_N3HW))
     image = torch.where(torch.rand(n, 3, 1, 1, device=device) < 0.5, image, 1 - image)
     area = mask_N1HW.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     mean_N311 = (image * mask_N1HW).sum(dim=(2, 3), keepdim=True) / area
-    return (mean_N311 + (image - mean_N311) * 1.5 * torch.rand(n, 1, 1, 1, device=device)).clamp(0, 1)
+    contrast_N111 = torch.empty(n, 1, 1, 1, device=device).uniform_(*PASTED_CONTRAST)
+    return (mean_N311 + (image - mean_N311) * contrast_N111).clamp(0, 1)
