@@ -48,7 +48,10 @@ def test_the_report_of_a_committed_training_holds_its_curve_and_its_picture(trai
 
 def test_the_epoch_that_was_kept_and_the_best_figures_are_named(training, tmp_path):
     page = page_of(tmp_path, training=dataclasses.replace(training, curve=VALIDATED))
-    assert "the weights of epoch 2 of 3 were kept, the last within a standard error of the best on the examples held out" in page.text
+    assert (
+        "the weights of epoch 2 of 3 were kept, the last within a standard error of the best on the examples held out"
+        in page.text
+    )
     labels = [panel["aria-label"] for panel in page.all("div") if "aria-label" in panel]
     assert "Losses by epoch; kept: epoch 2, training 0.0100, validation 0.0110" in labels
     assert any(label.startswith("Correlation by epoch; kept: epoch 2, W+ 0.600") for label in labels)
