@@ -56,7 +56,7 @@ def test_where_memory_grows_faster_than_the_images_nothing_is_subtracted():
 
 
 @pytest.mark.parametrize("peaks", [(1, 1), (1, 2), (2, 1), (7, 13)])
-def test_a_width_is_one_that_kernels_like_whatever_was_measured(peaks):
+def test_a_width_is_a_power_of_two_or_a_multiple_of_8_whatever_was_measured(peaks):
     widths = [width_for(*peaks, free) for free in range(2000)]
     assert widths == sorted(widths)
     assert set(widths) == {1, 2, 4, *range(8, LARGEST + 1, 8)}
