@@ -213,9 +213,8 @@ class Stopwatch:
 
 def _flops_of_a_step(inverter: Inverter, begin: Callable[[], Item], width: int) -> int:
     items = [replace(begin(), schedule=Schedule(steps=1))] * width
-    loss = loss_of(inverter.generator, inverter.perceptual, inverter.prior, inverter.objective, inverter.region)
     with FlopCounterMode(display=False) as counter:
-        invert_all(loss, items, width)
+        invert_all(inverter.loss(), items, width)
     return int(counter.get_total_flops())
 
 

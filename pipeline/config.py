@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from infra.storage import S3Options
 from pipeline.errors import ConfigError
+from stages.memory import Width
 from stages.objective import Objective
 from stages.precision import Precision
 from stages.region import Region
@@ -45,7 +46,10 @@ class InversionSettings(Section):
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
     start_samples: NonNegativeInt = 0  # start at the nearest of so many draws of w; 0 starts at the mean w
-    batch: PositiveInt = 16  # images (error maps: an image in a space) optimised together; never changes a result
+    batch: Width = 16
+    """Images (error maps: an image in a space) optimised together; changes a result by rounding at most. `auto`: as
+    many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
+    memory turns out too small, the number is halved."""
     precision: Precision = "fp32"  # of the networks while they invert; bf16 or fp16 where a GPU (or CPU) is made for it
     compile: bool = False  # let torch compile the loss: minutes once, for runs of hours; never changes a result
 

@@ -25,6 +25,7 @@ from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
 from pipeline.trade_off_job import Chosen, Part, TradeOffJob
 from pipeline.tune import Segments, maps_of, nothing_refined, steps_of
 from stages.invert import Invert
+from stages.memory import UNMEASURED
 from stages.stage import sample_seed
 from stages.trade_off import TradeOff, warm_schedule
 
@@ -73,7 +74,7 @@ def ask(plan: Plan) -> Asked:
     )
     names = [(one.unit.name, one.key) for one in chosen]
     curve = hashlib.sha256(json.dumps([thresholds, names]).encode()).hexdigest()[:16]
-    groups = list(even_groups(chosen, stage.batch))
+    groups = list(even_groups(chosen, stage.batch if isinstance(stage.batch, int) else UNMEASURED))
     job = TradeOffJob(
         stage=stage,
         fingerprint=_fingerprint(plan, steps),

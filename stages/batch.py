@@ -29,6 +29,21 @@ class Item:
     tied: bool = False
 
 
+Shape = tuple[int, ...] | tuple[tuple[int, ...], ...]
+
+
+def shapes_of(item: Item) -> dict[str, Shape]:
+    """Return the shapes that items of one batch share, by what they are of; those of a space where it has a delta."""
+    start, features = item.start, item.target.features
+    shapes: dict[str, Shape] = {
+        "target": tuple(item.target.image.shape),
+        "features": tuple(tuple(layer.shape) for layer in features.layers),
+        "w_plus": tuple(start.w_plus.shape),
+    }
+    shapes |= {f"delta of {space}": tuple(delta.shape) for space, delta in start.deltas.items()}
+    return shapes | {f"mask of {space}": tuple(mask.shape) for space, mask in start.masks.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Moving:
     """A tensor that is optimised, ``[M, ...]``: the rows of some of a batch's images, with Adam's moments.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from generators.latents import Codes
+from stages.memory import out_of_memory
 from stages.objective import Target
 from stages.step import Loss
 
@@ -38,9 +39,9 @@ class CompiledLoss:
         while self._modes:
             try:
                 return self._of_mode(self._modes[0])(self._in_all_spaces(codes), target).clone()
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # of any kind: compilers raise what they like, and what is ours is raised below
+                if out_of_memory(error):
+                    raise
                 given_up, self._compiled = self._modes.pop(0), None
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 after = f"compiling in mode {self._modes[0]}" if self._modes else "uncompiled"
@@ -53,9 +54,11 @@ class CompiledLoss:
         return self._compiled
 
     def _in_all_spaces(self, codes: Codes) -> Codes:
+        count = len(codes.w_plus)
         for space, delta in codes.deltas.items():
-            if space not in self._seen:
+            if space not in self._seen or len(self._seen[space][0]) != count:  # it was halved
                 self._seen[space] = torch.zeros_like(delta, requires_grad=True), torch.zeros_like(codes.masks[space])
-        deltas = {space: codes.deltas.get(space, zeros) for space, (zeros, _) in sorted(self._seen.items())}
-        masks = {space: codes.masks.get(space, zeros) for space, (_, zeros) in sorted(self._seen.items())}
+        spaces = [space for space, (delta, _) in sorted(self._seen.items()) if len(delta) == count]
+        deltas = {space: codes.deltas.get(space, self._seen[space][0]) for space in spaces}
+        masks = {space: codes.masks.get(space, self._seen[space][1]) for space in spaces}
         return Codes(codes.w_plus, deltas, masks)

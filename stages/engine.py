@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 
-from stages.batch import Item
+import torch
+
+from stages.batch import Item, Shape, shapes_of
 from stages.inversion import Inversion
+from stages.memory import out_of_memory
 from stages.slots import Slots
 from stages.step import Loss
 
 Begin = Callable[[], Item]
-"""Makes an item when its turn has come, so that images that wait have no features on the device yet."""
+"""Makes an item when its turn has come, so that images that wait have no features on the device yet.
+
+It is called again where the image has to begin anew."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    begin: Begin
+    future: Future[Inversion]
 
 
 class Engine:
     """Inverts what any thread submits, in the order in which it comes, `width` images at a time.
+
+    Where memory does not suffice for so many, the width is halved for good: the images in flight begin anew, before
+    those that wait, so that each result is what an engine of the width at which it ended would have given.
 
     One thread steps the batch. It begins with the first item and ends with the last one, so there is nothing to close,
     and an engine that nobody holds any longer is collected with its networks.
@@ -26,19 +44,22 @@ class Engine:
     def __init__(self, loss: Loss, width: int) -> None:
         self._loss, self._width = loss, width
         self._slots = Slots(loss, width)
-        self._tenants: dict[int, Future[Inversion]] = {}  # by slot
-        self._waiting: deque[tuple[Begin, Future[Inversion]]] = deque()
+        self._shapes: dict[str, Shape] = {}  # of the items in the batch
+        self._tenants: dict[int, _Job] = {}  # by slot, in the order in which they entered
+        self._waiting: deque[_Job] = deque()
         self._lock = threading.Lock()  # of what waits and whether it is worked off
         self._working = False
 
     def submit(self, begin: Begin) -> Future[Inversion]:
-        """Return the future inversion of one image.
+        """Return the future inversion of one image; until its turn has come it can be cancelled.
 
-        It raises what `begin` raises, or what a step raises of the batch that it is in; until then it can be cancelled.
+        It raises what concerns this image alone: what `begin` raises, `ValueError` if the item has other shapes than
+        those in the batch, `torch.OutOfMemoryError` if memory does not suffice for one image. What a step raises, every
+        image in the batch does: whose fault it was cannot be told.
         """
         future: Future[Inversion] = Future()
         with self._lock:
-            self._waiting.append((begin, future))
+            self._waiting.append(_Job(begin, future))
             if not self._working:
                 self._working = True
                 threading.Thread(target=self._work, name="engine").start()
@@ -46,13 +67,16 @@ class Engine:
 
     def _work(self) -> None:
         while not self._idle():
+            full: str | None = None
             try:
-                self._enter()
-                if self._tenants:
-                    for slot, inversion in self._slots.step().items():
-                        self._tenants.pop(slot).set_result(inversion)
+                self._go_on()
             except Exception as error:  # of any kind: the callers wait for it on other threads
-                self._fail(error)
+                if out_of_memory(error):
+                    full = str(error)
+                else:
+                    self._fail(error)
+            if full is not None:  # no sooner: what the step had allocated lives as long as its error
+                self._halve(full)
 
     def _idle(self) -> bool:
         """Say whether nothing is left; an item that comes after that finds nobody working."""
@@ -60,29 +84,72 @@ class Engine:
             self._working = bool(self._tenants or self._waiting)
             return not self._working
 
+    def _go_on(self) -> None:
+        """Take a step, with idle slots given to what waits before."""
+        self._enter()
+        if self._tenants:
+            for slot, inversion in self._slots.step().items():
+                self._tenants.pop(slot).future.set_result(inversion)
+
     def _enter(self) -> None:
-        """Give idle slots to what waits."""
         items: list[Item] = []
-        futures: list[Future[Inversion]] = []
-        while self._waiting and len(items) < len(self._slots.idle):
-            begin, future = self._waiting.popleft()
-            if not future.set_running_or_notify_cancel():
+        idle = deque(self._slots.idle)
+        while self._waiting and idle:
+            job = self._waiting.popleft()
+            if not (job.future.running() or job.future.set_running_or_notify_cancel()):
                 continue
+            self._tenants[idle[0]] = job  # before it begins or enters: memory may not suffice
             try:
-                items.append(begin())
-            except Exception as error:  # it concerns this image alone
-                future.set_exception(error)
+                items.append(self._fitting(job.begin()))
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                self._tenants.pop(idle[0]).future.set_exception(error)  # it concerns this image alone
             else:
-                futures.append(future)
-        self._tenants |= dict(zip(self._slots.idle, futures, strict=False))  # before they enter: that may fail
+                idle.popleft()
         self._slots.enter(items)
 
+    def _fitting(self, item: Item) -> Item:
+        """Return an item whose shapes are those of the batch; raises `ValueError` if they are not."""
+        shapes = shapes_of(item)
+        for name, shape in shapes.items():
+            wanted = self._shapes.get(name, shape)
+            if shape != wanted:
+                raise ValueError(
+                    f"the images of a batch have one shape: wanted {name} {list(wanted)}, got {list(shape)}; "
+                    "fit all images to one region, and invert them in one generator"
+                )
+        self._shapes |= shapes
+        return item
+
     def _fail(self, error: Exception) -> None:
-        """Fail the images in the batch and begin with an empty one."""
-        failed, self._tenants = self._tenants, {}
-        self._slots = Slots(self._loss, self._width)
-        for future in failed.values():
-            future.set_exception(error)
+        """Fail the images in the batch and begin with an empty one, of any shapes."""
+        for job in self._emptied(self._width):
+            job.future.set_exception(error)
+
+    def _halve(self, reason: str) -> None:
+        """Begin the images in flight anew at half the width; at width 1, fail the image."""
+        before = self._width
+        jobs = self._emptied(max(1, before // 2))
+        torch.cuda.empty_cache()  # does nothing where there is no CUDA
+        if before > 1:
+            _log.warning("no memory for %d images at once, going on with %d: %s", before, self._width, reason)
+            self._waiting.extendleft(reversed(jobs))
+            return
+        for job in jobs:
+            job.future.set_exception(
+                torch.OutOfMemoryError(
+                    "memory does not suffice for one image: lower objective.side_px, take a smaller perceptual "
+                    "network (perceptual.backbone: alex or squeeze) or generator, or end what else uses the device; "
+                    + reason
+                )
+            )
+
+    def _emptied(self, width: int) -> list[_Job]:
+        """Let go of the batch and its images, for one of this width; return the images' jobs."""
+        jobs, self._tenants = list(self._tenants.values()), {}
+        self._width, self._slots, self._shapes = width, Slots(self._loss, width), {}
+        return jobs
 
 
 def in_turn(futures: Iterable[Future[Inversion]]) -> Iterator[Inversion]:

@@ -71,13 +71,14 @@ class ErrorMaps(InvertingStage):
             image = fit(sample.image(), inverter.region)
             return _Target(sample.key, image, known_occluder(sample, self.truth, inverter.region))
 
-        engine = inverter.engine(self.batch)
+        width = inverter.width(self.batch)
+        engine = inverter.engine(width)
 
         def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
             found = [_submit(engine, inverter, target.image_3HW[None]) for target in targets]
             return self._records(inverter, targets, found)
 
-        return batched_worker(prepare, compute, self.batch)
+        return batched_worker(prepare, compute, width)
 
     def _records(
         self, inverter: Inverter, targets: Sequence[_Target], found: Sequence[Sequence[Future[Inversion]]]

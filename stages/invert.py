@@ -50,13 +50,14 @@ class Invert(InvertingStage):
             assignment_HW = sample.records["refine_maps"].arrays["assignment_HW"].astype(np.uint8)
             return _Target(sample.key, fit(sample.image(), inverter.region), assignment_HW)
 
-        engine = inverter.engine(self.batch)
+        width = inverter.width(self.batch)
+        engine = inverter.engine(width)
 
         def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
             futures = [engine.submit(functools.partial(_begin, inverter, target)) for target in targets]
             return map(functools.partial(_record, inverter), targets, in_turn(futures))
 
-        return batched_worker(prepare, compute, self.batch)
+        return batched_worker(prepare, compute, width)
 
 
 def _begin(inverter: Inverter, target: _Target) -> Item:

@@ -20,6 +20,7 @@ from stages.compiled_loss import CompiledLoss
 from stages.descent import descend, loss_of, start_codes
 from stages.engine import Engine
 from stages.inversion import Inversion
+from stages.memory import UNMEASURED, Width, measured_width
 from stages.nearest_start import NearestStart
 from stages.objective import Objective, Target, prepare_target
 from stages.precision import Precision, lowered
@@ -27,6 +28,7 @@ from stages.region import Region, crop, place, psnr_db
 from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Stage
+from stages.step import Loss
 
 if TYPE_CHECKING:
     from stages.perceptual import Perceptual
@@ -60,11 +62,32 @@ class Inverter:
         target = self.target(target_N3HW)
         return self._descend(target, self.start(target, masks), self.schedule)
 
+    def width(self, wanted: Width) -> int:
+        """Return how many images to invert at a time; for `auto` as many as the device has room for.
+
+        The memory of a CUDA device is measured, with images in which every space has a delta: none takes more. The
+        CPU's is not, its width is `UNMEASURED`.
+        """
+        device = self.prior.mean_w.device
+        if isinstance(wanted, int):
+            return wanted
+        if device.type != "cuda":
+            return UNMEASURED
+        image_13HW = torch.zeros(1, 3, *self.region.size, device=device)
+        masks = {
+            space: torch.ones(1, 1, *shape[1:], device=device) for space, shape in self.generator.feature_shapes.items()
+        }
+        return measured_width(self.loss(), self.item(self.target(image_13HW), masks))
+
     def engine(self, width: int) -> Engine:
         """Return an engine that inverts the items of this inverter, `width` at a time."""
-        parts = (self.generator, self.perceptual, self.prior, self.objective, self.region)
-        loss = loss_of(*parts, self.precision)
+        loss = self.loss()
         return Engine(CompiledLoss(loss, self.prior.mean_w.device) if self.compiles else loss, width)
+
+    def loss(self) -> Loss:
+        """Return what is minimised, as a function of codes and targets."""
+        parts = (self.generator, self.perceptual, self.prior, self.objective, self.region)
+        return loss_of(*parts, self.precision)
 
     def item(self, target: Target, masks: Mapping[str, Tensor]) -> Item:
         """Return the inversion of one target for an engine; target and masks, all of which act, are batches of 1."""
@@ -134,6 +157,8 @@ class InvertingStage(Stage):
     start_samples: NonNegativeInt = 0
     """Draws of w of which the one nearest to the target starts its inversion (`NearestStart`); 0 starts at the mean
     w, as the authors' code does without an encoder."""
+    batch: Width = 16
+    """Images, or images in one space, that are optimised together."""
     precision: Precision = "fp32"
     """Of the networks' convolutions and products while they invert; images and measures are made in float32."""
     compile: bool = False

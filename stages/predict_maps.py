@@ -43,7 +43,7 @@ class PredictMaps(Stage):
     segmenter: Path  # the checkpoint that train_segmenter made
     region: Region
     truth: str | None = None
-    batch: int = 64
+    batch: int = 64  # samples computed together
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmenter; the worker runs it once a batch."""

@@ -47,6 +47,7 @@ class RefineMaps(Stage):
     connected_components: bool = (
         False  # split each segment into its connected parts: two far cars need not share a space
     )
+    batch: int = 16  # samples segmented together
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmentation; the worker assigns each image by itself."""

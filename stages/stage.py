@@ -88,13 +88,11 @@ class Stage(BaseModel, ABC):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch"})
-    """Fields that cannot change a result and so stay out of the fingerprint."""
+    """Fields that change a result by rounding at most, as how many samples are computed together, and so stay out of
+    the fingerprint."""
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {}
     """Types of those columns of its rows that may be null in all rows of a unit."""
-
-    batch: int = 16
-    """Samples computed together; limited by memory."""
 
     @abstractmethod
     def setup(self, device: torch.device) -> Worker:

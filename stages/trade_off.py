@@ -152,7 +152,7 @@ class TradeOff(InvertingStage):
             by_image = zip(*points, strict=True)
             return [self._record(key, one, inverter) for key, one in zip(keys, by_image, strict=True)]
 
-        return batched_worker(prepare, compute, self.batch)
+        return batched_worker(prepare, compute, inverter.width(self.batch))
 
     def _record(self, key: str, points: Sequence[Inverted], inverter: Inverter) -> Record | Rejected:
         for threshold, one in zip(self.thresholds, points, strict=True):

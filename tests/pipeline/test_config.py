@@ -88,6 +88,18 @@ def test_a_wrong_value_is_shown_with_its_key(tmp_path):
         load_config(write(tmp_path, MINIMAL), ["refine_maps.threshold=-1"])
 
 
+@pytest.mark.parametrize("section", ["error_maps", "invert"])
+def test_the_images_optimised_together_are_a_number_or_auto(tmp_path, section):
+    for value, batch in (("24", 24), ("auto", "auto")):
+        config = load_config(write(tmp_path, MINIMAL), [f"{section}.batch={value}"])
+        assert getattr(config, section).batch == batch
+    for wrong in ("0", "2.5", "all"):
+        with pytest.raises(
+            ConfigError, match=rf"{section}\.batch: .*must be a whole number above 0, or auto, got '?{wrong}"
+        ):
+            load_config(write(tmp_path, MINIMAL), [f"{section}.batch={wrong}"])
+
+
 def test_all_errors_are_told_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, MINIMAL), ["unit_samples=0", "sed=1"])

@@ -123,6 +123,7 @@ def test_a_setting_changes_the_stages_that_depend_on_it(committed, override, sta
         "predict_maps.batch=1",
         "refine_maps.batch=1",
         "invert.batch=1",
+        "invert.batch=auto",
         "unit_samples=2",
         "compute.workers=7",
         "compute.unit_deadline_s=5",

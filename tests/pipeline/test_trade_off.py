@@ -64,6 +64,14 @@ def test_held_out_samples_come_first_and_stay_the_same(committed):
     assert len(taken[99]) == 8
 
 
+def test_samples_are_taken_in_parts_of_what_is_computed_together(committed):
+    sizes = {
+        batch: [len(part.samples) for part in ask(committed.plan("trade_off.samples=8", f"invert.batch={batch}")).parts]
+        for batch in (3, "auto")
+    }
+    assert sizes == {3: [2, 3, 3], "auto": [8]}
+
+
 def test_a_curve_goes_from_the_first_space_to_the_others(measured_run):
     curve = committed_curve(measured_run.plan(*FEW))
     area = [point.editable for point in curve.points]

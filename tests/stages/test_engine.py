@@ -28,12 +28,13 @@ def no_thread_is_left():
     assert set(threading.enumerate()) == before
 
 
-def item(goal: float, steps: int = STEPS) -> Item:
-    """Find the w_plus that is `goal`, which the target's pixels are."""
-    image = torch.full((1, 3, 1, 1), goal)
-    codes = Codes(torch.zeros(1, 1, 1))
+def item(goal: float, steps: int = STEPS, *, side: int = 1, rows: int = 1, layers: int = 1, delta: int = 0) -> Item:
+    """Find the w_plus that is `goal`, which the target's pixels are; the rest are shapes."""
+    image = torch.full((1, 3, side, side), goal)
+    deltas = {"F4": torch.zeros(1, 2, delta, delta)} if delta else {}
+    codes = Codes(torch.zeros(1, rows, 1), deltas, {space: one[:, :1] + 1 for space, one in deltas.items()})
     schedule = Schedule(steps=steps, learning_rate=1.0)
-    return Item(Target(image, Features((image,), (1, 3, 1, 1), "")), codes, schedule, frozenset())
+    return Item(Target(image, Features((image,) * layers, (1, 3, side, side), "")), codes, schedule, frozenset(deltas))
 
 
 class Distance:
@@ -49,8 +50,9 @@ class Distance:
         goals = target.image[:, 0, 0, 0]
         self.goals.append(goals.tolist())
         if self.broken:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("a kernel failed")
         error = (codes.w_plus[:, 0, 0] - goals).square()
+        error = error + sum(delta.square().mean(dim=(1, 2, 3)) for delta in codes.deltas.values())
         return torch.cat([error[None], torch.zeros(len(TERMS) - 1, len(goals))])
 
 
@@ -107,6 +109,41 @@ def test_a_job_that_cannot_begin_fails_alone():
     assert [float(one.result().codes.w_plus) for one in (before, after)] == alone([1.0, 2.0])
 
 
+@pytest.mark.parametrize(
+    ("shapes", "name"),
+    [
+        ({"side": 2}, "target"),
+        ({"layers": 2}, "features"),
+        ({"rows": 3}, "w_plus"),  # a code that would be broadcast unseen
+        ({"delta": 3}, "delta of F4"),
+    ],
+)
+@pytest.mark.parametrize("place", [1, 4])  # it comes with the first ones, or into a batch that is under way
+def test_an_item_of_other_shapes_fails_alone(shapes, name, place):
+    distance = Distance()
+    engine = Engine(distance, 3)
+    distance.go.clear()
+    items = [partial(item, 1.0 + n, steps=4 + n, delta=2) for n in range(5)]
+    odd = partial(item, 9.0, **{"delta": 2} | shapes)
+    futures = [engine.submit(begin) for begin in (*items[:place], odd, *items[place:])]
+    distance.go.set()
+    with pytest.raises(ValueError, match=f"wanted {name} .*, got .*; fit all images to one region"):
+        futures.pop(place).result()
+    wanted = invert_all(Distance(), [begin() for begin in items], 3)
+    assert [float(one.result().codes.w_plus) for one in futures] == [float(one.codes.w_plus) for one in wanted]
+    assert all(9.0 not in seen for seen in distance.goals)
+
+
+def test_after_a_step_that_failed_the_batch_takes_items_of_other_shapes():
+    distance = Distance()
+    engine = Engine(distance, 1)
+    distance.broken = True
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        engine.submit(partial(item, 1.0, side=2)).result()
+    distance.broken = False
+    assert found(engine, [3.0]) == alone([3.0])
+
+
 def test_a_step_that_fails_fails_the_images_in_the_batch_and_the_next_ones_go_on():
     distance = Distance()
     engine = Engine(distance, 2)
@@ -115,7 +152,7 @@ def test_a_step_that_fails_fails_the_images_in_the_batch_and_the_next_ones_go_on
     futures = [engine.submit(partial(item, 1.0)) for _ in range(4)]
     distance.go.set()
     for future in futures:
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(RuntimeError, match="a kernel failed"):
             future.result()
     distance.broken = False
     assert found(engine, [3.0, 4.0, 5.0]) == alone([3.0, 4.0, 5.0])

@@ -68,6 +68,11 @@ def test_neighbours_place_and_number_change_no_digit(sources, batch):
         np.testing.assert_array_equal(array, again.arrays[name], err_msg=name)
 
 
+def test_without_a_gpu_the_batch_that_is_chosen_is_the_usual_one(sources):
+    chosen, usual = (results(sources, samples(3), batch=batch) for batch in ("auto", 16))
+    assert [one.row for one in chosen] == [one.row for one in usual]
+
+
 def test_spaces_differ_and_each_space_moves_its_own_delta_only(sources, alone):
     losses = alone["s0"].arrays["loss_LK"]
     np.testing.assert_allclose(losses[:, 0], losses[0, 0], rtol=1e-5)  # all start from mean w and zero deltas
