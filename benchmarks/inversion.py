@@ -2,12 +2,17 @@
 
     python -m benchmarks.inversion [--quick] --json FILE [--device cpu] [--width 16]
 
-Both sides invert the same images with the same masks, every space in a stripe of its own, in as many steps, in one
-process and in turns. `ratio`: images per hour of the engine over those of the loop, median over the turns.
-`loss_plain`, `loss_engine`: mean final loss, which must agree within 1 %. `step_ms`: one step of the engine's batch.
-`overhead_share`: of the engine's time, what is neither forward, backward nor Adam. `roofline_share`: counted FLOPs of a
-step over its time, against the fastest of several matrix products of the same type in the same run. Cases: the demo's
-generator and, without --quick, StyleGAN2 config-f of 256 px with random weights.
+(a) The loop inverts one image at a time in float32, looks at its target anew in every step, and modulates the weights
+of the convolutions, as published; noise is the constant one. (b) The engine. Both invert the same images with the same
+masks, every space in a stripe of its own, in as many steps, in one process, in a worker's environment and in turns.
+
+`ratio`: images per hour of (b) over those of (a), median over the turns; `ratio_same_network`: the same where the loop
+convolves as the engine does. `loss_plain`, `loss_engine`: mean final loss, which must agree within 1 %. `step_ms`: one
+step of the engine's batch. `overhead_share`: of the engine's time, what is neither forward, backward nor Adam.
+`roofline_share`: counted FLOPs of a step over its time, against the fastest of several matrix products of the same type
+in the same run. `compile_s`: what compiling took, which no other figure holds. Cases: the demo's generator, plain and
+compiled, and without --quick StyleGAN2 config-f of 256 px and, on a GPU, of 512 px, with random weights and LPIPS-VGG
+with random weights; on devices made for it also in bf16.
 """
 
 from __future__ import annotations
@@ -15,9 +20,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,26 +36,32 @@ from unittest import mock
 
 import numpy as np
 import torch
+from lpips import pretrained_networks
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.processes.as_worker import as_worker
 from benchmarks.references.plain_loop import invert_plainly
+from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
 from generators.generator import Generator
 from generators.prior import estimate_prior
 from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from stages.batch import Item
-from stages.descent import loss_of
-from stages.engine import in_turn
+from stages.compiled_loss import CompiledLoss
+from stages.engine import Engine, in_turn
 from stages.inverter import Inverter
-from stages.perceptual import load_perceptual
+from stages.perceptual import PUBLISHED, Perceptual, load_perceptual
+from stages.precision import Precision
 from stages.region import Region, fit
 from stages.schedule import Schedule
 from stages.slots import invert_all
 from stages.sources import GeneratorSource
-from stages.step import Loss, adam
+from stages.step import adam
 
+STEPS = 1001
+"""Of the thesis's schedule, to which `images_per_hour` is scaled."""
 CLOSE = 0.01
 """Most by which the sides' mean final losses may differ, relative: else they do not do the same work."""
 MATMULS = (512, 1024, 2048)
@@ -57,12 +70,15 @@ MATMULS = (512, 1024, 2048)
 
 @dataclass(frozen=True)
 class Case:
-    """A generator, and how much is inverted in it."""
+    """What is inverted in, how much of it, and how."""
 
     name: str
-    generator: Callable[[], Generator]
+    networks: Callable[[], tuple[Generator, Perceptual]]
     images: int
     steps: int
+    width: int = 16
+    precision: Precision = "fp32"
+    compiles: bool = False
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,26 +87,27 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.inversion", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
-    parser.add_argument("--quick", action="store_true", help="the demo only, few steps; within 5 minutes on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="the demo only; within 5 minutes on 2 cores")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--width", type=int, default=16, help="images in the engine's batch")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
     device = torch.device(options.device)
-    images = options.width * (1 if options.quick else 3)
-    cases = [Case("demo 64", _demo, images, 12 if options.quick else 60)]
-    cases += [] if options.quick else [Case("config-f 256", _config_f, options.width, 10)]
-    measured = [_measure(case, options.width, device, turns=1 if options.quick else 3) for case in cases]
+    cases = list(_cases(device, options.width, quick=options.quick))
+    measured = [_measure(case, device, turns=1 if options.quick else 3) for case in cases]
     report = {
         "benchmark": "inversion",
         "cases": measured,
         "units": {
             "ratio": "images per hour of the engine over those of the plain loop",
+            "ratio_same_network": "the same, of a loop that convolves as the engine does",
             "loss_plain": "weighted loss before the last step, mean over images",
             "loss_engine": "the same",
             "step_ms": "ms of one step of the engine's batch",
             "overhead_share": "of the engine's time, what is neither forward, backward nor Adam",
             "roofline_share": "FLOP/s of the engine over those of the fastest matrix product",
+            "compile_s": "seconds that compiling took beside the first step",
+            "peak_memory_mb": "MiB: of the device on a GPU, else of the process so far",
         },
         "quick": options.quick,
         "seed": SEED,
@@ -106,62 +123,115 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(abs(one["loss_engine"] / one["loss_plain"] - 1) > CLOSE for one in measured))
 
 
-def _measure(case: Case, width: int, device: torch.device, *, turns: int) -> dict[str, Any]:
-    inverter = _inverter(case, device)
+def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
+    demo = Case("demo 64", demo_networks, width, 24, width) if quick else Case("demo 64", demo_networks, 48, 60, width)
+    yield demo
+    yield replace(demo, name="demo 64 compiled", compiles=True)
+    if quick:
+        return
+    gpu = device.type == "cuda"
+    large = width if gpu else 2  # a step of one image takes seconds on a CPU
+    yield Case("config-f 256", partial(_config_f, 256), large, 20 if gpu else 3, large)
+    yield Case("config-f 256 compiled", partial(_config_f, 256), large, 20 if gpu else 3, large, compiles=True)
+    if gpu or torch.cpu.get_capabilities().get("avx512_bf16"):
+        yield Case("config-f 256 bf16", partial(_config_f, 256), large, 20, large, "bf16")
+    if gpu:
+        best: Case = Case(
+            "config-f 512 bf16 compiled", partial(_config_f, 512), width, 20, width, "bf16", compiles=True
+        )
+        yield from (Case("config-f 512", partial(_config_f, 512), width, 20, width), best)
+
+
+def _measure(case: Case, device: torch.device, *, turns: int) -> dict[str, Any]:
+    inverter = inverter_of(case, device)
     images = [fit(scene.image(), inverter.region)[None].to(device) for scene in scenes(case.images)]
     masks = inverter.masks(_stripes(inverter)[None])
     items = [partial(_item, inverter, image, masks) for image in images]
     loss_plain: list[float] = []
     loss_engine: list[float] = []
     watch = Stopwatch(partial(_wait, device))
+    full = replace(inverter, precision="fp32")
+    loss = CompiledLoss(inverter.loss(), device) if case.compiles else inverter.loss()
+    engine = Engine(watch.timed(loss), case.width)
 
     def plain() -> None:
-        loss_plain[:] = [invert_plainly(inverter, image, masks)[1] for image in images]
+        loss_plain[:] = [invert_plainly(full, image, masks)[1] for image in images]
+
+    def published() -> None:
+        with published_convolutions():
+            plain()
 
     def ours() -> None:
         with watch.on_steps():
-            engine = inverter.engine(width)
             found = list(in_turn([engine.submit(item) for item in items]))
         loss_engine[:] = [float(one.trace.terms["total"][-1, 0]) for one in found]
 
-    pairs = [(_seconds(plain, watch.wait), _seconds(ours, watch.wait)) for _ in range(turns)]
-    engine_s = statistics.median(b for _, b in pairs)
-    steps = case.steps * -(-case.images // width)
-    flops = _flops_of_a_step(inverter, items[0], width)
+    compile_s = _seconds(lambda: _step_once(engine, items[0]), watch.wait) if case.compiles else 0.0
+    watch.seconds = 0.0
+    steps_s = [[_seconds(side, watch.wait) for side in (published, plain, ours)] for _ in range(turns)]
+    engine_s = statistics.median(ours_s for *_, ours_s in steps_s)
+    steps = case.steps * -(-case.images // case.width)
+    flops = _flops_of_a_step(full, partial(_item, full, images[0], masks), case.width)
     return {
         "name": case.name,
-        "ratio": round(statistics.median(a / b for a, b in pairs), 2),
+        "ratio": round(statistics.median(a / c for a, _, c in steps_s), 2),
+        "ratio_same_network": round(statistics.median(b / c for _, b, c in steps_s), 2),
         "loss_plain": statistics.mean(loss_plain),
         "loss_engine": statistics.mean(loss_engine),
         "step_ms": round(1000 * engine_s / steps, 2),
-        "overhead_share": round(1 - watch.seconds / sum(b for _, b in pairs), 4),
-        "roofline_share": round(flops * steps / engine_s / _matmul_flops(device, watch.wait), 3),
+        "images_per_hour": round(3600 * case.images / engine_s * case.steps / STEPS, 2),
+        "overhead_share": round(1 - watch.seconds / sum(c for *_, c in steps_s), 4),
+        "roofline_share": round(flops * steps / engine_s / _matmul_flops(device, case.precision, watch.wait), 3),
         "gflop_a_step": round(flops / 1e9, 2),
+        "compile_s": round(compile_s, 1),
+        "peak_memory_mb": _peak_memory_mb(device),
         "images": case.images,
         "steps": case.steps,
-        "width": width,
+        "width": case.width,
+        "precision": case.precision,
     }
+
+
+def _step_once(engine: Engine, begin: Callable[[], Item]) -> None:
+    engine.submit(lambda: replace(begin(), schedule=Schedule(steps=1))).result()
 
 
 # ---- what is inverted
 
 
-def _demo() -> Generator:
-    return GeneratorSource(checkpoint=ASSETS / "generator.safetensors").load(torch.device("cpu"))
+def demo_networks() -> tuple[Generator, Perceptual]:
+    """Return the demo's generator and perceptual distance."""
+    generator = GeneratorSource(checkpoint=ASSETS / "generator.safetensors").load(torch.device("cpu"))
+    return generator, load_perceptual("small", ASSETS / "perceptual.safetensors")
 
 
-def _config_f() -> Generator:
+def _config_f(side_px: int) -> tuple[Generator, Perceptual]:
+    """Return networks of the published sizes, whose random weights cost as much as trained ones."""
     torch.manual_seed(SEED)
-    config = StyleGAN2Config(z_dim=512, w_dim=512, img_resolution=256, channel_base=32768, channel_max=512)
-    return StyleGAN2(config).requires_grad_(False).eval()
+    config = StyleGAN2Config(z_dim=512, w_dim=512, img_resolution=side_px, channel_base=32768, channel_max=512)
+    generator = StyleGAN2(config).requires_grad_(False).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torchvision's, of the argument `pretrained`
+        backbone = pretrained_networks.vgg16(pretrained=False)
+    heads = [torch.full((1, count, 1, 1), 1 / count) for count in PUBLISHED["vgg"].channels]
+    vgg = Perceptual(backbone, heads, name="lpips-vgg (random)", digest="random", min_side_px=16)
+    return generator, vgg
 
 
-def _inverter(case: Case, device: torch.device) -> Inverter:
-    generator = case.generator().to(device)
-    prior = estimate_prior(generator, samples=1000, shrinkage=OBJECTIVE.shrinkage).to(device)
-    perceptual = load_perceptual("small", ASSETS / "perceptual.safetensors", device)
-    schedule = Schedule(steps=case.steps, learning_rate=0.1)
-    return Inverter(generator, perceptual, prior, Region.whole(generator.resolution), OBJECTIVE, schedule)
+def inverter_of(case: Case, device: torch.device) -> Inverter:
+    """Return the inverter of a case, with the demo's objective."""
+    generator, perceptual = case.networks()
+    prior = estimate_prior(generator.to(device), samples=1000, shrinkage=OBJECTIVE.shrinkage).to(device)
+    return Inverter(
+        generator,
+        perceptual.to(device),
+        prior,
+        Region.whole(generator.resolution),
+        OBJECTIVE,
+        Schedule(steps=case.steps, learning_rate=0.1),
+        precision=case.precision,
+        compiles=case.compiles,
+    )
 
 
 def _stripes(inverter: Inverter) -> NDArray[np.uint8]:
@@ -198,13 +268,8 @@ class Stopwatch:
 
     @contextmanager
     def on_steps(self) -> Iterator[None]:
-        """Time the parts of all steps of engines that are made inside."""
-
-        def timed_loss_of(*arguments: Any) -> Loss:  # noqa: ANN401  # those of loss_of
-            return self.timed(loss_of(*arguments))
-
+        """Time backward and Adam of all steps inside; forward is timed by the loss."""
         with (
-            mock.patch("stages.inverter.loss_of", timed_loss_of),
             mock.patch("torch.autograd.grad", self.timed(torch.autograd.grad)),
             mock.patch("stages.step.adam", self.timed(adam)),
         ):
@@ -218,14 +283,21 @@ def _flops_of_a_step(inverter: Inverter, begin: Callable[[], Item], width: int) 
     return int(counter.get_total_flops())
 
 
-def _matmul_flops(device: torch.device, wait: Callable[[], None]) -> float:
-    """Return the FLOP/s of the fastest of several float32 matrix products, each the best of three."""
+def _matmul_flops(device: torch.device, precision: Precision, wait: Callable[[], None]) -> float:
+    """Return the FLOP/s of the fastest of several matrix products, each the best of three."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     best = 0.0
     for side in MATMULS:
-        a, b = torch.randn(2, side, side, device=device)
+        a, b = torch.randn(2, side, side, device=device, dtype=dtype)
         seconds = min(_seconds(partial(torch.mm, a, b), wait) for _ in range(3))
         best = max(best, 2 * side**3 / seconds)
     return best
+
+
+def _peak_memory_mb(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def _wait(device: torch.device) -> None:
@@ -241,4 +313,5 @@ def _seconds(run: Callable[[], Any], wait: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
+    as_worker()
     sys.exit(main())

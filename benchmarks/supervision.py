@@ -34,11 +34,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.processes.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
-from generators.latents import resize_masks
 from infra.folder import FolderStore
 from infra.receipts import Ledger
 from infra.shards import write_shard
@@ -54,7 +52,7 @@ from stages.error_maps import ErrorMaps
 from stages.inverter import Inverter
 from stages.objective import Objective
 from stages.predict_maps import PredictMaps
-from stages.region import Region, fit, place
+from stages.region import Region, fit
 from stages.schedule import Schedule
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 from stages.sources import GeneratorSource, PerceptualSource, column
@@ -165,10 +163,7 @@ def _supervision(samples: Sequence[Sample], steps: int, turns: int, device: torc
 def _plain_psnr_db(inverter: Inverter, sample: Sample, space: str, device: torch.device) -> float:
     """Invert one image in one space, nothing kept from step to step, and return its PSNR."""
     image_13HW = fit(sample.image(), inverter.region)[None].to(device)
-    masks: dict[str, Tensor] = {}
-    if space in inverter.generator.feature_shapes:
-        whole_11HW = place(torch.ones_like(image_13HW[:, :1]), inverter.region, inverter.generator.resolution)
-        masks[space] = resize_masks(whole_11HW, inverter.generator.feature_shape(space)[1:])
+    masks = inverter.everywhere(space)
     codes, _ = invert_plainly(inverter, image_13HW, masks)
     return float(inverter.measure(inverter.picture(codes), image_13HW).psnr_db)
 

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from generators.latents import resize_masks
 from stages.batch import Item
 from stages.batched_worker import batched_worker
 from stages.engine import Engine, in_turn
@@ -22,7 +21,7 @@ from stages.inversion import Inversion, Trace, fate
 from stages.inverter import Inverter, InvertingStage
 from stages.objective import Target
 from stages.packing import stack_codes
-from stages.region import fit, place, to_uint8
+from stages.region import fit, to_uint8
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
 from stages.truth import auroc, known_occluder
@@ -121,18 +120,9 @@ def _submit(engine: Engine, inverter: Inverter, image_13HW: Tensor) -> list[Futu
         return inverter.target(image_13HW.to(inverter.prior.mean_w.device))
 
     def begin(space: str) -> Item:
-        return inverter.item(target(), _masks(inverter, space))
+        return inverter.item(target(), inverter.everywhere(space))
 
     return [engine.submit(functools.partial(begin, space)) for space in inverter.generator.spaces]
-
-
-def _masks(inverter: Inverter, space: str) -> dict[str, Tensor]:
-    """Return the mask with which a feature space acts in the whole region; none for the first space."""
-    shape = inverter.generator.feature_shapes.get(space)
-    if shape is None:
-        return {}
-    whole_11HW = place(torch.ones(1, 1, *inverter.region.size), inverter.region, inverter.generator.resolution)
-    return {space: resize_masks(whole_11HW, shape[1:])}
 
 
 def _measured(inverter: Inverter, image_3HW: Tensor, inversions: Sequence[Inversion]) -> list[_InOneSpace]:

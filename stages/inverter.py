@@ -13,7 +13,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from generators.generator import Generator
-from generators.latents import Codes, masks_of
+from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
 from stages.batch import Item
 from stages.compiled_loss import CompiledLoss
@@ -128,6 +128,14 @@ class Inverter:
         canvas_NHW = place(chosen_N1HW, self.region, self.generator.resolution)[:, 0]
         masks = masks_of(canvas_NHW, self.generator.spaces, self.generator.feature_shapes)
         return {space: mask.half().float().to(self.prior.mean_w.device) for space, mask in masks.items()}
+
+    def everywhere(self, space: str) -> dict[str, Tensor]:
+        """Return the mask with which a feature space acts in one image's whole region; none for the first space."""
+        shape = self.generator.feature_shapes.get(space)
+        if shape is None:
+            return {}
+        whole_11HW = place(torch.ones(1, 1, *self.region.size), self.region, self.generator.resolution)
+        return {space: resize_masks(whole_11HW, shape[1:])}
 
     @torch.no_grad()
     def picture(self, codes: Codes) -> Tensor:

@@ -1,0 +1,19 @@
+"""The table of optimisations in miniature: every row reaches the loss of the published loop."""
+
+import pytest
+import torch
+
+from benchmarks.inversion import Case, demo_networks, inverter_of
+from benchmarks.optimisations import Work, rows_of, sides_of
+
+
+def test_every_row_does_the_same_work():
+    inverter = inverter_of(Case("demo", demo_networks, images=4, steps=3), torch.device("cpu"))
+    work = Work.of(inverter, 4)
+    sides = {name: side for name, side in sides_of(work, width=4).items() if name != "compiled"}
+    first, *others = rows_of(sides, work, turns=1)
+    assert first["times"] == 1
+    assert len(others) == 4
+    for row in others:
+        assert row["loss"] == pytest.approx(first["loss"], rel=1e-3)
+        assert row["ms_per_image_step"] > 0
