@@ -77,6 +77,7 @@ class Case:
     images: int
     steps: int
     width: int = 16
+    turns: int = 1
     precision: Precision = "fp32"
     compiles: bool = False
 
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # as a worker of one core has it
     device = torch.device(options.device)
     cases = list(_cases(device, options.width, quick=options.quick))
-    measured = [_measure(case, device, turns=1 if options.quick else 3) for case in cases]
+    measured = [_measure(case, device) for case in cases]
     report = {
         "benchmark": "inversion",
         "cases": measured,
@@ -124,25 +125,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
-    demo = Case("demo 64", demo_networks, width, 24, width) if quick else Case("demo 64", demo_networks, 48, 60, width)
-    yield demo
-    yield replace(demo, name="demo 64 compiled", compiles=True)
+    count, steps, turns = (width, 24, 1) if quick else (2 * width, 40, 3)
+    demo = Case("demo 64", demo_networks, count, steps, width, turns)
+    yield from (demo, replace(demo, name="demo 64 compiled", compiles=True))
     if quick:
         return
     gpu = device.type == "cuda"
-    large = width if gpu else 2  # a step of one image takes seconds on a CPU
-    yield Case("config-f 256", partial(_config_f, 256), large, 20 if gpu else 3, large)
-    yield Case("config-f 256 compiled", partial(_config_f, 256), large, 20 if gpu else 3, large, compiles=True)
+    count, steps, turns = (width, 20, 3) if gpu else (2, 2, 1)  # a step of one image takes seconds on a CPU
+    large = Case("config-f 256", partial(_config_f, 256), count, steps, count, turns)
+    yield from (large, replace(large, name="config-f 256 compiled", compiles=True))
     if gpu or torch.cpu.get_capabilities().get("avx512_bf16"):
-        yield Case("config-f 256 bf16", partial(_config_f, 256), large, 20, large, "bf16")
+        yield replace(large, name="config-f 256 bf16 compiled", precision="bf16", compiles=True)
     if gpu:
-        best: Case = Case(
-            "config-f 512 bf16 compiled", partial(_config_f, 512), width, 20, width, "bf16", compiles=True
-        )
-        yield from (Case("config-f 512", partial(_config_f, 512), width, 20, width), best)
+        largest = replace(large, name="config-f 512", networks=partial(_config_f, 512))
+        yield from (largest, replace(largest, name="config-f 512 bf16 compiled", precision="bf16", compiles=True))
 
 
-def _measure(case: Case, device: torch.device, *, turns: int) -> dict[str, Any]:
+def _measure(case: Case, device: torch.device) -> dict[str, Any]:
     inverter = inverter_of(case, device)
     images = [fit(scene.image(), inverter.region)[None].to(device) for scene in scenes(case.images)]
     masks = inverter.masks(_stripes(inverter)[None])
@@ -168,7 +167,7 @@ def _measure(case: Case, device: torch.device, *, turns: int) -> dict[str, Any]:
 
     compile_s = _seconds(lambda: _step_once(engine, items[0]), watch.wait) if case.compiles else 0.0
     watch.seconds = 0.0
-    steps_s = [[_seconds(side, watch.wait) for side in (published, plain, ours)] for _ in range(turns)]
+    steps_s = [[_seconds(side, watch.wait) for side in (published, plain, ours)] for _ in range(case.turns)]
     engine_s = statistics.median(ours_s for *_, ours_s in steps_s)
     steps = case.steps * -(-case.images // case.width)
     flops = _flops_of_a_step(full, partial(_item, full, images[0], masks), case.width)

@@ -7,7 +7,7 @@ from benchmarks.inversion import Case, _measure, demo_networks
 
 
 def test_both_sides_reach_the_same_loss_and_the_figures_are_of_one_step():
-    figures = _measure(Case("demo", demo_networks, images=3, steps=4, width=2), device=torch.device("cpu"), turns=1)
+    figures = _measure(Case("demo", demo_networks, images=3, steps=4, width=2), device=torch.device("cpu"))
     assert figures["loss_engine"] == pytest.approx(figures["loss_plain"], rel=1e-3)
     assert figures["ratio"] > 0
     assert 0 < figures["overhead_share"] < 1
