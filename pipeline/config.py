@@ -18,6 +18,7 @@ from stages.region import Region
 from stages.schedule import Schedule
 from stages.segmentation import Segmentation, Superpixels
 from stages.sources import GeneratorSource, PerceptualSource
+from stages.step_budget import Budget, Finish
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -45,6 +46,13 @@ class InversionSettings(Section):
     schedule: Schedule = Schedule()
     start_samples: NonNegativeInt = 0  # start at the nearest of so many draws of w; 0 starts at the mean w
     batch: PositiveInt = 16  # images (error maps: an image in a space) optimised together; never changes a result
+
+
+class InvertSettings(InversionSettings):
+    """How images are inverted in the spaces assigned. Supervision compares spaces, and all its inversions are whole."""
+
+    finish: Finish | None = None  # leave early where the loss no longer falls; None takes every step of the schedule
+    budget: Budget | None = None  # fewer steps where little error is predicted; None gives every image the same
 
 
 class ErrorMapsSettings(InversionSettings):
@@ -114,7 +122,7 @@ class RunConfig(Section):
     train_segmenter: TrainSegmenter = TrainSegmenter()
     predict_maps: PredictMapsSettings = PredictMapsSettings()
     refine_maps: RefineMapsSettings = RefineMapsSettings()
-    invert: InversionSettings = InversionSettings()
+    invert: InvertSettings = InvertSettings()
     trade_off: TradeOffSettings = TradeOffSettings()
     compute: Compute = Compute()
     storage: Storage = Storage()
