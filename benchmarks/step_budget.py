@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # as a worker of one core has it
     device = torch.device(options.device)
     images, steps = (WIDTH, 40) if options.quick else (3 * WIDTH, 200)
-    report = _report(images, steps, device) | {"quick": options.quick}
+    report = _report(load_config(DEMO), images, steps, device) | {"quick": options.quick}
     for point in report["points"]:
         print(", ".join(f"{name} {value}" for name, value in point.items()))
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _report(images: int, steps: int, device: torch.device) -> dict[str, Any]:
-    config = load_config(DEMO)
+def _report(config: RunConfig, images: int, steps: int, device: torch.device) -> dict[str, Any]:
     samples, errors = _assigned(config, _scenes(images), device)
     whole, window = Schedule(steps=steps, learning_rate=RATE), max(1, steps // WINDOWS)
     fixed = {share: whole.model_copy(update={"steps": round(share * steps)}) for share in (1.0, *SHARES)}
