@@ -8,10 +8,10 @@ and the budget is by the difficulty of a segmenter that is never wrong. Its boun
 90th percentile of these scenes. Every setting inverts the same scenes with the same assignment.
 
 A point for each setting: `mean_steps` an image, `saved` (share of the whole schedule's steps), `psnr_db`, `lpips`,
-`loss`, all means over images, `lost_db` (PSNR of whole schedules minus its own), `lost_db_per_saved`, and
-`over_fixed_db` (its PSNR minus that of as many steps for every image, between the fixed settings around it). Steps are
-the measure of time: every step costs the same. `seconds` are what the stage took, loading, drawing starts and slots
-that are idle while the last images end included.
+`loss`, all means over images, `lost_db` (PSNR of whole schedules minus its own, image by image) with its standard error
+`lost_db_error`, `lost_db_per_saved`, and `over_fixed_db` (its PSNR minus that of as many steps for every image, between
+the fixed settings around it). Steps are the measure of time: every step costs the same. `seconds` are what the stage
+took, loading, drawing starts and slots that are idle while the last images end included.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,16 @@ SHARES = (0.75, 0.5, 0.35, 0.25)
 IMPROVEMENTS = (0.02, 0.05, 0.1, 0.2)
 LEASTS = (0.5, 0.25)
 
-Row = Mapping[str, float]
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What a setting makes of the images, one by one, and the seconds that it takes."""
+
+    steps: NDArray[np.float64]
+    psnr_db: NDArray[np.float64]
+    lpips: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    seconds: float
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,6 +115,7 @@ def _report(config: RunConfig, images: int, steps: int, device: torch.device) ->
             "lpips": f"{config.perceptual.backbone} perceptual distance, mean over images",
             "loss": "weighted loss before the last step, mean over images",
             "lost_db": "dB of PSNR of the whole schedule minus this",
+            "lost_db_error": "dB, standard error of lost_db over images",
             "lost_db_per_saved": "dB for the whole of the steps, at this rate",
             "over_fixed_db": "dB of PSNR over as many steps for every image",
             "seconds": "s of the stage",
@@ -161,8 +170,7 @@ def _run(stage: Stage, samples: Sequence[Sample], device: torch.device) -> list[
     return records
 
 
-def _point(config: RunConfig, samples: Sequence[Sample], settings: Mapping[str, Any], device: torch.device) -> Row:
-    """Return the means over the images of what a setting makes of them, and the seconds that it takes."""
+def _point(config: RunConfig, samples: Sequence[Sample], settings: Mapping[str, Any], device: torch.device) -> Point:
     stage = Invert(
         generator=config.generator,
         perceptual=config.perceptual,
@@ -174,26 +182,30 @@ def _point(config: RunConfig, samples: Sequence[Sample], settings: Mapping[str, 
     started = time.perf_counter()
     records = _run(stage, samples, device)
     seconds = time.perf_counter() - started
-    named = {"mean_steps": "steps", "psnr_db": "psnr_db", "lpips": "lpips", "loss": "loss"}
-    means = {ours: statistics.mean(float(str(one.row[its])) for one in records) for ours, its in named.items()}
-    return means | {"seconds": seconds}
+    columns = ("steps", "psnr_db", "lpips", "loss")
+    each = {name: np.array([float(str(one.row[name])) for one in records]) for name in columns}
+    return Point(**each, seconds=seconds)
 
 
-def _compared(names: Sequence[str], points: Sequence[Row], fixed: int) -> list[dict[str, Any]]:
+def _compared(names: Sequence[str], points: Sequence[Point], fixed: int) -> list[dict[str, Any]]:
     """Return the points, rounded, beside whole schedules, the first of them, and between the `fixed` first of them."""
-    whole = points[0]
-    by_steps = np.array(sorted((point["mean_steps"], point["psnr_db"]) for point in points[:fixed]))
-    found = []
+    whole, found = points[0], []
+    by_steps = np.array(sorted((point.steps.mean(), point.psnr_db.mean()) for point in points[:fixed]))
     for name, point in zip(names, points, strict=True):
-        saved, lost_db = 1 - point["mean_steps"] / whole["mean_steps"], whole["psnr_db"] - point["psnr_db"]
-        same_steps_db = float(np.interp(point["mean_steps"], *by_steps.T))
-        compared = {
+        saved, lost_N = 1 - point.steps.mean() / whole.steps.mean(), whole.psnr_db - point.psnr_db
+        figures = {
+            "mean_steps": point.steps.mean(),
             "saved": saved,
-            "lost_db": lost_db,
-            "lost_db_per_saved": lost_db / saved if saved else 0.0,
-            "over_fixed_db": point["psnr_db"] - same_steps_db,
+            "psnr_db": point.psnr_db.mean(),
+            "lpips": point.lpips.mean(),
+            "loss": point.loss.mean(),
+            "lost_db": lost_N.mean(),
+            "lost_db_error": lost_N.std(ddof=1) / len(lost_N) ** 0.5,
+            "lost_db_per_saved": lost_N.mean() / saved if saved else 0.0,
+            "over_fixed_db": point.psnr_db.mean() - np.interp(point.steps.mean(), *by_steps.T),
+            "seconds": point.seconds,
         }
-        found.append({"setting": name} | {key: round(value, 4) for key, value in {**point, **compared}.items()})
+        found.append({"setting": name} | {key: round(float(value), 4) for key, value in figures.items()})
     return found
 
 

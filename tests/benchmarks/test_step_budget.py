@@ -2,25 +2,28 @@
 
 import math
 
+import numpy as np
 import torch
 
-from benchmarks.step_budget import DEMO, IMPROVEMENTS, LEASTS, SHARES, _compared, _report
+from benchmarks.step_budget import DEMO, IMPROVEMENTS, LEASTS, SHARES, Point, _compared, _report
 from pipeline.config import load_config
 
 FAST = ("error_maps.schedule.steps=2", "error_maps.start_samples=0", "invert.start_samples=0")
 
 
-def point(mean_steps: float, psnr_db: float) -> dict[str, float]:
-    return {"mean_steps": mean_steps, "psnr_db": psnr_db}
+def point(mean_steps: float, *psnr_db: float) -> Point:
+    each = np.array(psnr_db)
+    return Point(np.full(len(each), mean_steps), each, each, each, 1.0)
 
 
 def test_points_are_compared_with_whole_schedules_and_with_as_many_steps_for_all():
-    points = [point(100, 30.0), point(50, 26.0), point(25, 20.0), point(75, 28.5)]
+    points = [point(100, 29, 31), point(50, 25, 27), point(25, 20, 20), point(75, 27, 30)]
     whole, half, _, early = _compared(["whole", "half", "quarter", "early"], points, fixed=3)
     assert (whole["saved"], whole["lost_db"], whole["lost_db_per_saved"], whole["over_fixed_db"]) == (0, 0, 0, 0)
     assert (half["saved"], half["lost_db"], half["lost_db_per_saved"], half["over_fixed_db"]) == (0.5, 4, 8, 0)
     assert early["setting"] == "early"
     assert (early["saved"], early["lost_db"], early["lost_db_per_saved"]) == (0.25, 1.5, 6)
+    assert early["lost_db_error"] == 0.5  # 2 and 1 dB of two images
     assert early["over_fixed_db"] == 0.5  # 28 dB lie half-way between 50 and 100 steps
 
 
