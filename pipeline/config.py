@@ -20,6 +20,7 @@ from stages.region import Region
 from stages.schedule import Schedule
 from stages.segmentation import Segmentation, Superpixels
 from stages.sources import GeneratorSource, PerceptualSource
+from stages.step_budget import Budget, Finish
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -52,6 +53,13 @@ class InversionSettings(Section):
     memory turns out too small, the number is halved."""
     precision: Precision = "fp32"  # of the networks while they invert; bf16 or fp16 where a GPU (or CPU) is made for it
     compile: bool = False  # let torch compile the loss: minutes once, for runs of hours; never changes a result
+
+
+class InvertSettings(InversionSettings):
+    """How images are inverted in the spaces assigned. Supervision compares spaces, and all its inversions are whole."""
+
+    finish: Finish | None = None  # leave early where the loss no longer falls; None takes every step of the schedule
+    budget: Budget | None = None  # fewer steps where little error is predicted; None gives every image the same
 
 
 class ErrorMapsSettings(InversionSettings):
@@ -121,7 +129,7 @@ class RunConfig(Section):
     train_segmenter: TrainSegmenter = TrainSegmenter()
     predict_maps: PredictMapsSettings = PredictMapsSettings()
     refine_maps: RefineMapsSettings = RefineMapsSettings()
-    invert: InversionSettings = InversionSettings()
+    invert: InvertSettings = InvertSettings()
     trade_off: TradeOffSettings = TradeOffSettings()
     compute: Compute = Compute()
     storage: Storage = Storage()

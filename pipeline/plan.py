@@ -13,7 +13,7 @@ from generators.generator import Generator
 from infra.receipts import Address, Receipt
 from infra.store import Store
 from pipeline import inventory
-from pipeline.config import InversionSettings, RunConfig
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import fingerprint, settings_of
 from pipeline.inventory import Listed, shard_of
@@ -160,7 +160,7 @@ class Plan:
             generator=self.generator_source,
             perceptual=self.perceptual,
             region=self.region,
-            **{name: getattr(settings, name) for name in InversionSettings.model_fields},
+            **{name: getattr(settings, name) for name in type(settings).model_fields},
         )
         return MapStep(
             stage, _fingerprint(stage, refine_maps), {"refine_maps": refine_maps.fingerprint}, self.everything

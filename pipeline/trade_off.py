@@ -25,6 +25,7 @@ from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
 from pipeline.trade_off_job import Chosen, Part, TradeOffJob
 from pipeline.tune import Segments, maps_of, nothing_refined, steps_of
 from stages.invert import Invert
+from stages.inverter import InvertingStage
 from stages.memory import UNMEASURED
 from stages.stage import sample_seed
 from stages.trade_off import TradeOff, warm_schedule
@@ -68,7 +69,7 @@ def ask(plan: Plan) -> Asked:
     thresholds = _thresholds(plan, steps, chosen, settings.points)
     assert isinstance(invert.stage, Invert)
     stage = TradeOff(
-        **{name: getattr(invert.stage, name) for name in Invert.model_fields},
+        **{name: getattr(invert.stage, name) for name in InvertingStage.model_fields},
         warm=warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share),
         thresholds=thresholds,
     )
@@ -182,7 +183,8 @@ def _fingerprint(plan: Plan, steps: Sequence[MapStep]) -> str:
     """Return the digest of all that decides a curve but for its samples and thresholds, which name its bundles."""
     predict, refine, invert = steps
     assert isinstance(invert.stage, Invert)
-    settings = settings_of(invert.stage, invert.stage.indifferent)
+    indifferent = invert.stage.indifferent | (Invert.model_fields.keys() - InvertingStage.model_fields.keys())
+    settings = settings_of(invert.stage, indifferent)  # finish and budget aside: here all take every step
     settings["warm"] = warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share)
     settings["segments"] = settings_of(refine.stage, refine.stage.indifferent | {"threshold"})
     return fingerprint(

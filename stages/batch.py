@@ -11,6 +11,7 @@ from torch import Tensor
 from generators.latents import Codes
 from stages.objective import Target
 from stages.schedule import Schedule
+from stages.step_budget import Finish
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,7 @@ class Item:
 
     `start` has the deltas that act in this image and no others. `free` are the feature spaces whose deltas move;
     `w_free` says whether w_plus does, `tied` whether its rows stay one code, W instead of W+, as which they must start.
+    With `finish`, an image whose loss no longer falls leaves before its schedule ends.
     """
 
     target: Target
@@ -27,6 +29,7 @@ class Item:
     free: frozenset[str]
     w_free: bool = True
     tied: bool = False
+    finish: Finish | None = None
 
 
 Shape = tuple[int, ...] | tuple[tuple[int, ...], ...]

@@ -20,8 +20,10 @@ from stages.inversion import Inversion, fate
 from stages.inverter import Inverter, InvertingStage, Measures
 from stages.packing import pack_codes, stack_codes, unpack_codes
 from stages.region import fit
+from stages.schedule import Schedule
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
+from stages.step_budget import Budget, Finish
 
 
 @dataclass(frozen=True)
@@ -29,40 +31,55 @@ class _Target:
     key: str
     image_3HW: Tensor
     assignment_HW: NDArray[np.uint8]
+    schedule: Schedule
 
 
 class Invert(InvertingStage):
     """Invert each image with every segment in the space it was assigned.
 
-    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `share_SPACE`, the digest of the
-    generator and the name of the perceptual distance; the arrays are the packed deltas and masks (`stages.packing`),
-    `assignment_HW` and the thinned loss curve. All measures are of the codes as stored, after packing.
+    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (how many were taken),
+    `share_SPACE`, the digest of the generator and the name of the perceptual distance; the arrays are the packed deltas
+    and masks (`stages.packing`), `assignment_HW` and the thinned loss curve. All measures are of the codes as stored,
+    after packing.
     """
 
     name: ClassVar[str] = "invert"
     reads: ClassVar[tuple[str, ...]] = ("refine_maps",)
+
+    finish: Finish | None = None
+    budget: Budget | None = None
 
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance; the worker inverts `batch` images at a time."""
         inverter = self.inverter(device)
 
         def prepare(sample: Sample) -> _Target:
-            assignment_HW = sample.records["refine_maps"].arrays["assignment_HW"].astype(np.uint8)
-            return _Target(sample.key, fit(sample.image(), inverter.region), assignment_HW)
+            refined = sample.records["refine_maps"]
+            assignment_HW = refined.arrays["assignment_HW"].astype(np.uint8)
+            schedule = self._schedule(refined)
+            return _Target(sample.key, fit(sample.image(), inverter.region), assignment_HW, schedule)
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)
 
         def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
-            futures = [engine.submit(functools.partial(_begin, inverter, target)) for target in targets]
+            futures = [engine.submit(functools.partial(_begin, inverter, target, self.finish)) for target in targets]
             return map(functools.partial(_record, inverter), targets, in_turn(futures))
 
         return batched_worker(prepare, compute, width)
 
+    def _schedule(self, refined: Record) -> Schedule:
+        if self.budget is None:
+            return self.schedule
+        error = refined.row["error"]
+        assert isinstance(error, float), "refine_maps records it"
+        return self.budget.of(self.schedule, error)
 
-def _begin(inverter: Inverter, target: _Target) -> Item:
+
+def _begin(inverter: Inverter, target: _Target, finish: Finish | None) -> Item:
     image_13HW = target.image_3HW[None].to(inverter.prior.mean_w.device)
-    return inverter.item(inverter.target(image_13HW), inverter.masks(target.assignment_HW[None]))
+    item = inverter.item(inverter.target(image_13HW), inverter.masks(target.assignment_HW[None]))
+    return replace(item, schedule=target.schedule, finish=finish)
 
 
 def _record(inverter: Inverter, target: _Target, inversion: Inversion) -> Record | Rejected:
@@ -76,6 +93,7 @@ def _record(inverter: Inverter, target: _Target, inversion: Inversion) -> Record
         return Rejected(target.key, "the deltas of the inversion do not fit float16; lower the learning rate")
     loss_K = inversion.trace.terms["total"][:, 0]
     row = _row(inverter, target, measures) | {"w_plus": w_plus, "loss": float(loss_K[-1])}
+    row["steps"] = int(inversion.trace.steps[-1]) + 1
     arrays = packed | {"assignment_HW": target.assignment_HW, "trace_step": inversion.trace.steps.numpy()}
     return Record(target.key, row, arrays | {"trace_loss": loss_K.float().numpy()})
 

@@ -33,11 +33,13 @@ class _Input:
 class RefineMaps(Stage):
     """Give each segment the most editable space that inverts it.
 
-    Records `share_SPACE`, the share of pixels each space was given, and the arrays `assignment_HW` (uint8 index into
+    Records `share_SPACE`, the share of pixels each space was given, `error`, the mean predicted error of every pixel in
+    the space it was given, and the arrays `assignment_HW` (uint8 index into
     the spaces) and `labels_HW` (int32, the segments).
     """
 
     name: ClassVar[str] = "refine_maps"
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("predict_maps",)
 
     spaces: tuple[str, ...]
@@ -103,4 +105,6 @@ class RefineMaps(Stage):
         assignment_HW = assign_spaces(one.error_LHW, labels_HW, self.threshold)
         counts = np.bincount(assignment_HW.ravel(), minlength=len(self.spaces)) / assignment_HW.size
         row = {f"share_{column(space)}": float(share) for space, share in zip(self.spaces, counts, strict=True)}
+        error_1HW = np.take_along_axis(one.error_LHW, assignment_HW[None].astype(np.intp), axis=0)
+        row["error"] = float(error_1HW.mean(dtype=np.float64))
         return Record(one.key, row, {"assignment_HW": assignment_HW, "labels_HW": labels_HW})

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from stages.step_budget import Budget, Finish
 
 MINIMAL = "input: shards/*.tar\noutput: store\nfolder: out\ngenerator: {checkpoint: g.safetensors}\n"
 
@@ -56,7 +57,36 @@ def test_defaults_are_those_of_the_thesis(tmp_path):
     config = load_config(write(tmp_path, MINIMAL))
     assert config.refine_maps.threshold == 0.225
     assert (config.invert.schedule.steps, config.error_maps.schedule.steps) == (1001, 501)
+    assert (config.invert.finish, config.invert.budget) == (None, None)
     assert config.perceptual.backbone == "vgg"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("invert.finish={window: 20}", r"'invert\.finish\.improvement' is missing"),
+        ("invert.finish={window: 20, improvement: 5}", r"invert\.finish\.improvement: .*less than 1, got 5"),
+        ("invert.finish={windw: 20, improvement: 0.1}", r"'invert\.finish\.windw'; did you mean 'window'"),
+        (
+            "invert.budget={least: 0.4, easy: 0.2, hard: 0.1}",
+            r"invert\.budget: .*hard must be a larger error than easy",
+        ),
+        ("error_maps.finish={window: 20, improvement: 0.1}", r"unknown key 'error_maps\.finish'"),
+        ("error_maps.budget={least: 0.4, easy: 0.1, hard: 0.2}", r"unknown key 'error_maps\.budget'"),
+    ],
+)
+def test_a_step_budget_that_is_none_is_refused_with_its_key(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, MINIMAL), [override])
+
+
+def test_steps_by_need_are_two_keys_of_invert(tmp_path):
+    config = load_config(
+        write(tmp_path, MINIMAL),
+        ["invert.finish={window: 20, improvement: 0.1}", "invert.budget={least: 0.4, easy: 0.1, hard: 0.2}"],
+    )
+    assert config.invert.finish == Finish(window=20, improvement=0.1)
+    assert config.invert.budget == Budget(least=0.4, easy=0.1, hard=0.2)
 
 
 @pytest.mark.parametrize(

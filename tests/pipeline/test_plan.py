@@ -104,6 +104,8 @@ def test_a_lost_receipt_is_left_to_do_again(committed):
         ("refine_maps.connected_components=true", {"refine_maps", "invert"}),
         ("invert.objective.lambda_lpips=2.0", {"invert"}),
         ("invert.schedule.steps=5", {"invert"}),
+        ("invert.finish={window: 5, improvement: 0.1}", {"invert"}),
+        ("invert.budget={least: 0.4, easy: 0.1, hard: 0.2}", {"invert"}),
         ("error_maps.objective.shrinkage=0.5", {"error_maps", "train_segmenter"}),
         ("error_maps.schedule.steps=5", {"error_maps", "train_segmenter"}),
         ("supervision.share=0.5", {"error_maps", "train_segmenter"}),

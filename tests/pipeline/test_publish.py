@@ -47,6 +47,8 @@ def test_a_row_says_what_the_sample_was_used_for_and_what_every_stage_measured(c
         assert row["outcome"] == "recorded"
         assert row["reason"] is None
         assert row["invert.psnr_db"] > 0
+        assert row["invert.steps"] == 4
+        assert row["refine_maps.error"] > 0
         assert 0 <= row["refine_maps.share_w_plus"] <= 1
         assert row["predict_maps.error_f4"] >= 0
         assert row["error_maps.psnr_db_f4"] > 0

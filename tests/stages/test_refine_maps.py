@@ -61,6 +61,12 @@ def test_with_connected_components_two_far_cars_need_not_share_a_space():
     assert found.row["share_f4"] == pytest.approx(9 / 64)
 
 
+@pytest.mark.parametrize(("threshold", "error"), [(0.3, 0.1), (9.0, 0.1 + 9 / 64 * 0.8)])
+def test_the_predicted_error_is_that_of_the_spaces_given(threshold, error):
+    (found,) = run(stage(threshold=threshold), sample())
+    assert found.row["error"] == pytest.approx(error, rel=1e-3)  # all W+ at 9; at 0.3 the hard car is in F4
+
+
 def broken(value: float, where=np.s_[1, 2, 2]) -> np.ndarray:
     error_LHW = maps()
     error_LHW[where] = value

@@ -1,0 +1,87 @@
+"""Inverting in assigned spaces: every image with the steps that it needs, as if alone."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from stages.invert import Invert
+from stages.objective import Objective
+from stages.schedule import Schedule
+from stages.sources import GeneratorSource, PerceptualSource
+from stages.stage import Record, Sample
+from stages.step_budget import Budget, Finish
+from tests import tiny
+
+BUDGET = Budget(least=0.25, easy=0.1, hard=0.3)
+FINISH = Finish(window=2, improvement=0.05)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    networks = tiny.write_networks(tmp_path_factory.mktemp("networks"))
+    return {
+        "generator": GeneratorSource(checkpoint=networks["generator"]),
+        "perceptual": PerceptualSource(backbone="small", weights=networks["perceptual"]),
+        "objective": Objective(shrinkage=1e-3),
+    }
+
+
+def sample(number: int, error: float) -> Sample:
+    """Return a sample of which image `number` has stripes of all spaces, and that was predicted to be so hard."""
+    assignment_HW = np.repeat(np.arange(tiny.SIDE_PX, dtype=np.uint8)[None] % 3, tiny.SIDE_PX, axis=0)
+    refined = Record(f"s{number}", {"error": error}, {"assignment_HW": assignment_HW})
+    return Sample(f"s{number}", "shard", {"png": tiny.picture(number)}, {"refine_maps": refined})
+
+
+def run(sources, samples: list[Sample], steps: int = 20, **settings) -> list[Record]:
+    stage = Invert(**sources, schedule=Schedule(steps=steps, learning_rate=0.1), **settings)
+    records = list(stage.setup(torch.device("cpu"))(samples))
+    assert all(isinstance(record, Record) for record in records)
+    return records
+
+
+def assert_equal(one: Record, other: Record) -> None:
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+    assert one.row.keys() == other.row.keys()
+    for name, value in one.row.items():
+        np.testing.assert_array_equal(value, other.row[name], err_msg=name)
+
+
+def test_unless_told_otherwise_every_image_takes_every_step(sources):
+    for record in run(sources, [sample(0, 0.01), sample(1, 0.5)], steps=7):
+        assert record.row["steps"] == 7
+        assert record.arrays["trace_step"].tolist() == list(range(7))
+
+
+def test_an_image_is_given_the_steps_of_its_predicted_error(sources):
+    easy, middle, hard = run(sources, [sample(0, 0.05), sample(0, 0.18), sample(0, 0.3)], budget=BUDGET, batch=2)
+    assert [one.row["steps"] for one in (easy, middle, hard)] == [5, 11, 20]
+    for found in (easy, middle, hard):
+        (alone,) = run(sources, [sample(0, 0.0)], steps=found.row["steps"], batch=2)
+        assert_equal(found, alone)
+
+
+def test_an_image_that_finishes_early_says_after_how_many_steps_and_depends_on_no_other(sources):
+    samples = [sample(number, 0.3) for number in range(4)]
+    together = run(sources, samples, steps=40, finish=FINISH, batch=3)
+    assert min(one.row["steps"] for one in together) < 40
+    for one, found in zip(samples, together, strict=True):
+        assert found.arrays["trace_step"][-1] == found.row["steps"] - 1
+        assert found.row["loss"] == pytest.approx(found.arrays["trace_loss"][-1])
+        (alone,) = run(sources, [one], steps=40, finish=FINISH, batch=3)
+        assert_equal(found, alone)
+
+
+def test_a_budget_bounds_the_steps_of_an_early_finish(sources):
+    impatient = Finish(window=1, improvement=0.99)
+    (found,) = run(sources, [sample(0, 0.2)], budget=BUDGET, finish=impatient)
+    assert found.row["steps"] == 4  # of 13: one to ramp up, two at the full rate, one to ramp down
+
+
+def test_a_stage_survives_pickling(sources):
+    stage = Invert(**sources, finish=FINISH, budget=BUDGET)
+    assert pickle.loads(pickle.dumps(stage)) == stage
