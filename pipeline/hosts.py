@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -14,11 +16,32 @@ from pipeline.jobs import Done, Job
 IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written
 
 
+HEARD = ("generators", "stages")  # packages whose warnings go to the one who called the run
+
+
+class _Warnings(logging.Handler):
+    """Keeps what is warned of until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: deque[str] = deque()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._texts.append(record.getMessage())
+
+    def taken(self) -> tuple[str, ...]:
+        """Return what was warned of since this was last asked."""
+        return tuple(self._texts.popleft() for _ in range(len(self._texts)))
+
+
 class Host:
     """The actor: opens one job after another, and runs the tasks of the one that is open."""
 
     def __init__(self) -> None:
         self._run: Callable[[Any], Done] | None = None
+        self._warnings = _Warnings()
+        for package in HEARD:
+            logging.getLogger(package).addHandler(self._warnings)
 
     def open(self, job: Job[Any]) -> str:
         """Load what the job needs in place of the last one; return the id of the node that this runs on."""
@@ -28,9 +51,9 @@ class Host:
         return str(ray.get_runtime_context().get_node_id())
 
     def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
-        """Run one task to its committed result."""
+        """Run one task to its committed result, with what was warned of meanwhile."""
         assert self._run is not None
-        return self._run(task)
+        return replace(self._run(task), warnings=self._warnings.taken())
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Done:
     unit: str
     recorded: int
     quarantined: int
+    warnings: tuple[str, ...] = ()  # what the code warned of that ran it
 
     @classmethod
     def of(cls, receipt: Receipt) -> Done:

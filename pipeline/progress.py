@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich import progress as bars
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from pipeline.jobs import Done
@@ -36,9 +37,14 @@ class Shown:
 
     bar: bars.Progress
     task: bars.TaskID
+    warned: set[str] = field(default_factory=set)
 
     def done(self, done: Done) -> None:
-        """Move the bar by one unit."""
+        """Move the bar by one unit, and say what was warned of, each thing once."""
+        for text in dict.fromkeys(done.warnings):
+            if text not in self.warned:
+                self.bar.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
+        self.warned.update(done.warnings)
         samples = self.bar.tasks[0].fields["samples"] + done.recorded + done.quarantined
         self.bar.update(self.task, advance=1, samples=samples)
 

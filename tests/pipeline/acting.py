@@ -3,6 +3,7 @@
 Workers import this module, so it imports little: a process starts in a second instead of four.
 """
 
+import logging
 import os
 import signal
 import time
@@ -66,6 +67,11 @@ def _falter() -> None:
     raise TransientError("the server went away")
 
 
+def _warn() -> None:
+    logging.getLogger("stages.acting").warning("it is getting tight")
+    logging.getLogger("somebody.else").warning("not ours")
+
+
 def _refuse() -> None:
     raise StoreError("access denied to bucket mill")
 
@@ -77,4 +83,5 @@ _ACTS: dict[str, Callable[[], None]] = {
     "raise": _raise,
     "falter": _falter,
     "refuse": _refuse,
+    "warn": _warn,
 }

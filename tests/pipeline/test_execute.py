@@ -77,6 +77,12 @@ def test_every_task_is_done_once_and_reported_as_it_ends(run):
     assert [len(job.calls(name)) for name in names] == [1] * 6
 
 
+def test_what_a_worker_is_warned_of_comes_with_the_task(run):
+    outcome, _, _ = run(Task("a", "warn"), Task("b"))
+    warned = {one.unit: one.warnings for one in outcome.done}
+    assert sum(warned.values(), ()) == ("it is getting tight",)
+
+
 def test_an_actor_holds_no_more_than_its_share_of_the_tasks_left():
     held = [most_in_flight(left, workers=2) for left in (1, 2, 3, 4, 5, 1000)]
     assert held == [1, 1, 2, 2, IN_FLIGHT, IN_FLIGHT]

@@ -29,3 +29,9 @@ def test_a_stage_that_was_left_says_what_was_missing():
     text = shown(Done("a", recorded=4, quarantined=0), units=2)
     assert "1/2" in text
     assert "ETA" in text
+
+
+def test_a_warning_is_said_once_as_it_is():
+    tight = "width [16] halved"
+    text = shown(*(Done(name, recorded=4, quarantined=0, warnings=(tight, tight)) for name in "ab"), units=2)
+    assert text.count(f"warning: {tight}") == 1
