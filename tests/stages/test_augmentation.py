@@ -55,7 +55,7 @@ def test_what_is_pasted_varies_in_colour_and_contrast():
     root[:] = root[:1]
     found, _ = augmented(PLAIN.model_copy(update={"paste": 1.0}), image, root, seed=1)
     spreads = found[:, :, 12:].std(dim=(2, 3)).mean(dim=1)
-    assert spreads.max() > 2 * spreads.min()
+    assert spreads.max() > 1.3 * spreads.min()
 
 
 def test_a_variation_follows_its_seed_and_leaves_torch_s_generator_alone():
