@@ -52,7 +52,7 @@ class InversionSettings(Section):
     many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
     memory turns out too small, the number is halved."""
     precision: Precision = "fp32"  # of the networks while they invert; bf16 or fp16 where a GPU (or CPU) is made for it
-    compile: bool = False  # let torch compile the loss: minutes once, for runs of hours; never changes a result
+    compile: bool = False  # let torch compile the loss: minutes once, for runs of hours; changes rounding
 
 
 class InvertSettings(InversionSettings):

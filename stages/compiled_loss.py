@@ -12,7 +12,7 @@ from stages.memory import out_of_memory
 from stages.objective import Target
 from stages.step import Loss
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 CUDA_MODES = ("reduce-overhead", "default")
 """How to compile for a GPU, best first: the first captures CUDA graphs, for which not every thread is fit
@@ -45,7 +45,7 @@ class CompiledLoss:
                 given_up, self._compiled = self._modes.pop(0), None
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 after = f"compiling in mode {self._modes[0]}" if self._modes else "uncompiled"
-                log.warning("the loss cannot be compiled in mode %s (%s): goes on %s", given_up, reason, after)
+                _log.warning("the loss cannot be compiled in mode %s (%s): goes on %s", given_up, reason, after)
         return self._loss(codes, target)
 
     def _of_mode(self, mode: str) -> Loss:

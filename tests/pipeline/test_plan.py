@@ -126,6 +126,8 @@ def test_a_setting_changes_the_stages_that_depend_on_it(committed, override, sta
         "refine_maps.batch=1",
         "invert.batch=1",
         "invert.batch=auto",
+        "error_maps.compile=true",
+        "invert.compile=true",
         "unit_samples=2",
         "compute.workers=7",
         "compute.unit_deadline_s=5",

@@ -1,6 +1,7 @@
 """Inverting in assigned spaces: every image with the steps that it needs, as if alone."""
 
 import pickle
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -85,3 +86,14 @@ def test_a_budget_bounds_the_steps_of_an_early_finish(sources):
 def test_a_stage_survives_pickling(sources):
     stage = Invert(**sources, finish=FINISH, budget=BUDGET)
     assert pickle.loads(pickle.dumps(stage)) == stage
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_in_half_precision_the_same_images_are_found_and_measured_in_full(sources, precision):
+    samples = [sample(number, 0.1) for number in range(3)]
+    whole, half = run(sources, samples, steps=40), run(sources, samples, steps=40, precision=precision)
+    for ours, theirs in zip(half, whole, strict=True):
+        assert ours.row["psnr_db"] != theirs.row["psnr_db"], "it was not computed in half precision"
+    for column, near in (("psnr_db", {"abs": 0.3}), ("loss", {"rel": 0.1})):
+        means = [fmean(float(record.row[column]) for record in records) for records in (half, whole)]
+        assert means[0] == pytest.approx(means[1], **near)
