@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.processes.as_worker import as_worker
 from benchmarks.supervision import PACKAGES, SEED
 from pipeline.config import RunConfig, load_config
 from pipeline.demo.occluders import UNSEEN
@@ -210,4 +211,5 @@ def _compared(names: Sequence[str], points: Sequence[Point], fixed: int) -> list
 
 
 if __name__ == "__main__":
+    as_worker()
     sys.exit(main())

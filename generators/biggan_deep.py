@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from generators.errors import ArgumentError
 from generators.generator import Generator, State
 from generators.latents import Z_PLUS
+from generators.precision import in_full
 
 FIRST_PX = 4
 FIRST_WIDTH = 16
@@ -117,7 +118,9 @@ class ConditionalBatchNorm(BatchNorm):
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Return `[N, C, h, w]` for `x` of that shape and `code [N, z_dim + class_embed_dim]`."""
-        return self.normalize(x, 1 + self.scale(code), self.offset(code))
+        with in_full(x.device):
+            scale, offset = 1 + self.scale(code), self.offset(code)
+        return self.normalize(x, scale, offset)
 
 
 class FinalBatchNorm(BatchNorm):
@@ -273,7 +276,8 @@ class BigGANDeep(Generator):
 
     def finish(self, state: State) -> Tensor:
         """Return the image `[N, 3, R, R]` of the last feature, in (-1, 1)."""
-        return torch.tanh(self.conv_to_rgb(self.bn(state.feature)))
+        image: Tensor = self.conv_to_rgb(self.bn(state.feature))
+        return torch.tanh(image.to(torch.promote_types(image.dtype, torch.float32)))
 
     def _choose_statistics(self) -> None:
         for module in self.modules():

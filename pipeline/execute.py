@@ -149,8 +149,8 @@ class Supervisor(Generic[AnyTask_contra]):
         if task is None or (isinstance(cause, USER_ERRORS) and not isinstance(cause, TransientError)):
             raise cause  # the job cannot be opened, or a store or checkpoint refuses: it would everywhere
         reason = f"{type(cause).__name__}: {cause}"
-        if "CUDA" in reason or "cuda" in reason:
-            self._replace(worker, [task], reason)  # a CUDA context does not recover
+        if any(sign in reason for sign in ("CUDA", "cuda", "OutOfMemoryError")):
+            self._replace(worker, [task], reason)  # a CUDA context does not recover, nor does a halved batch
         else:
             self._blame(task, reason)
 

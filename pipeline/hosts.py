@@ -6,8 +6,9 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 
@@ -19,19 +20,25 @@ IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written
 HEARD = ("generators", "stages")  # packages whose warnings go to the one who called the run
 
 
-class _Warnings(logging.Handler):
-    """Keeps what is warned of until it is taken."""
+class _Warnings(logging.StreamHandler[TextIO]):
+    """Writes warnings to the worker's log, and keeps them until they are taken."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
+        self.setLevel(logging.WARNING)
         self._texts: deque[str] = deque()
 
     def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
         self._texts.append(record.getMessage())
 
     def taken(self) -> tuple[str, ...]:
-        """Return what was warned of since this was last asked."""
-        return tuple(self._texts.popleft() for _ in range(len(self._texts)))
+        """Return what was warned of since this was last asked; each thing to one of the threads that ask."""
+        taken: list[str] = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._texts.popleft())
+        return tuple(taken)
 
 
 class Host:

@@ -15,13 +15,16 @@ from stages.step import Loss
 _log = logging.getLogger(__name__)
 
 CUDA_MODES = ("reduce-overhead", "default")
-"""How to compile for a GPU, best first: the first captures CUDA graphs, for which not every thread is fit
-(pytorch/pytorch#123177)."""
+"""How to compile for a GPU, best first: the first captures CUDA graphs, for which torch before 2.15 did not take every
+thread (pytorch/pytorch#123177)."""
 CPU_MODES = ("default",)
+TRIES = {"reduce-overhead": 3, "default": 1}
+"""Passes until all of a mode has happened: torch compiles the backward when it is first needed, warms CUDA graphs up in
+the first pass, captures them in the second and replays them in the third."""
 
 
 class CompiledLoss:
-    """A loss compiled when it is first called, of batches of one shape.
+    """A loss compiled when it is first called, and anew when a batch has another width.
 
     What cannot be compiled, for want of a compiler for instance, is computed uncompiled from then on, and a warning
     says so. Codes are given a delta in every space that was seen so far, zero where no image has one: else every set
@@ -32,33 +35,58 @@ class CompiledLoss:
         self._loss = loss
         self._modes = list(CUDA_MODES if device.type == "cuda" else CPU_MODES)
         self._compiled: Loss | None = None
+        self._count = 0  # images of a batch
         self._seen: dict[str, tuple[Tensor, Tensor]] = {}  # zero delta and mask by space
+        self._tried: set[tuple[str, ...]] = set()  # sets of spaces
 
     def __call__(self, codes: Codes, target: Target) -> Tensor:
         """Return the terms of each image's loss, ``[len(TERMS), N]``, as the loss does."""
-        while self._modes:
-            try:
-                return self._of_mode(self._modes[0])(self._in_all_spaces(codes), target).clone()
-            except Exception as error:  # of any kind: compilers raise what they like, and what is ours is raised below
-                if out_of_memory(error):
-                    raise
-                given_up, self._compiled = self._modes.pop(0), None
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                after = f"compiling in mode {self._modes[0]}" if self._modes else "uncompiled"
-                _log.warning("the loss cannot be compiled in mode %s (%s): goes on %s", given_up, reason, after)
-        return self._loss(codes, target)
+        if not self._modes:
+            return self._loss(codes, target)
+        try:
+            return self._terms(self._modes[0], self._in_all_spaces(codes), target).clone()
+        except Exception as error:  # of any kind: compilers raise what they like
+            if out_of_memory(error):
+                raise
+            terms = self._loss(codes, target)  # raises what is not the compiler's
+            self._give_up(error)
+            return terms
 
-    def _of_mode(self, mode: str) -> Loss:
+    def _terms(self, mode: str, codes: Codes, target: Target) -> Tensor:
         if self._compiled is None:
             self._compiled = torch.compile(self._loss, dynamic=False, mode=mode)
-        return self._compiled
+        spaces = tuple(codes.deltas)
+        moving = [codes.w_plus, *codes.deltas.values()]
+        if spaces not in self._tried and codes.w_plus.requires_grad:
+            for _ in range(TRIES[mode]):
+                torch.autograd.grad(self._compiled(codes, target).sum(), moving)
+            self._tried.add(spaces)
+        return self._compiled(codes, target)
 
     def _in_all_spaces(self, codes: Codes) -> Codes:
-        count = len(codes.w_plus)
+        if len(codes.w_plus) != self._count:
+            self._forget()
+            self._count = len(codes.w_plus)
         for space, delta in codes.deltas.items():
-            if space not in self._seen or len(self._seen[space][0]) != count:  # it was halved
+            if space not in self._seen:
                 self._seen[space] = torch.zeros_like(delta, requires_grad=True), torch.zeros_like(codes.masks[space])
-        spaces = [space for space, (delta, _) in sorted(self._seen.items()) if len(delta) == count]
-        deltas = {space: codes.deltas.get(space, self._seen[space][0]) for space in spaces}
-        masks = {space: codes.masks.get(space, self._seen[space][1]) for space in spaces}
+        seen = sorted(self._seen.items())
+        deltas = {space: codes.deltas.get(space, zeros) for space, (zeros, _) in seen}
+        masks = {space: codes.masks.get(space, zeros) for space, (_, zeros) in seen}
         return Codes(codes.w_plus, deltas, masks)
+
+    def _forget(self) -> None:
+        """Let go of what was compiled, and of the memory that its CUDA graphs hold."""
+        if self._compiled is not None:
+            self._compiled = None
+            torch.compiler.reset()
+            torch.cuda.empty_cache()  # does nothing where there is no CUDA
+        self._seen.clear()
+        self._tried.clear()
+
+    def _give_up(self, error: Exception) -> None:
+        given_up = self._modes.pop(0)
+        self._forget()
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        after = f"compiling in mode {self._modes[0]}" if self._modes else "uncompiled"
+        _log.warning("the loss cannot be compiled in mode %s (%s): goes on %s", given_up, reason, after)

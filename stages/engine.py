@@ -76,7 +76,10 @@ class Engine:
                 else:
                     self._fail(error)
             if full is not None:  # no sooner: what the step had allocated lives as long as its error
-                self._halve(full)
+                try:
+                    self._halve(full)
+                except Exception as error:  # the device itself has failed
+                    self._fail(error)
 
     def _idle(self) -> bool:
         """Say whether nothing is left; an item that comes after that finds nobody working."""
@@ -131,19 +134,17 @@ class Engine:
         """Begin the images in flight anew at half the width; at width 1, fail the image."""
         before = self._width
         jobs = self._emptied(max(1, before // 2))
-        torch.cuda.empty_cache()  # does nothing where there is no CUDA
         if before > 1:
             _log.warning("no memory for %d images at once, going on with %d: %s", before, self._width, reason)
             self._waiting.extendleft(reversed(jobs))
-            return
-        for job in jobs:
-            job.future.set_exception(
-                torch.OutOfMemoryError(
-                    "memory does not suffice for one image: lower objective.side_px, take a smaller perceptual "
-                    "network (perceptual.backbone: alex or squeeze) or generator, or end what else uses the device; "
-                    + reason
-                )
+        else:
+            error = torch.OutOfMemoryError(
+                "memory does not suffice for one image: lower objective.side_px, take a smaller perceptual network "
+                "(perceptual.backbone: alex or squeeze) or generator, or end what else uses the device; " + reason
             )
+            for job in jobs:
+                job.future.set_exception(error)
+        torch.cuda.empty_cache()  # does nothing where there is no CUDA
 
     def _emptied(self, width: int) -> list[_Job]:
         """Let go of the batch and its images, for one of this width; return the images' jobs."""

@@ -37,7 +37,7 @@ class _Target:
 class Invert(InvertingStage):
     """Invert each image with every segment in the space it was assigned.
 
-    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (how many were taken),
+    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (taken, of the attempt kept),
     `share_SPACE`, the digest of the generator and the name of the perceptual distance; the arrays are the packed deltas
     and masks (`stages.packing`), `assignment_HW` and the thinned loss curve. All measures are of the codes as stored,
     after packing.

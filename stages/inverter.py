@@ -65,8 +65,8 @@ class Inverter:
     def width(self, wanted: Width) -> int:
         """Return how many images to invert at a time; for `auto` as many as the device has room for.
 
-        The memory of a CUDA device is measured, with images in which every space has a delta: none takes more. The
-        CPU's is not, its width is `UNMEASURED`.
+        The memory of a CUDA device is measured, with images in which every space has a delta: none takes more,
+        uncompiled. The CPU's is not, its width is `UNMEASURED`.
         """
         device = self.prior.mean_w.device
         if isinstance(wanted, int):
@@ -135,7 +135,7 @@ class Inverter:
         if shape is None:
             return {}
         whole_11HW = place(torch.ones(1, 1, *self.region.size), self.region, self.generator.resolution)
-        return {space: resize_masks(whole_11HW, shape[1:])}
+        return {space: resize_masks(whole_11HW, shape[1:]).to(self.prior.mean_w.device)}
 
     @torch.no_grad()
     def picture(self, codes: Codes) -> Tensor:

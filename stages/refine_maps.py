@@ -34,8 +34,8 @@ class RefineMaps(Stage):
     """Give each segment the most editable space that inverts it.
 
     Records `share_SPACE`, the share of pixels each space was given, `error`, the mean predicted error of every pixel in
-    the space it was given, and the arrays `assignment_HW` (uint8 index into
-    the spaces) and `labels_HW` (int32, the segments).
+    the space it was given, and the arrays `assignment_HW` (uint8 index into the spaces) and `labels_HW` (int32, the
+    segments).
     """
 
     name: ClassVar[str] = "refine_maps"

@@ -118,6 +118,19 @@ def test_the_truncation_changes_the_image_and_not_the_codes():
     assert not torch.allclose(whole.synthesize(whole.map(z, label)), cut.synthesize(cut.map(z, label)))
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
+def test_half_precision_stays_close_and_makes_images_in_full(dtype: torch.dtype, tolerance: float):
+    generator = tiny_biggan()
+    torch.manual_seed(0)
+    w = generator.map(torch.randn(2, 6), torch.eye(7)[:2])
+    wanted = generator.synthesize(w)
+    with torch.autocast("cpu", dtype):
+        found = generator.synthesize(w)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, wanted)
+    assert (found - wanted).abs().max() < tolerance * wanted.abs().max()
+
+
 def test_a_truncation_is_fixed_when_the_generator_is_made():
     z, label = torch.randn(1, 6), torch.eye(7)[:1]
     cut = tiny_biggan(truncation=0.5)

@@ -1,6 +1,7 @@
 """The supervising loop over real Ray actors: what dies, hangs or raises is tried again, alone, and then reported."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import ray
 
 from infra.errors import StoreError
 from pipeline.execute import Outcome, Resources, Supervisor, most_in_flight
-from pipeline.hosts import IN_FLIGHT, Hosts, Size
+from pipeline.hosts import IN_FLIGHT, Hosts, Size, _Warnings
 from pipeline.jobs import Done
 from tests.pipeline.acting import Job, Task
 
@@ -81,6 +82,20 @@ def test_what_a_worker_is_warned_of_comes_with_the_task(run):
     outcome, _, _ = run(Task("a", "warn"), Task("b"))
     warned = {one.unit: one.warnings for one in outcome.done}
     assert sum(warned.values(), ()) == ("it is getting tight",)
+
+
+def test_a_warning_is_taken_once_by_threads_that_ask_together():
+    heard, log = _Warnings(), logging.getLogger("test_execute")
+    log.addHandler(heard)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            asked = [threads.submit(lambda: [heard.taken() for _ in range(2000)]) for _ in range(3)]
+            for number in range(500):
+                log.warning("%d", number)
+            taken = [text for one in asked for texts in one.result() for text in texts]
+    finally:
+        log.removeHandler(heard)
+    assert sorted(map(int, (*taken, *heard.taken()))) == list(range(500))
 
 
 def test_an_actor_holds_no_more_than_its_share_of_the_tasks_left():

@@ -51,8 +51,43 @@ def test_without_a_compiler_it_says_so_once_and_goes_on_uncompiled(work, caplog,
     assert "goes on uncompiled" in said
 
 
-def test_what_the_loss_itself_raises_is_raised(work):
+def test_a_backward_that_cannot_be_compiled_is_noticed_before_the_step_needs_it(work, caplog, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: lambda *given: _NoBackward.apply(loss(*given)))
+    compiled = CompiledLoss(work.loss, CPU)
+    (inversion,) = invert_all(compiled, [work.item(3, Schedule(steps=3))], 1)
+    assert not inversion.diverged
+    assert len(warnings(caplog)) == 1
+
+
+class _NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx, _gradient):
+        raise RuntimeError("backward: no compiler")
+
+
+def test_spaces_that_come_later_and_batches_of_another_width_give_what_the_loss_gives(work, monkeypatch):
+    """Compilation itself is left out: this is about what is compiled."""
+    seen = []
+    monkeypatch.setattr(
+        torch, "compile", lambda loss, **_: lambda codes, target: (seen.append(codes), loss(codes, target))[1]
+    )
+    compiled, parts = CompiledLoss(work.loss, CPU), separate(work.start)
+    for image in (1, 2, 0, 3):  # F2, F4, none, both
+        assert torch.equal(compiled(parts[image], work.target[image]), work.loss(parts[image], work.target[image]))
+    assert [tuple(codes.deltas) for codes in seen] == [("F2",), ("F2", "F4"), ("F2", "F4"), ("F2", "F4")]
+    assert torch.equal(compiled(work.start, work.target), work.loss(work.start, work.target))
+    assert torch.equal(compiled(parts[0], work.target[0]), work.loss(parts[0], work.target[0]))
+    assert tuple(seen[-1].deltas) == ()
+
+
+def test_what_the_loss_itself_raises_is_raised_and_says_nothing_of_compilers(work, caplog, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: loss)
     (alone, *_) = separate(work.start)
     wrong = Codes(alone.w_plus[:, :1], alone.deltas, alone.masks)
     with pytest.raises(ValueError, match="w must be"):
         CompiledLoss(work.loss, CPU)(wrong, work.target[0])
+    assert not warnings(caplog)
