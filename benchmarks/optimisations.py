@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
-    steps, turns = (16, 1) if options.quick else (40, 2)
+    steps, turns = (16, 1) if options.quick else (24, 3)
     device = torch.device(options.device)
     work = Work.of(inverter_of(Case("demo 64", demo_networks, WIDTH, steps), device), WIDTH)
     rows = rows_of(sides_of(work, WIDTH), work, turns)
