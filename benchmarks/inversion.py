@@ -18,8 +18,6 @@ with random weights; on devices made for it also in bf16.
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import resource
 import statistics
@@ -31,7 +29,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -43,6 +40,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.processes.as_worker import as_worker
+from benchmarks.processes.command import parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
@@ -85,12 +83,7 @@ class Case:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the figures; 1 if the final losses of the two sides disagree."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.inversion", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
-    parser.add_argument("--quick", action="store_true", help="the demo only; within 5 minutes on 2 cores")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser = parser_of("inversion", __doc__, "the demo only; within 5 minutes on 2 cores")
     parser.add_argument("--width", type=int, default=16, help="images in the engine's batch")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
@@ -121,8 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for one in measured:
         print(", ".join(f"{name} {value}" for name, value in one.items()))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     sides = ("loss_plain", "loss_same_network")
     return int(any(abs(one["loss_engine"] / one[side] - 1) > CLOSE for one in measured for side in sides))
 

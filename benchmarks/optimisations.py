@@ -10,8 +10,6 @@ final loss, which must be that of the first row within 1 %.
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import statistics
 import sys
@@ -20,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.inversion import CLOSE, Case, demo_networks, inverter_of
 from benchmarks.processes.as_worker import as_worker
+from benchmarks.processes.command import parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import SEED, scenes
@@ -72,12 +70,7 @@ class Work:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the figures; 1 if a row reaches another loss than the first."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.optimisations", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
-    parser.add_argument("--quick", action="store_true", help="one turn of few steps; within 5 minutes on 2 cores")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser = parser_of("optimisations", __doc__, "one turn of few steps; within 5 minutes on 2 cores")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
     steps, turns = (16, 1) if options.quick else (24, 3)
@@ -99,8 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for row in rows:
         print(f"{row['name']:60} {row['ms_per_image_step']:8.2f} ms {row['times']:6.2f} x   loss {row['loss']:.5f}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     return int(any(abs(row["loss"] / rows[0]["loss"] - 1) > CLOSE for row in rows))
 
 

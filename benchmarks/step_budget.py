@@ -16,8 +16,6 @@ took, loading, drawing starts and slots that are idle while the last images end 
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import sys
 import time
@@ -32,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.processes.as_worker import as_worker
+from benchmarks.processes.command import parser_of, write_report
 from benchmarks.supervision import PACKAGES, SEED
 from pipeline.config import RunConfig, load_config
 from pipeline.demo.occluders import UNSEEN
@@ -67,12 +66,7 @@ class Point:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the figures."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.step_budget", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
-    parser.add_argument("--quick", action="store_true", help="few images and steps; within 5 minutes on 2 cores")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser = parser_of("step_budget", __doc__, "few images and steps; within 5 minutes on 2 cores")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
     device = torch.device(options.device)
@@ -80,8 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = _report(load_config(DEMO), images, steps, device) | {"quick": options.quick}
     for point in report["points"]:
         print(", ".join(f"{name} {value}" for name, value in point.items()))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     return 0
 
 

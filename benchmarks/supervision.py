@@ -17,10 +17,8 @@ that on 1,000; examples of demo size, each training in a process of its own.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
 import os
 import platform
 import statistics
@@ -35,6 +33,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.processes.command import parser_of, write_report
 from benchmarks.processes.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
 from infra.folder import FolderStore
@@ -71,12 +70,7 @@ PACKAGES = ("torch", "numpy", "pillow", "lpips")
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the figures; 1 if the two sides of error_maps disagree."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.supervision", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
-    parser.add_argument("--quick", action="store_true", help="fewer images and steps; within 5 minutes on 2 cores")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser = parser_of("supervision", __doc__, "fewer images and steps; within 5 minutes on 2 cores")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
     device = torch.device(options.device)
@@ -84,8 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = _report(*sizes, turns=3, device=device, quick=options.quick)
     for name in ("ratio_supervision", "share_of_bare_forward", "share_of_bare_forward_committed", "memory_growth_mb"):
         print(f"{name} {report[name]}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     return 0 if abs(report["mean_difference_db"]) <= CLOSE_DB else 1
 
 

@@ -1,0 +1,30 @@
+"""What the commands of the benchmarks share: their arguments, and where their figures go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def parser_of(name: str, about: str | None, quick: str) -> argparse.ArgumentParser:
+    """Return a parser of `--json`, `--quick` and `--device`.
+
+    Args:
+        name: of the benchmark.
+        about: its module's docstring, whose first line is shown.
+        quick: what `--quick` does.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(about or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    return parser
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write figures as JSON, and the folder that they go to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
