@@ -127,12 +127,12 @@ def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
         return
     gpu = device.type == "cuda"
     count, steps, turns = (width, 20, 3) if gpu else (2, 3, 1)  # a step of one image takes seconds on a CPU
-    large = Case("config-f 256", partial(_config_f, 256), count, steps, count, turns)
+    large = Case("config-f 256", partial(config_f, 256), count, steps, count, turns)
     yield from (large, replace(large, name="config-f 256 compiled", compiles=True))
     if gpu or torch.cpu.get_capabilities().get("avx512_bf16"):
         yield replace(large, name="config-f 256 bf16 compiled", precision="bf16", compiles=True)
     if gpu:
-        largest = replace(large, name="config-f 512", networks=partial(_config_f, 512))
+        largest = replace(large, name="config-f 512", networks=partial(config_f, 512))
         yield from (largest, replace(largest, name="config-f 512 bf16 compiled", precision="bf16", compiles=True))
 
 
@@ -201,7 +201,7 @@ def demo_networks() -> tuple[Generator, Perceptual]:
     return generator, load_perceptual("small", ASSETS / "perceptual.safetensors")
 
 
-def _config_f(side_px: int) -> tuple[Generator, Perceptual]:
+def config_f(side_px: int) -> tuple[Generator, Perceptual]:
     """Return networks of the published sizes, whose random weights cost as much as trained ones."""
     torch.manual_seed(SEED)
     config = StyleGAN2Config(z_dim=512, w_dim=512, img_resolution=side_px, channel_base=32768, channel_max=512)

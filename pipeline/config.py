@@ -46,7 +46,7 @@ class InversionSettings(Section):
 
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
-    start_samples: NonNegativeInt = 0  # start at the nearest of so many draws of w; 0 starts at the mean w
+    start_samples: NonNegativeInt = 0  # learn from so many draws of w where to start; 0 starts at the mean w
     batch: Width = 16
     """Images (error maps: an image in a space) optimised together; changes a result by rounding at most. `auto`: as
     many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where

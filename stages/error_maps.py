@@ -55,7 +55,7 @@ class ErrorMaps(InvertingStage):
     """
 
     name: ClassVar[str] = "error_maps"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"occluded": bool, "auroc": float}
 

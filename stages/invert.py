@@ -44,6 +44,7 @@ class Invert(InvertingStage):
     """
 
     name: ClassVar[str] = "invert"
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("refine_maps",)
 
     finish: Finish | None = None

@@ -20,8 +20,8 @@ from stages.compiled_loss import CompiledLoss
 from stages.descent import descend, loss_of, start_codes
 from stages.engine import Engine
 from stages.inversion import Inversion
+from stages.learnt_start import LearntStart
 from stages.memory import UNMEASURED, Width, measured_width
-from stages.nearest_start import NearestStart
 from stages.objective import Objective, Target, prepare_target
 from stages.precision import Precision, lowered
 from stages.region import Region, crop, place, psnr_db
@@ -53,7 +53,7 @@ class Inverter:
     region: Region
     objective: Objective
     schedule: Schedule
-    nearest: NearestStart | None = None  # without it, every inversion starts at the mean w
+    learnt: LearntStart | None = None  # without it, every inversion starts at the mean w
     precision: Precision = "fp32"
     compiles: bool = False
 
@@ -104,11 +104,11 @@ class Inverter:
             return prepare_target(image_N3HW, self.perceptual, self.objective)
 
     def start(self, target: Target, masks: Mapping[str, Tensor]) -> Codes:
-        """Return the codes that inversions of targets start from: the nearest draw's w or the mean, zero deltas."""
+        """Return the codes that inversions of targets start from: the learnt w or the mean, zero deltas."""
         codes = start_codes(self.generator, self.prior, masks, len(target.image))
-        if self.nearest is None:
+        if self.learnt is None:
             return codes
-        w_ND = self.nearest.nearest(self.perceptual, target)
+        w_ND = self.learnt.w_of(self.perceptual, target)
         return replace(codes, w_plus=w_ND[:, None].expand_as(codes.w_plus).clone())
 
     def go_on(self, target_N3HW: Tensor, codes: Codes, schedule: Schedule) -> Inversion:
@@ -163,8 +163,8 @@ class InvertingStage(Stage):
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
     start_samples: NonNegativeInt = 0
-    """Draws of w of which the one nearest to the target starts its inversion (`NearestStart`); 0 starts at the mean
-    w, as the authors' code does without an encoder."""
+    """Draws of w from whose pictures it is learnt where an inversion starts (`LearntStart`); 0 starts at the mean w, as
+    the authors' code does without an encoder."""
     batch: Width = 16
     """Images, or images in one space, that are optimised together."""
     precision: Precision = "fp32"
@@ -182,9 +182,9 @@ class InvertingStage(Stage):
             generator, published_mean=self.objective.published_mean, shrinkage=self.objective.shrinkage
         ).to(device)
         perceptual = self.perceptual.load(device)
-        nearest = None
+        learnt = None
         if self.start_samples:
-            nearest = NearestStart.among(generator, perceptual, self.objective, region, self.start_samples)
+            learnt = LearntStart.from_draws(generator, perceptual, self.objective, region, self.start_samples)
         if device.type == "cuda" and self.precision != "fp32":  # the layout that tensor cores take; slower on a CPU
             generator.to(memory_format=torch.channels_last)
             perceptual.to(memory_format=torch.channels_last)
@@ -195,7 +195,7 @@ class InvertingStage(Stage):
             region,
             self.objective,
             self.schedule,
-            nearest,
+            learnt,
             precision=self.precision,
             compiles=self.compile,
         )

@@ -1,4 +1,4 @@
-"""Where an inversion without an encoder starts: at the random draw of w whose picture is nearest to the target."""
+"""Where an inversion without an encoder starts: at a w that is learnt from random draws and what they look like."""
 
 from __future__ import annotations
 
@@ -13,31 +13,43 @@ from stages.perceptual import Features, Perceptual
 from stages.region import Region, crop
 
 GRID = 8  # cells a side that features are averaged over: fine enough to know where a thing is, small enough to keep
+RIDGE = 1e-2  # of a kernel that is 1 at no distance
 BATCH = 16  # draws looked at together
 
-_kept: dict[tuple[object, ...], NearestStart] = {}  # the last one of this process
+_kept: dict[tuple[object, ...], LearntStart] = {}  # the last one of this process
 
 
-class NearestStart:
-    """Random draws of w and what their pictures look like, made once and asked for every target.
+class LearntStart:
+    """Kernel ridge regression of w on what pictures look like: an encoder that is solved for, not trained.
 
-    Near is LPIPS between features averaged over the cells of a grid: the mean over cells and the weights of the heads
-    are those of the distance itself. An optimiser that starts at the mean w loses what lies far from where the mean
-    picture has it, because no gradient leads there; a draw that has it in its place does not need one.
+    A picture is seen as features averaged over the cells of a grid, and the squared distance of two pictures is LPIPS
+    between these: the mean over cells and the weights of the heads are those of the distance itself. The kernel is
+    Gaussian, as wide as the median distance of the draws, so that it has no scale of its own; what looks like no draw
+    starts near the mean.
+
+    An optimiser that starts at the mean w loses what lies far from where the mean picture has it, because no gradient
+    leads there; a start that has it in its place does not need one.
     """
 
     def __init__(self, w_BD: Tensor, seen_BV: Tensor) -> None:
-        self.w_BD, self._seen_BV = w_BD, seen_BV
+        self._mean_w, self._mean_seen = w_BD.mean(dim=0), seen_BV.mean(dim=0)
+        self._seen_BV = seen_BV - self._mean_seen
+        square_BB = torch.cdist(self._seen_BV, self._seen_BV).square()
+        self._scale = square_BB.median().clamp(min=torch.finfo(square_BB.dtype).tiny)
+        kernel_BB = torch.exp(-square_BB / self._scale).double()
+        kernel_BB.diagonal().add_(RIDGE)
+        centred_BD = (w_BD - self._mean_w).double()
+        self._weights_BD = torch.cholesky_solve(centred_BD, torch.linalg.cholesky(kernel_BB)).to(w_BD.dtype)
 
     @classmethod
     @torch.no_grad()
-    def among(
+    def from_draws(
         cls, generator: Generator, perceptual: Perceptual, objective: Objective, region: Region, samples: int
-    ) -> NearestStart:
+    ) -> LearntStart:
         """Draw `samples` codes and look at their pictures, on the generator's device, where what was seen stays.
 
         A draw takes up to 64 float32 numbers a channel that the distance compares: 33 KiB with the demo's, 368 KiB with
-        LPIPS-VGG. The last draws of a process are kept: error_maps and invert of a run ask for the same ones.
+        LPIPS-VGG. What a process learnt last is kept: error_maps and invert of a run ask for the same.
         """
         device = next(generator.parameters()).device
         key = (generator.digest, perceptual.digest, objective.side_px, region, samples, device)
@@ -56,10 +68,14 @@ class NearestStart:
         return found
 
     @torch.no_grad()
-    def nearest(self, perceptual: Perceptual, target: Target) -> Tensor:
-        """Return the w of each target's nearest draw, `[N, w_dim]` float32; the first, where several are as near."""
-        distance_NB = torch.cdist(_view(perceptual, target.features), self._seen_BV)
-        return self.w_BD[distance_NB.argmin(dim=1)]
+    def w_of(self, perceptual: Perceptual, target: Target) -> Tensor:
+        """Return the w to start each target from, `[N, w_dim]` float32."""
+        return self.predict(_view(perceptual, target.features))
+
+    def predict(self, seen_NV: Tensor) -> Tensor:
+        """Return the w `[N, w_dim]` of pictures that look like this."""
+        square_NB = torch.cdist(seen_NV - self._mean_seen, self._seen_BV).square()
+        return self._mean_w + torch.exp(-square_NB / self._scale) @ self._weights_BD
 
 
 def _view(perceptual: Perceptual, features: Features) -> Tensor:

@@ -1,0 +1,182 @@
+"""What inverting in half precision costs in loss.
+
+    python -m benchmarks.precision [--quick] --json FILE [--device cpu] [--case NAME]
+
+The same images are inverted in float32, in float32 rounded otherwise (in batches narrower by one), in bf16 and in
+fp16. Every loss is that of the codes found, computed in float32. `excess`: the mean final loss over that of float32,
+minus 1; `excess_error`: its standard error over the images, in pairs. Adam multiplies rounding until single images
+differ by percents, and the second row says by how much they do without any half precision. A device without
+half-precision products gets `TensorCores`, the same numbers at the speed of float32.
+
+Cases: the demo's generator on its scenes, each image in one space in turn; without --quick StyleGAN2 config-f of 256 px
+and LPIPS-VGG, both with random weights, on images that the generator itself makes.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.inversion import Case, config_f, demo_networks, inverter_of
+from benchmarks.processes.as_worker import as_worker
+from benchmarks.processes.command import parser_of, write_report
+from benchmarks.references.tensor_cores import TensorCores
+from benchmarks.supervision import SEED, scenes
+from generators.latents import Codes
+from stages.batch import Item
+from stages.inverter import Inverter
+from stages.precision import Precision
+from stages.region import fit
+from stages.slots import invert_all
+
+WITHIN = 0.01
+"""Of the loss in float32: most that half precision may cost."""
+WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Which images are inverted in which networks."""
+
+    case: Case
+    targets: Callable[[Inverter, int], list[Tensor]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, write the figures; 1 where half precision costs more than it may, by two standard errors."""
+    parser = parser_of("precision", __doc__, "few steps of the demo only; within 5 minutes on 2 cores")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    rows = [row for trial in _trials(quick=options.quick) for row in rows_of(trial, device)]
+    report = {
+        "benchmark": "precision",
+        "rows": rows,
+        "tensor_cores": "emulated" if _emulated("bf16", device) else "the device's own",
+        "quick": options.quick,
+        "seed": SEED,
+        "versions": {"python": platform.python_version(), "torch": version("torch")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "when": time.strftime("%Y-%m-%d"),
+    }
+    for row in rows:
+        print(", ".join(f"{name} {value}" for name, value in row.items()))
+    write_report(options.json, report)
+    return int(any(row["excess"] - 2 * row["excess_error"] > WITHIN for row in rows))
+
+
+def _trials(*, quick: bool) -> list[Trial]:
+    demo = Trial(Case("demo 64", demo_networks, WIDTH if quick else 6 * WIDTH, 24 if quick else 100, WIDTH), _scenes)
+    large = Trial(Case("config-f 256", partial(config_f, 256), images=4, steps=24, width=2), _own_images)
+    return [demo] if quick else [demo, large]
+
+
+def _scenes(inverter: Inverter, count: int) -> list[Tensor]:
+    return [fit(scene.image(), inverter.region)[None] for scene in scenes(count)]
+
+
+def _own_images(inverter: Inverter, count: int) -> list[Tensor]:
+    """Return images of w half as far from the mean as draws are: near enough that few steps go far."""
+    random = torch.Generator().manual_seed(SEED)
+    z = torch.randn(count, inverter.generator.z_dim, generator=random).to(inverter.prior.mean_w.device)
+    w_ND = torch.lerp(inverter.prior.mean_w, inverter.generator.map(z), 0.5)
+    rows = w_ND[:, None].expand(-1, inverter.generator.num_ws, -1)
+    with torch.no_grad():
+        return list(inverter.generator.synthesize(rows).clamp(-1, 1).split(1))
+
+
+def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
+    """Return a row for each way of computing: its mean final loss, and by how much that exceeds float32's."""
+    case = trial.case
+    inverter = inverter_of(case, device)
+    work = Work.of(inverter, [one.to(device) for one in trial.targets(inverter, case.images)])
+    ways: Mapping[str, tuple[Precision, int]] = {
+        "fp32": ("fp32", case.width),
+        "fp32 rounded otherwise": ("fp32", case.width - 1),
+        "bf16": ("bf16", case.width),
+        "fp16": ("fp16", case.width),
+    }
+    losses = {name: work.final_losses(precision, width) for name, (precision, width) in ways.items()}
+    start = statistics.mean(work.losses(work.starts()))
+    return [_row(name, case, start, losses[name], losses["fp32"]) for name in ways]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Images and the masks of each: all of one space, the first in the first space, the second in the second."""
+
+    inverter: Inverter
+    images: list[Tensor]
+    masks: list[dict[str, Tensor]]
+
+    @classmethod
+    def of(cls, inverter: Inverter, images: list[Tensor]) -> Work:
+        """Return the inversion of images in one space each."""
+        spaces = inverter.generator.spaces
+        return cls(inverter, images, [inverter.everywhere(spaces[i % len(spaces)]) for i in range(len(images))])
+
+    def final_losses(self, precision: Precision, width: int) -> list[float]:
+        """Return the loss of what each image becomes."""
+        inverter = replace(self.inverter, precision=precision)
+        with _products(precision, inverter.prior.mean_w.device):
+            found = invert_all(inverter.loss(), self._items(inverter), width)
+        return self.losses([one.codes for one in found])
+
+    def starts(self) -> list[Codes]:
+        """Return what each inversion starts from."""
+        return [item.start for item in self._items(self.inverter)]
+
+    def losses(self, codes: Sequence[Codes]) -> list[float]:
+        """Return the loss of each image's codes, in float32."""
+        loss = self.inverter.loss()
+        with torch.no_grad():
+            pairs = zip(codes, self.images, strict=True)
+            return [float(loss(one, self.inverter.target(image)).sum()) for one, image in pairs]
+
+    def _items(self, inverter: Inverter) -> list[Item]:
+        pairs = zip(self.images, self.masks, strict=True)
+        return [inverter.item(inverter.target(image), masks) for image, masks in pairs]
+
+
+def _row(name: str, case: Case, start: float, losses: Sequence[float], wanted: Sequence[float]) -> dict[str, Any]:
+    more = [a - b for a, b in zip(losses, wanted, strict=True)]
+    mean = statistics.mean(wanted)
+    return {
+        "case": case.name,
+        "name": name,
+        "loss_at_start": start,
+        "loss": statistics.mean(losses),
+        "excess": statistics.mean(more) / mean,
+        "excess_error": statistics.stdev(more) / len(more) ** 0.5 / mean,
+        "images": case.images,
+        "steps": case.steps,
+    }
+
+
+def _products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    if not _emulated(precision, device):
+        return nullcontext()
+    return TensorCores()  # type: ignore[no-untyped-call]  # torch's
+
+
+def _emulated(precision: Precision, device: torch.device) -> bool:
+    """Return whether a device lacks products of a half precision."""
+    if precision == "fp32" or device.type == "cuda":
+        return False
+    return not torch.cpu.get_capabilities().get({"bf16": "avx512_bf16", "fp16": "avx512_fp16"}[precision])
+
+
+if __name__ == "__main__":
+    as_worker()
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Learnt start: an inversion begins where pictures that look like its target have their w."""
+
+import pytest
+import torch
+
+from generators.prior import draw_w
+from stages.error_maps import ErrorMaps
+from stages.learnt_start import LearntStart
+from stages.objective import Objective, prepare_target
+from stages.region import Region, crop
+from stages.schedule import Schedule
+from stages.sources import GeneratorSource, PerceptualSource
+from tests import tiny
+
+CPU = torch.device("cpu")
+DRAWS = 256
+
+
+def stage(tmp_path, **settings) -> ErrorMaps:
+    networks = tiny.write_networks(tmp_path)
+    return ErrorMaps(
+        generator=GeneratorSource(checkpoint=networks["generator"]),
+        perceptual=PerceptualSource(backbone="small", weights=networks["perceptual"]),
+        objective=Objective(shrinkage=1e-3),
+        schedule=Schedule(steps=1, learning_rate=0.05),
+        **settings,
+    )
+
+
+def draws_and_views(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return w of two numbers, and how pictures of them look: smooth in w, and in twenty numbers."""
+    random = torch.Generator().manual_seed(seed)
+    w_N2 = torch.rand(count, 2, generator=random)
+    waves_2V = torch.randn(2, 20, generator=torch.Generator().manual_seed(0)) * 2
+    return w_N2, torch.sin(w_N2 @ waves_2V + 1)
+
+
+def test_what_lies_between_the_draws_is_found_between_them():
+    w_BD, seen_BV = draws_and_views(DRAWS, seed=1)
+    wanted_ND, seen_NV = draws_and_views(50, seed=2)
+    nearest_ND = w_BD[torch.cdist(seen_NV, seen_BV).argmin(dim=1)]
+    learnt_ND = LearntStart(w_BD, seen_BV).predict(seen_NV)
+    assert (learnt_ND - wanted_ND).norm() < 0.3 * (nearest_ND - wanted_ND).norm()
+
+
+def test_the_scale_of_the_distance_does_not_matter():
+    w_BD, seen_BV = draws_and_views(DRAWS, seed=1)
+    _, seen_NV = draws_and_views(50, seed=2)
+    once, thousandfold = (LearntStart(w_BD, scale * seen_BV).predict(scale * seen_NV) for scale in (1, 1000))
+    torch.testing.assert_close(thousandfold, once, rtol=0, atol=1e-4)
+
+
+def test_what_looks_like_no_draw_starts_at_the_mean():
+    w_BD, seen_BV = draws_and_views(DRAWS, seed=1)
+    found_ND = LearntStart(w_BD, seen_BV).predict(torch.full((1, 20), 100.0))
+    torch.testing.assert_close(found_ND[0], w_BD.mean(dim=0))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_draws_are_the_start_themselves(count):
+    w_BD, seen_BV = draws_and_views(count, seed=1)
+    found_ND = LearntStart(w_BD, seen_BV).predict(seen_BV)
+    torch.testing.assert_close(found_ND, w_BD, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("region", [None, Region(top=4, left=0, height=24, width=32)])
+def test_pictures_never_seen_start_nearer_to_their_own_w(tmp_path, region):
+    inverter = stage(tmp_path, start_samples=DRAWS, region=region).inverter(CPU)
+    w_ND = draw_w(inverter.generator, 8, seed=1)
+    rows = w_ND[:, None].expand(-1, inverter.generator.num_ws, -1)
+    picture = crop(inverter.generator.synthesize(rows, {}, {}), inverter.region)
+    target = prepare_target(picture.clamp(-1, 1), inverter.perceptual, inverter.objective)
+    started_ND = inverter.start(target, {}).w_plus[:, 0]
+    assert (started_ND - w_ND).norm() < 0.9 * (inverter.prior.mean_w - w_ND).norm()
+
+
+def test_scenes_the_generator_can_draw_start_nearer_than_from_the_mean(tmp_path):
+    inverters = [stage(tmp_path / str(count), start_samples=count).inverter(CPU) for count in (0, DRAWS)]
+    w_ND = draw_w(inverters[0].generator, 8, seed=1)
+    target = inverters[0].generator.synthesize(w_ND[:, None].expand(-1, inverters[0].generator.num_ws, -1), {}, {})
+    mean, learnt = (one.invert(target.clamp(-1, 1), {}).trace.terms["lpips"][0].mean() for one in inverters)
+    assert learnt < 0.9 * mean
