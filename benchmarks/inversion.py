@@ -205,7 +205,7 @@ def config_f(side_px: int) -> tuple[Generator, Perceptual]:
     """Return networks of the published sizes, whose random weights cost as much as trained ones."""
     torch.manual_seed(SEED)
     config = StyleGAN2Config(z_dim=512, w_dim=512, img_resolution=side_px, channel_base=32768, channel_max=512)
-    generator = StyleGAN2(config).requires_grad_(False).eval()
+    generator = StyleGAN2(config).freeze()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torchvision's, of the argument `pretrained`
         backbone = pretrained_networks.vgg16(pretrained=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,10 @@ class Generator(nn.Module, ABC):
     """Which format the checkpoint was of; empty for a generator made in memory."""
     about: str = ""
     """Where the weights come from, if the checkpoint says so."""
+
+    def freeze(self) -> Self:
+        """Return this generator in eval mode, its weights fixed; what depends on nothing else is computed once."""
+        return self.requires_grad_(False).eval()
 
     @property
     @abstractmethod

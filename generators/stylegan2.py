@@ -7,7 +7,7 @@ convolution scales its input and output instead of its weight: one convolution f
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,8 @@ class StyledConvolution(nn.Module):
     """A modulated, demodulated 3×3 convolution, upsampling or not, with noise, bias and leaky ReLU."""
 
     noise_const: Tensor
+    squares_OI: Tensor | None
+    """Sums of the squared weights, float64; None while the weights may change."""
 
     def __init__(
         self, inputs: int, outputs: int, w_dim: int, resolution: int, *, up: bool, clamp: float | None
@@ -118,7 +120,12 @@ class StyledConvolution(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", _normal(resolution, resolution))
         self.register_buffer("resample_filter", _resample_filter())
+        self.register_buffer("squares_OI", None, persistent=False)
         self.up, self.clamp = up, clamp
+
+    def freeze(self) -> None:
+        """Sum the squares of the weights, which may not change from now on."""
+        self.squares_OI = self._squares(self.weight.detach().double())
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise, gain: float = 1.0) -> Tensor:
         """Return `[N, outputs, r, r]` times a gain; `x` is `[N, inputs, r, r]`, half that side when upsampling."""
@@ -146,11 +153,16 @@ class StyledConvolution(nn.Module):
         """
         with in_full(w.device):
             style = self.affine(w)
-            scale = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)
+            squares_OI = self._squares(self.weight) if self.squares_OI is None else self.squares_OI.to(style.dtype)
+            scale = torch.rsqrt(style.square() @ squares_OI.T + 1e-8)
         if lowered_to(w.device) == torch.float16:
             largest = style.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
             return style / largest, scale * largest
         return style, scale
+
+    @staticmethod
+    def _squares(weight: Tensor) -> Tensor:
+        return weight.square().sum(dim=(2, 3))
 
 
 class Residual(nn.Module):
@@ -257,6 +269,13 @@ class StyleGAN2(Generator):
         self.resolution, self.z_dim, self.w_dim = config.img_resolution, config.z_dim, config.w_dim
         self.label_dim = config.c_dim
         self.num_ws = 2 * len(config.block_resolutions)
+
+    def freeze(self) -> Self:
+        """Return this generator in eval mode, its weights fixed and their squares summed."""
+        for module in self.modules():
+            if isinstance(module, StyledConvolution):
+                module.freeze()
+        return super().freeze()
 
     @property
     def block_spaces(self) -> tuple[str | None, ...]:

@@ -33,7 +33,7 @@ def recipe_generator(folder: Path, name: str) -> StyleGAN2:
             numbers = 100 * normal(key, tensor.shape) if "mapping" in key else normal(f"{name[:4]}:{key}", tensor.shape)
             tensors[key] = torch.from_numpy(numbers.astype(np.float32))
     generator.load_state_dict(tensors)
-    return generator.requires_grad_(False).eval()
+    return generator.freeze()
 
 
 def vgg_trunk() -> dict[str, torch.Tensor]:

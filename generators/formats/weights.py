@@ -59,7 +59,7 @@ def build(weights: Weights, noise: Noise, truncation: float) -> Generator:
     _check_filters(loaded)
     generator.load_state_dict(loaded, strict=True, assign=True)
     generator.about, generator.format = weights.about, weights.format
-    return generator.requires_grad_(False).eval()
+    return generator.freeze()
 
 
 def network(config: Config, tensors: int, noise: Noise = "const", truncation: float = 1.0) -> Family:

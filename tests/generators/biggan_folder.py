@@ -31,7 +31,7 @@ def tiny_biggan(seed: int = 0, truncation: float = 1.0, **changes: Any) -> BigGA
         elif "bn" in name or "embeddings" in name:
             tensors[name] = 2 * tensor
     generator.load_state_dict(tensors)
-    return generator.requires_grad_(False).eval()
+    return generator.freeze()
 
 
 def published_tensors(generator: BigGANDeep) -> dict[str, Tensor]:

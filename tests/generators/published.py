@@ -24,7 +24,7 @@ def tiny(resolution: int = 8, seed: int = 0, **changes: Any) -> StyleGAN2:
     for name, tensor in generator.state_dict().items():
         if name.endswith(("bias", "noise_strength", "w_avg")):
             tensor.add_(0.2 * torch.randn(tensor.shape))
-    return generator.requires_grad_(False).eval()
+    return generator.freeze()
 
 
 def ada_arguments(config: StyleGAN2Config) -> dict[str, Any]:

@@ -79,6 +79,18 @@ def test_gradients_equal_the_reference(published):
     assert distance(w.grad, wanted["grad_ws"]) < 1e-4
 
 
+def test_frozen_it_makes_the_same_images_and_keeps_the_same_tensors():
+    torch.manual_seed(0)
+    free = tiny(16, channel_base=64, channel_max=8, w_dim=8).double()
+    w = torch.randn(2, free.num_ws, 8, dtype=torch.float64)
+    names, wanted = list(free.state_dict()), free.synthesize(w)
+    frozen = free.freeze()
+    assert not frozen.training
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert list(frozen.state_dict()) == names
+    assert torch.equal(frozen.synthesize(w), wanted)
+
+
 @pytest.mark.parametrize("noise", ["const", "none"])
 def test_gradcheck_of_codes_and_deltas(noise: str):
     generator = tiny(16, channel_base=32, channel_max=2, w_dim=3, conv_clamp=256.0).double()

@@ -40,7 +40,7 @@ class Work:
         """Return the same work at every call, in floating-point numbers of a type."""
         torch.manual_seed(1)
         config = StyleGAN2Config(z_dim=8, w_dim=8, img_resolution=32, channel_base=128, channel_max=8, mapping_layers=2)
-        generator = StyleGAN2(config).to(dtype).requires_grad_(False).eval()
+        generator = StyleGAN2(config).to(dtype).freeze()
         heads = [torch.full((1, 4, 1, 1), 0.25)] * 2
         perceptual = Perceptual(SmallBackbone((4, 4)), heads, name="t", digest="t", min_side_px=2).to(dtype)
         prior = estimate_prior(generator, samples=100, shrinkage=0.01)

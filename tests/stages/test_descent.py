@@ -28,7 +28,7 @@ FAST = Schedule(steps=12)
 def generator() -> StyleGAN2:
     torch.manual_seed(1)
     config = StyleGAN2Config(z_dim=8, w_dim=8, img_resolution=32, channel_base=128, channel_max=8, mapping_layers=2)
-    return StyleGAN2(config).double().requires_grad_(False).eval()
+    return StyleGAN2(config).double().freeze()
 
 
 @pytest.fixture(scope="module")
