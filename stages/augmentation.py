@@ -7,6 +7,7 @@ from typing import Annotated
 
 import kornia.augmentation as kornia
 import torch
+from kornia.geometry.transform import get_affine_matrix2d, warp_affine
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 Share = Annotated[float, Field(ge=0, le=1)]
 
 PASTED_CONTRAST = (0.8, 1.6)  # of what is pasted, as shares of its own
+PASTED_ZOOM = 5.0  # most by which it is enlarged: a fine texture becomes a coarse one
 
 
 class Augmentation(BaseModel):
@@ -25,8 +27,9 @@ class Augmentation(BaseModel):
     blur: Share = 0.2  # probability of a slight blur
     jitter: Share = 0.2  # strength of the change of brightness, contrast, saturation and hue
     paste: Share = 0.0
-    """Probability that what another image of the batch inverts worst is pasted in, in other colours and contrast, with
-    its error: a departure from the thesis for small training sets, which show few kinds of what cannot be inverted."""
+    """Probability that what another image of the batch inverts worst is pasted in, turned, enlarged, in other colours
+    and contrast, with its error: a departure from the thesis for small training sets, which show few kinds of what
+    cannot be inverted."""
 
 
 def augmented(options: Augmentation, image_N3HW: Tensor, root_NLHW: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -54,15 +57,34 @@ def _variations(options: Augmentation) -> Callable[[Tensor, Tensor], tuple[Tenso
 
 
 def _pasted(probability: float, image_N3HW: Tensor, root_NLHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Paste the worst region of each image's neighbour, in colours of its own, together with its error."""
+    """Paste the worst region of each image's neighbour, turned, enlarged and in colours of its own, with its error."""
     n, device = len(image_N3HW), image_N3HW.device
     image, root = (x.roll(1, dims=0) for x in (image_N3HW, root_NLHW))
     worst_N1HW = root.mean(dim=1, keepdim=True)
     mean, deviation = worst_N1HW.mean((2, 3), keepdim=True), worst_N1HW.std((2, 3), keepdim=True)
     mask_N1HW = F.max_pool2d((worst_N1HW > mean + deviation).float(), 3, 1, 1)
     mask_N1HW = mask_N1HW * (torch.rand(n, 1, 1, 1, device=device) < probability)
-    colours = _recoloured(image, mask_N1HW)
-    return torch.lerp(image_N3HW, colours, mask_N1HW), torch.lerp(root_NLHW, root, mask_N1HW)
+    image = _recoloured(image, mask_N1HW)
+    image, root, inside_N1HW = _enlarged(mask_N1HW, image, root, mask_N1HW)
+    mask_N1HW = mask_N1HW * inside_N1HW  # it covers as much as before, and shows less
+    return torch.lerp(image_N3HW, image, mask_N1HW), torch.lerp(root_NLHW, root, mask_N1HW)
+
+
+def _enlarged(mask_N1HW: Tensor, *tensors_NCHW: Tensor) -> list[Tensor]:
+    """Turn and enlarge tensors about the middle of each mask, in the same way; nothing comes in from outside."""
+    n, _, height, width = mask_N1HW.shape
+    device = mask_N1HW.device
+    x_W, y_H = (torch.arange(size, device=device, dtype=mask_N1HW.dtype) for size in (width, height))
+    area_N = mask_N1HW.sum(dim=(1, 2, 3)).clamp(min=1)
+    middle_N2 = torch.stack(
+        [(mask_N1HW * x_W).sum(dim=(1, 2, 3)) / area_N, (mask_N1HW * y_H[:, None]).sum(dim=(1, 2, 3)) / area_N], dim=1
+    )
+    scale_N = PASTED_ZOOM ** torch.rand(n, device=device)
+    angle_N = 360 * torch.rand(n, device=device)
+    still_N2 = torch.zeros_like(middle_N2)
+    scale_N2 = scale_N[:, None].expand(-1, 2)
+    matrix_N23 = get_affine_matrix2d(still_N2, middle_N2, scale_N2, angle_N)[:, :2]
+    return [warp_affine(x, matrix_N23, (height, width), mode="nearest") for x in tensors_NCHW]
 
 
 def _recoloured(image_N3HW: Tensor, mask_N1HW: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class TrainSegmenter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "train_segmenter"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("error_maps",)
     indifferent: ClassVar[frozenset[str]] = frozenset({"cache_mb", "checkpoint_every_s"})
     """Fields that cannot change the result and so stay out of the fingerprint."""

@@ -41,11 +41,29 @@ def test_what_is_pasted_brings_its_error_along():
     image[0, :, 4:8, 4:8], root[0, :, 4:8, 4:8] = 0.75, 0.9
     found, maps = augmented(PLAIN.model_copy(update={"paste": 1.0}), image, root, seed=1)
     assert maps[1, 0, 5, 5] == pytest.approx(0.9)
-    assert torch.equal(maps[1] > 0.5, root[0] > 0.5)
-    assert found[1, :, 4:8, 4:8].any()
+    region = torch.zeros(16, 16, dtype=torch.bool)
+    region[3:9, 3:9] = True  # a pixel more on each side
+    assert not (maps[1] > 0.5)[:, ~region].any(), "it covers no more than it did"
+    assert (maps[1] > 0.5).float().mean() > 0.8 * region.float().mean()
+    assert found[1, :, 5, 5].any()
     assert not found[1, :, 12, 12].any()
     untouched, _ = augmented(PLAIN.model_copy(update={"paste": 1e-9}), image, root, seed=1)
     assert torch.equal(untouched, image)
+
+
+def test_what_is_pasted_is_enlarged_about_its_middle_with_its_map():
+    column = torch.arange(32)
+    image, root = torch.zeros(8, 3, 32, 32), torch.full((8, 1, 32, 32), 0.1)
+    image[0::2, :, 8:24, 8:24] = (column[8:24] % 2).float()  # stripes of one pixel
+    root[0::2, :, 8:24, 8:24] = 0.8 + 0.1 * (column[8:24] % 2)
+    found, maps = augmented(PLAIN.model_copy(update={"paste": 1.0}), image, root, seed=1)
+    edges = []
+    for i in range(1, 8, 2):
+        shown, error = found[i, 0, 12:20, 12:20], maps[i, 0, 12:20, 12:20]
+        light = shown > (shown.min() + shown.max()) / 2
+        assert torch.equal(light, error > 0.85) or torch.equal(light, error < 0.85), "the map went another way"
+        edges.append(int((light.diff(dim=0).sum() + light.diff(dim=1).sum())))
+    assert min(edges) < 0.5 * 56, "of 56 between stripes of one pixel: none is enlarged"
 
 
 def test_what_is_pasted_varies_in_colour_and_contrast():
