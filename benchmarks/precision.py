@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _trials(*, quick: bool) -> list[Trial]:
     demo = Trial(Case("demo 64", demo_networks, WIDTH if quick else 6 * WIDTH, 24 if quick else 100, WIDTH), _scenes)
-    large = Trial(Case("config-f 256", partial(config_f, 256), images=4, steps=24, width=2), _own_images)
+    large = Trial(Case("config-f 256", partial(config_f, 256), images=4, steps=16, width=2), _own_images)
     return [demo] if quick else [demo, large]
 
 
