@@ -90,10 +90,10 @@ def _own_images(inverter: Inverter, count: int) -> list[Tensor]:
     """Return images of w half as far from the mean as draws are: near enough that few steps go far."""
     random = torch.Generator().manual_seed(SEED)
     z = torch.randn(count, inverter.generator.z_dim, generator=random).to(inverter.prior.mean_w.device)
-    w_ND = torch.lerp(inverter.prior.mean_w, inverter.generator.map(z), 0.5)
-    rows = w_ND[:, None].expand(-1, inverter.generator.num_ws, -1)
     with torch.no_grad():
-        return list(inverter.generator.synthesize(rows).clamp(-1, 1).split(1))
+        w_NRD = inverter.generator.map(z)
+        w_NRD = torch.lerp(inverter.prior.mean_w.to(w_NRD.dtype), w_NRD, 0.5)
+        return list(inverter.generator.synthesize(w_NRD).clamp(-1, 1).split(1))
 
 
 def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
