@@ -17,9 +17,8 @@ from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
 from stages.batch import Item
 from stages.compiled_loss import CompiledLoss
-from stages.descent import descend, loss_of, start_codes
+from stages.descent import loss_of, start_codes
 from stages.engine import Engine
-from stages.inversion import Inversion
 from stages.learnt_start import LearntStart
 from stages.memory import UNMEASURED, Width, measured_width
 from stages.objective import Objective, Target, prepare_target
@@ -56,11 +55,6 @@ class Inverter:
     learnt: LearntStart | None = None  # without it, every inversion starts at the mean w
     precision: Precision = "fp32"
     compiles: bool = False
-
-    def invert(self, target_N3HW: Tensor, masks: Mapping[str, Tensor]) -> Inversion:
-        """Return the codes of targets `[N, 3, h, w]` in [-1, 1], one inversion an image (Eq. 3.8)."""
-        target = self.target(target_N3HW)
-        return self._descend(target, self.start(target, masks), self.schedule)
 
     def width(self, wanted: Width) -> int:
         """Return how many images to invert at a time; for `auto` as many as the device has room for.
@@ -110,14 +104,6 @@ class Inverter:
             return codes
         w_ND = self.learnt.w_of(self.perceptual, target)
         return replace(codes, w_plus=w_ND[:, None].expand_as(codes.w_plus).clone())
-
-    def go_on(self, target_N3HW: Tensor, codes: Codes, schedule: Schedule) -> Inversion:
-        """Return what codes of the same images become by a schedule of their own, under the masks that they hold."""
-        return self._descend(self.target(target_N3HW), codes, schedule)
-
-    def _descend(self, target: Target, start: Codes, schedule: Schedule) -> Inversion:
-        parts = (self.generator, self.perceptual, self.prior)
-        return descend(*parts, target, start, self.objective, schedule, self.region, precision=self.precision)
 
     def masks(self, assignment_NHW: NDArray[np.uint8]) -> dict[str, Tensor]:
         """Return the masks of assignments to the region, at feature sizes, rounded to what is stored (float16).

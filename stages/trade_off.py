@@ -7,8 +7,10 @@ there. The other way, a segment that comes back to W+ loses the delta that w_plu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from generators.latents import Codes, zero_deltas
 from stages.assignment import assign_spaces
+from stages.batch import Item
 from stages.batched_worker import batched_worker
-from stages.descent import separate
+from stages.engine import Engine
 from stages.inversion import Inversion
 from stages.inverter import Inverter, InvertingStage
 from stages.packing import stack_codes
@@ -66,40 +69,52 @@ class Inverted:
     share_L: NDArray[np.float64]
 
 
-def sweep(
-    inverter: Inverter, image_N3HW: Tensor, maps: Sequence[Mapped], thresholds: Sequence[float], warm: Schedule
-) -> Iterator[list[Inverted]]:
-    """Yield the N images inverted at each threshold, in the order given.
+def sweep(  # noqa: PLR0917 - what a sweep depends on
+    inverter: Inverter,
+    engine: Engine,
+    image_13HW: Tensor,
+    mapped: Mapped,
+    thresholds: Sequence[float],
+    warm: Schedule,
+) -> list[Inverted]:
+    """Return an image inverted at each threshold, in the order given.
 
-    At the first, all are inverted as ever. At every other, those whose assignment is another than before go on from
-    their codes under their new masks (`warm_start`); nothing is done for the others.
+    At the first it is inverted as ever. At every other where its assignment is another than before it goes on from its
+    codes under its new masks (`warm_start`); else nothing is done. The engine may be shared: while one image is
+    measured, others are inverted.
 
     Args:
         inverter: its schedule is for the first threshold.
-        image_N3HW: `[N, 3, h, w]` in [-1, 1], of the region, on the device to work on.
-        maps: of each image; `[L, h, w]` and `[h, w]`.
+        engine: of the inverter.
+        image_13HW: `[1, 3, h, w]` in [-1, 1], of the region, on the device to work on.
+        mapped: of the image; `[L, h, w]` and `[h, w]`.
         thresholds: in the order in which neighbours are started from; descending is the way to go (see above).
         warm: the schedule from one threshold to the next.
 
     Raises:
         ValueError: maps and labels are not what `assign_spaces` wants.
     """
-    now: list[Inverted] = []
+    found: list[Inverted] = []
     for threshold in thresholds:
-        assigned = [assign_spaces(one.error_LHW, one.labels_HW, threshold) for one in maps]
-        moved = [i for i, new_HW in enumerate(assigned) if not now or (new_HW != now[i].assignment_HW).any()]
-        if moved:
-            target_M3HW = image_N3HW[moved]
-            masks = inverter.masks(np.stack([assigned[i] for i in moved]))
-            if now:
-                start = warm_start([now[i].codes for i in moved], masks, inverter.generator.feature_shapes)
-                inversion, steps = inverter.go_on(target_M3HW, start, warm), warm.steps
-            else:
-                inversion, steps = inverter.invert(target_M3HW, masks), inverter.schedule.steps
-            found = _measured(inverter, target_M3HW, inversion, [assigned[i] for i in moved], steps)
-            renewed = dict(zip(moved, found, strict=True))
-            now = [renewed[i] if i in renewed else now[i] for i in range(len(maps))]
-        yield now
+        assigned_HW = assign_spaces(mapped.error_LHW, mapped.labels_HW, threshold)
+        before = found[-1] if found else None
+        if before is not None and (assigned_HW == before.assignment_HW).all():
+            found.append(before)
+            continue
+        begin = partial(_begin, inverter, image_13HW, assigned_HW, before, warm)
+        steps = inverter.schedule.steps if before is None else warm.steps
+        found.append(_measured(inverter, image_13HW, engine.submit(begin).result(), assigned_HW, steps))
+    return found
+
+
+def _begin(
+    inverter: Inverter, image_13HW: Tensor, assigned_HW: NDArray[np.uint8], before: Inverted | None, warm: Schedule
+) -> Item:
+    target, masks = inverter.target(image_13HW), inverter.masks(assigned_HW[None])
+    if before is None:
+        return inverter.item(target, masks)
+    start = warm_start([before.codes], masks, inverter.generator.feature_shapes)
+    return Item(target, start, warm, frozenset(start.deltas))
 
 
 def warm_start(
@@ -131,14 +146,17 @@ class TradeOff(InvertingStage):
     """
 
     name: ClassVar[str] = "trade_off"
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("predict_maps", "refine_maps")
 
     thresholds: tuple[float, ...]
     warm: Schedule
 
     def setup(self, device: torch.device) -> Worker:
-        """Load generator and perceptual distance; the worker takes a batch through all thresholds at a time."""
+        """Load generator and perceptual distance; a batch of images go through all thresholds, each at its own pace."""
         inverter = self.inverter(device)
+        width = inverter.width(self.batch)
+        engine = inverter.engine(width)
 
         def prepare(sample: Sample) -> tuple[str, Tensor, Mapped]:
             error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
@@ -146,13 +164,14 @@ class TradeOff(InvertingStage):
             return sample.key, fit(sample.image(), inverter.region), Mapped(error_LHW, labels_HW)
 
         def compute(taken: Sequence[tuple[str, Tensor, Mapped]]) -> list[Record | Rejected]:
-            keys, images, maps = zip(*taken, strict=True)
-            batch_N3HW = torch.stack(images).to(device)
-            points = list(sweep(inverter, batch_N3HW, maps, self.thresholds, self.warm))
-            by_image = zip(*points, strict=True)
-            return [self._record(key, one, inverter) for key, one in zip(keys, by_image, strict=True)]
+            def points(one: tuple[str, Tensor, Mapped]) -> list[Inverted]:
+                return sweep(inverter, engine, one[1][None].to(device), one[2], self.thresholds, self.warm)
 
-        return batched_worker(prepare, compute, inverter.width(self.batch))
+            with ThreadPoolExecutor(len(taken)) as waiting:
+                found = waiting.map(points, taken)
+                return [self._record(key, one, inverter) for (key, *_), one in zip(taken, found, strict=True)]
+
+        return batched_worker(prepare, compute, width)
 
     def _record(self, key: str, points: Sequence[Inverted], inverter: Inverter) -> Record | Rejected:
         for threshold, one in zip(self.thresholds, points, strict=True):
@@ -173,23 +192,16 @@ class TradeOff(InvertingStage):
 
 
 def _measured(
-    inverter: Inverter,
-    target_M3HW: Tensor,
-    inversion: Inversion,
-    assigned: Sequence[NDArray[np.uint8]],
-    steps: int,
-) -> list[Inverted]:
-    measures = inverter.measure(inverter.picture(inversion.codes), target_M3HW)
+    inverter: Inverter, target_13HW: Tensor, inversion: Inversion, assignment_HW: NDArray[np.uint8], steps: int
+) -> Inverted:
+    measures = inverter.measure(inverter.picture(inversion.codes), target_13HW)
     spaces = len(inverter.generator.spaces)
-    return [
-        Inverted(
-            assignment_HW=assignment_HW,
-            codes=codes,
-            psnr_db=float(measures.psnr_db[i]),
-            lpips=float(measures.lpips[i]),
-            steps=steps,
-            diverged=bool(inversion.diverged[i]),
-            share_L=np.bincount(assignment_HW.ravel(), minlength=spaces) / assignment_HW.size,
-        )
-        for i, (assignment_HW, codes) in enumerate(zip(assigned, separate(inversion.codes), strict=True))
-    ]
+    return Inverted(
+        assignment_HW=assignment_HW,
+        codes=inversion.codes,
+        psnr_db=float(measures.psnr_db),
+        lpips=float(measures.lpips),
+        steps=steps,
+        diverged=bool(inversion.diverged),
+        share_L=np.bincount(assignment_HW.ravel(), minlength=spaces) / assignment_HW.size,
+    )

@@ -62,7 +62,7 @@ def test_what_is_pasted_is_enlarged_about_its_middle_with_its_map():
         shown, error = found[i, 0, 12:20, 12:20], maps[i, 0, 12:20, 12:20]
         light = shown > (shown.min() + shown.max()) / 2
         assert torch.equal(light, error > 0.85) or torch.equal(light, error < 0.85), "the map went another way"
-        edges.append(int((light.diff(dim=0).sum() + light.diff(dim=1).sum())))
+        edges.append(int(light.diff(dim=0).sum() + light.diff(dim=1).sum()))
     assert min(edges) < 0.5 * 56, "of 56 between stripes of one pixel: none is enlarged"
 
 

@@ -1,6 +1,7 @@
 """A sweep of thresholds: each goes on from its neighbour's codes, and nothing is inverted that need not be."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ from stages.region import fit
 from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Record, Rejected, Sample
-from stages.trade_off import Mapped, TradeOff, sweep, warm_schedule, warm_start
+from stages.trade_off import Inverted, Mapped, TradeOff, sweep, warm_schedule, warm_start
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -68,6 +69,17 @@ HARD = (0.95, 0.4, 0.02)
 # of the left half, at each threshold: F2 F2 F4 F4; W+ W+ F2 F4; always W+
 
 
+def sweep_all(inverter, images, maps, warm) -> list[tuple[Inverted, ...]]:
+    """Return the images at each threshold, all of them in one engine."""
+    engine = inverter.engine(len(images))
+    with ThreadPoolExecutor(len(images)) as waiting:
+        sweeps = [
+            waiting.submit(sweep, inverter, engine, image[None], one, THRESHOLDS, warm)
+            for image, one in zip(images, maps, strict=True)
+        ]
+    return list(zip(*(one.result() for one in sweeps), strict=True))
+
+
 @pytest.fixture(scope="module")
 def images(inverter) -> torch.Tensor:
     return torch.stack([fit(sample.image(), inverter.region) for sample in samples(*HARD)])
@@ -75,7 +87,7 @@ def images(inverter) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def points(stage, inverter, images):
-    return list(sweep(inverter, images, maps(*HARD), THRESHOLDS, stage.warm))
+    return sweep_all(inverter, images, maps(*HARD), stage.warm)
 
 
 def test_the_editable_area_falls_with_the_threshold(points):
@@ -94,14 +106,14 @@ def test_only_what_is_assigned_anew_is_inverted_anew(points):
 
 def test_other_images_in_the_batch_change_nothing(stage, inverter, images, points):
     for i in range(len(HARD)):
-        alone = list(sweep(inverter, images[i : i + 1], maps(HARD[i]), THRESHOLDS, stage.warm))
+        alone = sweep_all(inverter, images[i : i + 1], maps(HARD[i]), stage.warm)
         for (mine,), beside in zip(alone, points, strict=True):
             assert mine.psnr_db == pytest.approx(beside[i].psnr_db, abs=1e-3)
             torch.testing.assert_close(mine.codes.w_plus, beside[i].codes.w_plus, rtol=1e-3, atol=1e-3)
 
 
 def test_a_threshold_starts_from_the_codes_of_the_one_before(inverter, images, points):
-    still = list(sweep(inverter, images, maps(*HARD), THRESHOLDS, STILL))
+    still = sweep_all(inverter, images, maps(*HARD), STILL)
     for before, after in pairwise(still):
         for one, other in zip(before, after, strict=True):
             assert torch.equal(one.codes.w_plus, other.codes.w_plus)
