@@ -97,7 +97,7 @@ def _report(repeats: int) -> dict[str, Any]:
 
 def _row(name: str, path: Path, repeats: int) -> dict[str, Any]:
     torch.manual_seed(SEED)
-    generator = StyleGAN2(StyleGAN2Config(z_dim=512, w_dim=512, img_resolution=RESOLUTION_PX)).requires_grad_(False)
+    generator = StyleGAN2(StyleGAN2Config(z_dim=512, w_dim=512, img_resolution=RESOLUTION_PX)).freeze()
     FILES[name](generator, path)
     del generator
     size = path.stat().st_size

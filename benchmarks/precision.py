@@ -1,6 +1,6 @@
 """What inverting in half precision costs in loss.
 
-    python -m benchmarks.precision [--quick] --json FILE [--device cpu] [--case NAME]
+    python -m benchmarks.precision [--quick] --json FILE [--device cpu]
 
 The same images are inverted in float32, in float32 rounded otherwise (in batches narrower by one), in bf16 and in
 fp16. Every loss is that of the codes found, computed in float32. `excess`: the mean final loss over that of float32,
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = {
         "benchmark": "precision",
         "rows": rows,
-        "tensor_cores": "emulated" if _emulated("bf16", device) else "the device's own",
+        "emulated": {precision: _emulated(precision, device) for precision in ("bf16", "fp16")},
         "quick": options.quick,
         "seed": SEED,
         "versions": {"python": platform.python_version(), "torch": version("torch")},

@@ -44,7 +44,10 @@ class Generator(nn.Module, ABC):
     """Where the weights come from, if the checkpoint says so."""
 
     def freeze(self) -> Self:
-        """Return this generator in eval mode, its weights fixed; what depends on nothing else is computed once."""
+        """Return this generator in eval mode, its weights fixed; what depends on nothing else is computed once.
+
+        Freeze it again after weights were changed or loaded.
+        """
         return self.requires_grad_(False).eval()
 
     @property

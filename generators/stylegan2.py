@@ -271,7 +271,7 @@ class StyleGAN2(Generator):
         self.num_ws = 2 * len(config.block_resolutions)
 
     def freeze(self) -> Self:
-        """Return this generator in eval mode, its weights fixed and their squares summed."""
+        """Return this generator in eval mode, its weights fixed and their squares summed; see `Generator.freeze`."""
         for module in self.modules():
             if isinstance(module, StyledConvolution):
                 module.freeze()

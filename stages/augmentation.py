@@ -15,6 +15,7 @@ from torch.nn import functional as F
 Share = Annotated[float, Field(ge=0, le=1)]
 
 PASTED_CONTRAST = (0.8, 1.6)  # of what is pasted, as shares of its own
+PEAK = 7  # pixels a side that are looked at together to find the middle of what is worst
 PASTED_ZOOM = 5.0  # most by which it is enlarged: a fine texture becomes a coarse one
 
 
@@ -65,25 +66,20 @@ def _pasted(probability: float, image_N3HW: Tensor, root_NLHW: Tensor) -> tuple[
     mask_N1HW = F.max_pool2d((worst_N1HW > mean + deviation).float(), 3, 1, 1)
     mask_N1HW = mask_N1HW * (torch.rand(n, 1, 1, 1, device=device) < probability)
     image = _recoloured(image, mask_N1HW)
-    image, root, inside_N1HW = _enlarged(mask_N1HW, image, root, mask_N1HW)
-    mask_N1HW = mask_N1HW * inside_N1HW  # it covers as much as before, and shows less
+    peak_N = F.avg_pool2d(worst_N1HW, PEAK, 1, PEAK // 2).flatten(1).argmax(dim=1)
+    image, root, inside_N1HW = _enlarged(peak_N, image, root, mask_N1HW)
+    mask_N1HW = mask_N1HW * inside_N1HW  # it covers no more than before, and shows less
     return torch.lerp(image_N3HW, image, mask_N1HW), torch.lerp(root_NLHW, root, mask_N1HW)
 
 
-def _enlarged(mask_N1HW: Tensor, *tensors_NCHW: Tensor) -> list[Tensor]:
-    """Turn and enlarge tensors about the middle of each mask, in the same way; nothing comes in from outside."""
-    n, _, height, width = mask_N1HW.shape
-    device = mask_N1HW.device
-    x_W, y_H = (torch.arange(size, device=device, dtype=mask_N1HW.dtype) for size in (width, height))
-    area_N = mask_N1HW.sum(dim=(1, 2, 3)).clamp(min=1)
-    middle_N2 = torch.stack(
-        [(mask_N1HW * x_W).sum(dim=(1, 2, 3)) / area_N, (mask_N1HW * y_H[:, None]).sum(dim=(1, 2, 3)) / area_N], dim=1
-    )
+def _enlarged(middle_N: Tensor, *tensors_NCHW: Tensor) -> list[Tensor]:
+    """Turn and enlarge tensors about a pixel of each image, by its flat index; nothing comes in from outside."""
+    n, device, (height, width) = len(middle_N), middle_N.device, tensors_NCHW[0].shape[2:]
+    middle_N2 = torch.stack([middle_N % width, middle_N // width], dim=1).float()
     scale_N = PASTED_ZOOM ** torch.rand(n, device=device)
     angle_N = 360 * torch.rand(n, device=device)
     still_N2 = torch.zeros_like(middle_N2)
-    scale_N2 = scale_N[:, None].expand(-1, 2)
-    matrix_N23 = get_affine_matrix2d(still_N2, middle_N2, scale_N2, angle_N)[:, :2]
+    matrix_N23 = get_affine_matrix2d(still_N2, middle_N2, scale_N[:, None].expand(-1, 2), angle_N)[:, :2]
     return [warp_affine(x, matrix_N23, (height, width), mode="nearest") for x in tensors_NCHW]
 
 

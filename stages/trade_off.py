@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cache, partial
+from threading import Lock
 from typing import ClassVar
 
 import numpy as np
@@ -69,52 +70,47 @@ class Inverted:
     share_L: NDArray[np.float64]
 
 
-def sweep(  # noqa: PLR0917 - what a sweep depends on
-    inverter: Inverter,
-    engine: Engine,
-    image_13HW: Tensor,
-    mapped: Mapped,
-    thresholds: Sequence[float],
-    warm: Schedule,
-) -> list[Inverted]:
-    """Return an image inverted at each threshold, in the order given.
+@dataclass(frozen=True)
+class Sweep:
+    """Inverts images at each of some thresholds, in the order given; images may be swept at once, on threads.
 
-    At the first it is inverted as ever. At every other where its assignment is another than before it goes on from its
-    codes under its new masks (`warm_start`); else nothing is done. The engine may be shared: while one image is
-    measured, others are inverted.
-
-    Args:
-        inverter: its schedule is for the first threshold.
-        engine: of the inverter.
-        image_13HW: `[1, 3, h, w]` in [-1, 1], of the region, on the device to work on.
-        mapped: of the image; `[L, h, w]` and `[h, w]`.
-        thresholds: in the order in which neighbours are started from; descending is the way to go (see above).
-        warm: the schedule from one threshold to the next.
-
-    Raises:
-        ValueError: maps and labels are not what `assign_spaces` wants.
+    `inverter` has the schedule of the first threshold, `engine` is its own. `thresholds` are in the order in which
+    neighbours are started from: descending is the way to go (see above). `warm` is the schedule from one to the next.
     """
-    found: list[Inverted] = []
-    for threshold in thresholds:
-        assigned_HW = assign_spaces(mapped.error_LHW, mapped.labels_HW, threshold)
-        before = found[-1] if found else None
-        if before is not None and (assigned_HW == before.assignment_HW).all():
-            found.append(before)
-            continue
-        begin = partial(_begin, inverter, image_13HW, assigned_HW, before, warm)
-        steps = inverter.schedule.steps if before is None else warm.steps
-        found.append(_measured(inverter, image_13HW, engine.submit(begin).result(), assigned_HW, steps))
-    return found
 
+    inverter: Inverter
+    engine: Engine
+    thresholds: Sequence[float]
+    warm: Schedule
+    _measuring: Lock = field(default_factory=Lock)  # one image at a time, as everywhere
 
-def _begin(
-    inverter: Inverter, image_13HW: Tensor, assigned_HW: NDArray[np.uint8], before: Inverted | None, warm: Schedule
-) -> Item:
-    target, masks = inverter.target(image_13HW), inverter.masks(assigned_HW[None])
-    if before is None:
-        return inverter.item(target, masks)
-    start = warm_start([before.codes], masks, inverter.generator.feature_shapes)
-    return Item(target, start, warm, frozenset(start.deltas))
+    def __call__(self, image_13HW: Tensor, mapped: Mapped) -> list[Inverted]:
+        """Return an image, `[1, 3, h, w]` in [-1, 1], of the region and on its device, inverted at each threshold.
+
+        At the first it is inverted as ever. At every other where its assignment is another than before it goes on from
+        its codes under its new masks (`warm_start`); else nothing is done.
+
+        Raises ValueError where map and segments are not what `assign_spaces` wants.
+        """
+        found: list[Inverted] = []
+        for threshold in self.thresholds:
+            assigned_HW = assign_spaces(mapped.error_LHW, mapped.labels_HW, threshold)
+            before = found[-1] if found else None
+            if before is not None and (assigned_HW == before.assignment_HW).all():
+                found.append(before)
+                continue
+            inversion = self.engine.submit(partial(self._begin, image_13HW, assigned_HW, before)).result()
+            steps = self.inverter.schedule.steps if before is None else self.warm.steps
+            with self._measuring:
+                found.append(_measured(self.inverter, image_13HW, inversion, assigned_HW, steps))
+        return found
+
+    def _begin(self, image_13HW: Tensor, assigned_HW: NDArray[np.uint8], before: Inverted | None) -> Item:
+        target, masks = self.inverter.target(image_13HW), self.inverter.masks(assigned_HW[None])
+        if before is None:
+            return self.inverter.item(target, masks)
+        start = warm_start([before.codes], masks, self.inverter.generator.feature_shapes)
+        return Item(target, start, self.warm, frozenset(start.deltas))
 
 
 def warm_start(
@@ -156,7 +152,10 @@ class TradeOff(InvertingStage):
         """Load generator and perceptual distance; a batch of images go through all thresholds, each at its own pace."""
         inverter = self.inverter(device)
         width = inverter.width(self.batch)
-        engine = inverter.engine(width)
+
+        @cache
+        def sweep_of(count: int) -> Sweep:  # a slot without an image would cost as much as one with
+            return Sweep(inverter, inverter.engine(min(width, count)), self.thresholds, self.warm)
 
         def prepare(sample: Sample) -> tuple[str, Tensor, Mapped]:
             error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
@@ -164,12 +163,10 @@ class TradeOff(InvertingStage):
             return sample.key, fit(sample.image(), inverter.region), Mapped(error_LHW, labels_HW)
 
         def compute(taken: Sequence[tuple[str, Tensor, Mapped]]) -> list[Record | Rejected]:
-            def points(one: tuple[str, Tensor, Mapped]) -> list[Inverted]:
-                return sweep(inverter, engine, one[1][None].to(device), one[2], self.thresholds, self.warm)
-
+            keys, images, maps = zip(*taken, strict=True)
             with ThreadPoolExecutor(len(taken)) as waiting:
-                found = waiting.map(points, taken)
-                return [self._record(key, one, inverter) for (key, *_), one in zip(taken, found, strict=True)]
+                found = waiting.map(sweep_of(len(taken)), [image[None].to(device) for image in images], maps)
+                return [self._record(key, one, inverter) for key, one in zip(keys, found, strict=True)]
 
         return batched_worker(prepare, compute, width)
 

@@ -7,13 +7,28 @@ import pytest
 import torch
 
 from benchmarks import precision
+from benchmarks.references import tensor_cores
 from benchmarks.references.tensor_cores import TensorCores
 
 HALF = [torch.bfloat16, torch.float16]
 
 
+@pytest.fixture
+def widened(monkeypatch) -> list[torch.dtype]:
+    """The types of the tensors that were computed with in float32."""
+    seen, widen = [], tensor_cores._full
+
+    def spy(x: object) -> object:
+        if isinstance(x, torch.Tensor):
+            seen.append(x.dtype)
+        return widen(x)
+
+    monkeypatch.setattr(tensor_cores, "_full", spy)
+    return seen
+
+
 @pytest.mark.parametrize("dtype", HALF)
-def test_products_are_those_of_the_rounded_numbers_rounded_once(dtype):
+def test_products_are_those_of_the_rounded_numbers_rounded_once(dtype, widened):
     torch.manual_seed(0)
     x, weight = torch.randn(2, 8, 9, 9).to(dtype), torch.randn(4, 8, 3, 3).to(dtype)
     a, b, c = torch.randn(6, 300).to(dtype), torch.randn(300, 5).to(dtype), torch.randn(5).to(dtype)
@@ -28,10 +43,11 @@ def test_products_are_those_of_the_rounded_numbers_rounded_once(dtype):
         assert ours.dtype == dtype
         torch.testing.assert_close(ours, theirs.to(dtype), rtol=torch.finfo(dtype).eps, atol=0.01)
     assert torch.equal(found[-1], x * x), "what is no product runs as it would"
+    assert widened.count(dtype) == 2 + 2 + 3, "the numbers of a convolution and two products"
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_gradients_are_rounded_once_too(dtype):
+def test_gradients_are_rounded_once_too(dtype, widened):
     torch.manual_seed(0)
     weight, seen = torch.randn(4, 8, 3, 3).to(dtype), torch.randn(2, 4, 7, 7).to(dtype)
     x = torch.randn(2, 8, 9, 9).to(dtype).requires_grad_()
@@ -39,6 +55,7 @@ def test_gradients_are_rounded_once_too(dtype):
         (found,) = torch.autograd.grad(torch.conv2d(x, weight), x, seen)
     wanted = torch.conv_transpose2d(seen.float(), weight.float())
     torch.testing.assert_close(found, wanted.to(dtype), rtol=torch.finfo(dtype).eps, atol=0.02)
+    assert widened.count(dtype) == 2 + 3
 
 
 def test_full_precision_is_left_alone():

@@ -80,15 +80,16 @@ def test_gradients_equal_the_reference(published):
 
 
 def test_frozen_it_makes_the_same_images_and_keeps_the_same_tensors():
-    torch.manual_seed(0)
-    free = tiny(16, channel_base=64, channel_max=8, w_dim=8).double()
-    w = torch.randn(2, free.num_ws, 8, dtype=torch.float64)
-    names, wanted = list(free.state_dict()), free.synthesize(w)
-    frozen = free.freeze()
-    assert not frozen.training
-    assert not any(parameter.requires_grad for parameter in frozen.parameters())
-    assert list(frozen.state_dict()) == names
-    assert torch.equal(frozen.synthesize(w), wanted)
+    generator = StyleGAN2(tiny(16).config).double()
+    w = torch.randn(2, generator.num_ws, generator.w_dim, dtype=torch.float64)
+    assert generator.synthesis.block(16).conv1.squares_OI is None
+    names, wanted = list(generator.state_dict()), generator.synthesize(w).detach()
+    generator.freeze()
+    assert generator.synthesis.block(16).conv1.squares_OI is not None
+    assert not generator.training
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
+    assert list(generator.state_dict()) == names
+    torch.testing.assert_close(generator.synthesize(w), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("noise", ["const", "none"])
@@ -184,15 +185,20 @@ def test_no_numbers_are_drawn_on_the_meta_device():
     assert all(parameter.is_meta for parameter in generator.parameters())
 
 
+@pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
-def test_half_precision_stays_close_though_weights_are_small(dtype: torch.dtype, tolerance: float):
-    generator = tiny(32)
+def test_half_precision_stays_close_though_weights_are_small(dtype: torch.dtype, tolerance: float, frozen: bool):
+    generator = StyleGAN2(tiny(32).config).eval()
+    w = torch.randn(4, generator.num_ws, generator.w_dim, generator=torch.Generator().manual_seed(0))
+    unscaled = generator.synthesize(w)
     with torch.no_grad():
         for name, weight in generator.named_parameters():
             if "conv" in name and name.endswith("weight") and "affine" not in name:
-                weight.mul_(1e-4)  # demodulated: the image stays as it was, but squares vanish in half precision
-    w = generator.map(torch.randn(4, generator.z_dim, generator=torch.Generator().manual_seed(0)))
+                weight.mul_(1e-2)  # demodulated: the image stays as it was, but squares vanish in half precision
+    if frozen:
+        generator.freeze()
     wanted = generator.synthesize(w)
+    assert (wanted - unscaled).abs().max() < 1e-3 * wanted.abs().max()
     with torch.autocast("cpu", dtype):
         found = generator.synthesize(w)
     assert found.dtype == torch.float32, "colours are added up in full precision"

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from stages import augmentation
 from stages.augmentation import Augmentation, augmented
 
 PLAIN = Augmentation(flip=False, blur=0, jitter=0)
@@ -51,29 +52,45 @@ def test_what_is_pasted_brings_its_error_along():
     assert torch.equal(untouched, image)
 
 
-def test_what_is_pasted_is_enlarged_about_its_middle_with_its_map():
-    column = torch.arange(32)
-    image, root = torch.zeros(8, 3, 32, 32), torch.full((8, 1, 32, 32), 0.1)
-    image[0::2, :, 8:24, 8:24] = (column[8:24] % 2).float()  # stripes of one pixel
-    root[0::2, :, 8:24, 8:24] = 0.8 + 0.1 * (column[8:24] % 2)
+def test_what_is_pasted_is_enlarged_about_its_worst_place_with_its_map():
+    line = torch.arange(32)
+    away_HW = (line[:, None] - 18) ** 2 + (line - 14) ** 2
+    image, root = torch.zeros(32, 3, 32, 32), torch.full((32, 2, 32, 32), 0.1)
+    image[0::2, :, 8:24, 8:24] = (line[8:24] % 2).float()  # stripes of one pixel
+    root[0::2, 0, 8:24, 8:24] = 0.8 + 0.1 * (line[8:24] % 2)
+    root[0::2, 1] = 0.1 + 0.8 * torch.exp(-away_HW / 20)
     found, maps = augmented(PLAIN.model_copy(update={"paste": 1.0}), image, root, seed=1)
     edges = []
-    for i in range(1, 8, 2):
-        shown, error = found[i, 0, 12:20, 12:20], maps[i, 0, 12:20, 12:20]
+    for i in range(1, 32, 2):
+        shown, error = found[i, 0, 15:22, 11:18], maps[i, 0, 15:22, 11:18]
+        assert error.min() > 0.7, "all of it is pasted"
         light = shown > (shown.min() + shown.max()) / 2
         assert torch.equal(light, error > 0.85) or torch.equal(light, error < 0.85), "the map went another way"
         edges.append(int(light.diff(dim=0).sum() + light.diff(dim=1).sum()))
-    assert min(edges) < 0.5 * 56, "of 56 between stripes of one pixel: none is enlarged"
+        assert maps[i, 1, 18, 14] == root[0, 1, 18, 14], "the worst place stays where it is"
+    assert min(edges) < 15, "stripes of one pixel have 42, those enlarged most at most 12"
+    assert len(set(edges)) > 5, "each is enlarged as much as the other"
 
 
-def test_what_is_pasted_varies_in_colour_and_contrast():
-    image, root = batch(8)
-    image[:], root[:, :, :12] = image[:1], 0.0
-    root[:, :, 12:] = 1.0
-    root[:] = root[:1]
+def test_of_two_regions_far_apart_the_worst_is_pasted():
+    image, root = torch.rand(8, 3, 32, 32), torch.full((8, 1, 32, 32), 0.1)
+    root[0::2, :, 2:9, 2:9], root[0::2, :, 23:30, 23:30] = 0.8, 0.9
+    _, maps = augmented(PLAIN.model_copy(update={"paste": 1.0}), image, root, seed=1)
+    assert (maps[1::2, 0, 25:28, 25:28] > 0.5).all()
+
+
+def test_what_is_pasted_varies_in_colour_and_contrast(monkeypatch):
+    monkeypatch.setattr(augmentation, "PASTED_ZOOM", 1.0)  # which changes what is seen, and so its spread
+    image, root = torch.zeros(32, 3, 32, 32), torch.full((32, 2, 32, 32), 0.1)
+    image[:] = 0.5 + 0.1 * (torch.arange(32) // 2 % 2)
+    root[:, :, 8:24, 8:24] = 0.9
+    root[:, :, 12:20, 12:20] = 1.0  # the middle
     found, _ = augmented(PLAIN.model_copy(update={"paste": 1.0}), image, root, seed=1)
-    spreads = found[:, :, 12:].std(dim=(2, 3)).mean(dim=1)
-    assert spreads.max() > 1.3 * spreads.min()
+    shown = found[:, :, 13:19, 13:19]
+    contrast = (shown.amax(dim=(2, 3)) - shown.amin(dim=(2, 3))) / 0.1
+    assert contrast.min() < 0.9 < 1.4 < contrast.max() < 1.7
+    mean = shown.mean(dim=(2, 3))
+    assert mean.min() < 0.48 < 0.52 < mean.max(), "none is inverted"
 
 
 def test_a_variation_follows_its_seed_and_leaves_torch_s_generator_alone():

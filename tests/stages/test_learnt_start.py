@@ -67,6 +67,14 @@ def test_what_looks_like_no_draw_starts_at_the_mean():
     torch.testing.assert_close(found_ND[0], w_BD.mean(dim=0))
 
 
+def test_pictures_that_are_nearly_all_alike_can_be_learnt_from():
+    w_BD, seen_BV = draws_and_views(DRAWS, seed=1)
+    noise_BV = 1e-7 * torch.randn(DRAWS, 20, generator=torch.Generator().manual_seed(3))
+    for alike in (200, DRAWS):
+        seen_BV[:alike] = 1 + noise_BV[:alike]
+        assert LearntStart(w_BD, seen_BV).predict(seen_BV).isfinite().all()
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_draws_are_the_start_themselves(count):
     w_BD, seen_BV = draws_and_views(count, seed=1)

@@ -15,7 +15,7 @@ from stages.region import fit
 from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Record, Rejected, Sample
-from stages.trade_off import Inverted, Mapped, TradeOff, sweep, warm_schedule, warm_start
+from stages.trade_off import Inverted, Mapped, Sweep, TradeOff, warm_schedule, warm_start
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -71,13 +71,9 @@ HARD = (0.95, 0.4, 0.02)
 
 def sweep_all(inverter, images, maps, warm) -> list[tuple[Inverted, ...]]:
     """Return the images at each threshold, all of them in one engine."""
-    engine = inverter.engine(len(images))
+    sweep = Sweep(inverter, inverter.engine(len(images)), THRESHOLDS, warm)
     with ThreadPoolExecutor(len(images)) as waiting:
-        sweeps = [
-            waiting.submit(sweep, inverter, engine, image[None], one, THRESHOLDS, warm)
-            for image, one in zip(images, maps, strict=True)
-        ]
-    return list(zip(*(one.result() for one in sweeps), strict=True))
+        return list(zip(*waiting.map(sweep, images.split(1), maps), strict=True))
 
 
 @pytest.fixture(scope="module")
