@@ -38,6 +38,7 @@ from stages.batch import Item
 from stages.inverter import Inverter
 from stages.precision import Precision
 from stages.region import fit
+from stages.schedule import Schedule
 from stages.slots import invert_all
 
 WITHIN = 0.01
@@ -51,6 +52,7 @@ class Trial:
 
     case: Case
     targets: Callable[[Inverter, int], list[Tensor]]
+    learning_rate: float = 0.1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _trials(*, quick: bool) -> list[Trial]:
     demo = Trial(Case("demo 64", demo_networks, WIDTH if quick else 6 * WIDTH, 24 if quick else 100, WIDTH), _scenes)
-    large = Trial(Case("config-f 256", partial(config_f, 256), images=4, steps=16, width=2), _own_images)
+    large = Trial(Case("config-f 256", partial(config_f, 256), images=4, steps=8, width=2), _own_images, 0.005)
     return [demo] if quick else [demo, large]
 
 
@@ -99,7 +101,8 @@ def _own_images(inverter: Inverter, count: int) -> list[Tensor]:
 def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
     """Return a row for each way of computing: its mean final loss, and by how much that exceeds float32's."""
     case = trial.case
-    inverter = inverter_of(case, device)
+    schedule = Schedule(steps=case.steps, learning_rate=trial.learning_rate)
+    inverter = replace(inverter_of(case, device), schedule=schedule)
     work = Work.of(inverter, [one.to(device) for one in trial.targets(inverter, case.images)])
     ways: Mapping[str, tuple[Precision, int]] = {
         "fp32": ("fp32", case.width),
