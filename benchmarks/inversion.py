@@ -18,7 +18,6 @@ with random weights; on devices made for it also in bf16.
 
 from __future__ import annotations
 
-import platform
 import resource
 import statistics
 import sys
@@ -28,7 +27,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
@@ -40,7 +38,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import parser_of, write_report
+from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
@@ -107,10 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         },
         "quick": options.quick,
         "seed": SEED,
-        "versions": {"python": platform.python_version(), "torch": version("torch"), "numpy": np.__version__},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "when": time.strftime("%Y-%m-%d"),
+        **circumstances(device),
     }
     for one in measured:
         print(", ".join(f"{name} {value}" for name, value in one.items()))

@@ -10,14 +10,12 @@ final loss, which must be that of the first row within 1 %.
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -25,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.inversion import CLOSE, Case, demo_networks, inverter_of
 from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import parser_of, write_report
+from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import SEED, scenes
@@ -48,12 +46,10 @@ class Work:
     masks: list[Mapping[str, Tensor]]
 
     @classmethod
-    def of(cls, inverter: Inverter, count: int) -> Work:
-        """Return `count` scenes, the first in the first space, the second in the second, and so on."""
-        device = inverter.prior.mean_w.device
-        images = [fit(scene.image(), inverter.region)[None].to(device) for scene in scenes(count)]
+    def of(cls, inverter: Inverter, images: list[Tensor]) -> Work:
+        """Return the inversion of images, the first in the first space, the second in the second, and so on."""
         spaces = inverter.generator.spaces
-        return cls(inverter, images, [inverter.everywhere(spaces[i % len(spaces)]) for i in range(count)])
+        return cls(inverter, images, [inverter.everywhere(spaces[i % len(spaces)]) for i in range(len(images))])
 
     def items(self, *, everywhere: bool) -> list[Item]:
         """Return the items of an engine; `everywhere` carries all spaces for all images, zero where they do not act."""
@@ -68,6 +64,12 @@ class Work:
         return replace(self.inverter.item(target, all_masks), free=frozenset(masks))
 
 
+def fitted_scenes(inverter: Inverter, count: int) -> list[Tensor]:
+    """Return scenes of the demo as an inverter takes them."""
+    device = inverter.prior.mean_w.device
+    return [fit(scene.image(), inverter.region)[None].to(device) for scene in scenes(count)]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the figures; 1 if a row reaches another loss than the first."""
     parser = parser_of("optimisations", __doc__, "one turn of few steps; within 5 minutes on 2 cores")
@@ -75,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # as a worker of one core has it
     steps, turns = (16, 1) if options.quick else (24, 3)
     device = torch.device(options.device)
-    work = Work.of(inverter_of(Case("demo 64", demo_networks, WIDTH, steps), device), WIDTH)
+    inverter = inverter_of(Case("demo 64", demo_networks, WIDTH, steps), device)
+    work = Work.of(inverter, fitted_scenes(inverter, WIDTH))
     rows = rows_of(sides_of(work, WIDTH), work, turns)
     report = {
         "benchmark": "optimisations",
@@ -85,10 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         "turns": turns,
         "quick": options.quick,
         "seed": SEED,
-        "versions": {"python": platform.python_version(), "torch": version("torch")},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "when": time.strftime("%Y-%m-%d"),
+        **circumstances(device),
     }
     for row in rows:
         print(f"{row['name']:60} {row['ms_per_image_step']:8.2f} ms {row['times']:6.2f} x   loss {row['loss']:.5f}")

@@ -14,30 +14,26 @@ and LPIPS-VGG, both with random weights, on images that the generator itself mak
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.inversion import Case, config_f, demo_networks, inverter_of
+from benchmarks.optimisations import Work, fitted_scenes
 from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import parser_of, write_report
+from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.tensor_cores import TensorCores
-from benchmarks.supervision import SEED, scenes
+from benchmarks.supervision import SEED
 from generators.latents import Codes
-from stages.batch import Item
 from stages.inverter import Inverter
 from stages.precision import Precision
-from stages.region import fit
 from stages.schedule import Schedule
 from stages.slots import invert_all
 
@@ -67,10 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         "emulated": {precision: _emulated(precision, device) for precision in ("bf16", "fp16")},
         "quick": options.quick,
         "seed": SEED,
-        "versions": {"python": platform.python_version(), "torch": version("torch")},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "when": time.strftime("%Y-%m-%d"),
+        **circumstances(device),
     }
     for row in rows:
         print(", ".join(f"{name} {value}" for name, value in row.items()))
@@ -79,13 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _trials(*, quick: bool) -> list[Trial]:
-    demo = Trial(Case("demo 64", demo_networks, WIDTH if quick else 6 * WIDTH, 24 if quick else 100, WIDTH), _scenes)
+    images, steps = (WIDTH, 24) if quick else (6 * WIDTH, 100)
+    demo = Trial(Case("demo 64", demo_networks, images, steps, WIDTH), fitted_scenes)
     large = Trial(Case("config-f 256", partial(config_f, 256), images=4, steps=8, width=2), _own_images, 0.005)
     return [demo] if quick else [demo, large]
-
-
-def _scenes(inverter: Inverter, count: int) -> list[Tensor]:
-    return [fit(scene.image(), inverter.region)[None] for scene in scenes(count)]
 
 
 def _own_images(inverter: Inverter, count: int) -> list[Tensor]:
@@ -103,53 +93,32 @@ def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
     case = trial.case
     schedule = Schedule(steps=case.steps, learning_rate=trial.learning_rate)
     inverter = replace(inverter_of(case, device), schedule=schedule)
-    work = Work.of(inverter, [one.to(device) for one in trial.targets(inverter, case.images)])
+    work = Work.of(inverter, trial.targets(inverter, case.images))
     ways: Mapping[str, tuple[Precision, int]] = {
         "fp32": ("fp32", case.width),
         "fp32 rounded otherwise": ("fp32", case.width - 1),
         "bf16": ("bf16", case.width),
         "fp16": ("fp16", case.width),
     }
-    losses = {name: work.final_losses(precision, width) for name, (precision, width) in ways.items()}
-    start = statistics.mean(work.losses(work.starts()))
+    losses = {name: _final_losses(work, precision, width) for name, (precision, width) in ways.items()}
+    start = statistics.mean(_losses(work, [item.start for item in work.items(everywhere=False)]))
     return [_row(name, case, start, losses[name], losses["fp32"]) for name in ways]
 
 
-@dataclass(frozen=True)
-class Work:
-    """Images and the masks of each: all of one space, the first in the first space, the second in the second."""
+def _final_losses(work: Work, precision: Precision, width: int) -> list[float]:
+    """Return the loss of what each image becomes."""
+    half = replace(work, inverter=replace(work.inverter, precision=precision))
+    with _products(precision, half.inverter.prior.mean_w.device):
+        found = invert_all(half.inverter.loss(), half.items(everywhere=False), width)
+    return _losses(work, [one.codes for one in found])
 
-    inverter: Inverter
-    images: list[Tensor]
-    masks: list[dict[str, Tensor]]
 
-    @classmethod
-    def of(cls, inverter: Inverter, images: list[Tensor]) -> Work:
-        """Return the inversion of images in one space each."""
-        spaces = inverter.generator.spaces
-        return cls(inverter, images, [inverter.everywhere(spaces[i % len(spaces)]) for i in range(len(images))])
-
-    def final_losses(self, precision: Precision, width: int) -> list[float]:
-        """Return the loss of what each image becomes."""
-        inverter = replace(self.inverter, precision=precision)
-        with _products(precision, inverter.prior.mean_w.device):
-            found = invert_all(inverter.loss(), self._items(inverter), width)
-        return self.losses([one.codes for one in found])
-
-    def starts(self) -> list[Codes]:
-        """Return what each inversion starts from."""
-        return [item.start for item in self._items(self.inverter)]
-
-    def losses(self, codes: Sequence[Codes]) -> list[float]:
-        """Return the loss of each image's codes, in float32."""
-        loss = self.inverter.loss()
-        with torch.no_grad():
-            pairs = zip(codes, self.images, strict=True)
-            return [float(loss(one, self.inverter.target(image)).sum()) for one, image in pairs]
-
-    def _items(self, inverter: Inverter) -> list[Item]:
-        pairs = zip(self.images, self.masks, strict=True)
-        return [inverter.item(inverter.target(image), masks) for image, masks in pairs]
+def _losses(work: Work, codes: Sequence[Codes]) -> list[float]:
+    """Return the loss of each image's codes, in float32."""
+    loss = work.inverter.loss()
+    with torch.no_grad():
+        pairs = zip(codes, work.images, strict=True)
+        return [float(loss(one, work.inverter.target(image)).sum()) for one, image in pairs]
 
 
 def _row(name: str, case: Case, start: float, losses: Sequence[float], wanted: Sequence[float]) -> dict[str, Any]:

@@ -1,12 +1,17 @@
-"""What the commands of the benchmarks share: their arguments, and where their figures go."""
+"""What the commands of the benchmarks share: their arguments, what figures were measured with and where they go."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 def parser_of(name: str, about: str | None, quick: str) -> argparse.ArgumentParser:
@@ -22,6 +27,16 @@ def parser_of(name: str, about: str | None, quick: str) -> argparse.ArgumentPars
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    """Return what figures were measured with, and when."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "when": time.strftime("%Y-%m-%d"),
+    }
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
