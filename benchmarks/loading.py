@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.processes.command import circumstances, write_report
 from generators import load_generator
 from generators.checkpoints import save_generator
 from generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -73,8 +72,7 @@ def main() -> int:
     if not options.json:
         parser.error("--json FILE is needed")
     report = _report(1 if options.quick else REPEATS)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(options.json, report)
     return 0 if report["met"] else 1
 
 
@@ -90,8 +88,7 @@ def _report(repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "seed": SEED,
         "generator": f"StyleGAN2 config-f, {RESOLUTION_PX} px, random weights",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy")},
-        "device": {"kind": "cpu", "machine": platform.machine(), "threads": torch.get_num_threads()},
+        **circumstances(torch.device("cpu")),
     }
 
 

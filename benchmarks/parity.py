@@ -7,13 +7,9 @@ Ends with 1 if a row is beyond its tolerance, with 2 without the reference data.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references import biggan, inversions, sam, stylegan2
 from benchmarks.references.comparison import Row, Setting, guarded
 
@@ -28,12 +25,13 @@ SEED = 20261
 """The base seed of the reference data, which bring all random numbers with them."""
 
 PARTS = {"1_stylegan2": stylegan2, "2_sam": sam, "2_sam/inversion": inversions, "3_biggan": biggan}
-PACKAGES = ("numpy", "pillow", "torchvision", "lpips", "safetensors")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare everything, print a table, write the figures, and return the exit status."""
-    options = _options(arguments)
+    parser = parser_of("parity", __doc__, "leave the later steps of inversions out")
+    parser.add_argument("--references", type=Path, default=Path("../shared/golden"), help="the reference data")
+    options = parser.parse_args(arguments)
     missing = [folder for folder in ("1_stylegan2", "2_sam", "3_biggan") if not (options.references / folder).is_dir()]
     if missing:
         print(
@@ -50,18 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     rows = list(_rows(setting))
     figures = _figures(setting, rows, time.monotonic() - started)
     _print(rows, figures)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    write_report(options.json, figures)
     return 1 if figures["failed"] else 0
-
-
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
-    parser.add_argument("--quick", action="store_true", help="leave the later steps of inversions out")
-    parser.add_argument("--references", type=Path, default=Path("../shared/golden"), help="the reference data")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    return parser.parse_args(arguments)
 
 
 def _rows(setting: Setting) -> Iterator[Row]:
@@ -70,18 +58,14 @@ def _rows(setting: Setting) -> Iterator[Row]:
 
 
 def _figures(setting: Setting, rows: list[Row], seconds: float) -> dict[str, Any]:
-    cuda = setting.device.type == "cuda"
-    versions = {name: version(name) for name in PACKAGES}
     not_compared = {name: reason for part in PARTS.values() for name, reason in part.NOT_COMPARED.items()}
     return {
         "benchmark": "parity",
         "unit": "largest difference over the largest reference value, unless a note says otherwise",
         "quick": setting.quick,
-        "device": torch.cuda.get_device_name(setting.device) if cuda else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
         "tolerance_factor": setting.factor,
         "seed": SEED,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
+        **circumstances(setting.device),
         "seconds": round(seconds, 1),
         "compared": len(rows),
         "failed": sum(not row.passed for row in rows),

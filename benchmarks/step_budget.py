@@ -16,12 +16,10 @@ took, loading, drawing starts and slots that are idle while the last images end 
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import parser_of, write_report
-from benchmarks.supervision import PACKAGES, SEED
+from benchmarks.processes.command import circumstances, parser_of, write_report
+from benchmarks.supervision import SEED
 from pipeline.config import RunConfig, load_config
 from pipeline.demo.occluders import UNSEEN
 from pipeline.demo.write_shards import demo_samples
@@ -115,9 +113,7 @@ def _report(config: RunConfig, images: int, steps: int, device: torch.device) ->
             "seconds": "s of the stage",
         },
         "seed": SEED,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
+        **circumstances(device),
     }
 
 

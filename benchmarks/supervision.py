@@ -20,20 +20,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.processes.command import parser_of, write_report
+from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.processes.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
 from infra.folder import FolderStore
@@ -65,7 +63,6 @@ CLOSE_DB = 0.1
 """Most that the two sides' mean PSNR may differ: else they do not do the same work. Single inversions differ more,
 because Adam multiplies rounding; in float64 both sides agree to 1e-11 dB."""
 UNIT_SAMPLES: int = RunConfig.model_fields["unit_samples"].default
-PACKAGES = ("torch", "numpy", "pillow", "lpips")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,9 +101,7 @@ def _report(
         "quick": quick,
         "turns": turns,
         "seed": SEED,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
+        **circumstances(device),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

@@ -89,8 +89,7 @@ class _MapRunner:
         return Done.of(self._commit(unit, listed, {**results, **self._by_key(computed)}, info))
 
     def _by_key(self, computed: Iterable[Record | Rejected]) -> dict[str, Record | str]:
-        stage = self.job.stage.name
-        return {one.key: f"{stage}: {one.reason}" if isinstance(one, Rejected) else one for one in computed}
+        return {one.key: with_reason(self.job.stage.name, one) for one in computed}
 
     def _columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, type[bool] | type[float] | type[str]]:
         """Return the types of the stage's columns that these rows have."""
@@ -109,7 +108,8 @@ class _MapRunner:
     ) -> Receipt:
         attempt = self.job.ledger.begin(Address(self.job.stage.name, self.job.fingerprint, unit.name))
         records = {key: result for key, result in results.items() if isinstance(result, Record)}
-        rows = _rows(unit.shard.name, [outcome_key(sample) for sample in listed], results)
+        keys = [outcome_key(sample) for sample in listed]
+        rows = rows_of([{"key": key, "shard": unit.shard.name} for key in keys], [results[key] for key in keys])
         named = {"stage": self.job.stage.name, "fingerprint": self.job.fingerprint}
         attempt.put(ROWS, write_rows(rows, named, {**OWN_COLUMNS, **self._columns(rows)}))
         attempt.put(ARRAYS, write_arrays(_arrays(records.values()), self.job.stage.name))
@@ -150,18 +150,24 @@ def _sample(raw: RawSample, shard: str, earlier: Mapping[str, _Bundle]) -> Sampl
     return Sample(raw.key, shard, raw.members, {name: bundle.records[raw.key] for name, bundle in earlier.items()})
 
 
-def _rows(shard: str, keys: Sequence[str], results: Mapping[str, Record | str]) -> list[dict[str, Any]]:
-    """Return one row for each sample, all with the same columns; a quarantined sample's values are null."""
-    columns = list(dict.fromkeys(name for r in results.values() if isinstance(r, Record) for name in r.row))
+def with_reason(stage: str, computed: Record | Rejected) -> Record | str:
+    """Return a record, or the reason why there is none and which stage gave it."""
+    return f"{stage}: {computed.reason}" if isinstance(computed, Rejected) else computed
+
+
+def rows_of(samples: Sequence[Mapping[str, Any]], results: Sequence[Record | str]) -> list[dict[str, Any]]:
+    """Return one row for each sample: what names it, its outcome, and its record's values.
+
+    All rows have the same columns; a sample with a reason in place of a record is quarantined, its values are null.
+    """
+    columns = dict.fromkeys(name for result in results if isinstance(result, Record) for name in result.row)
     rows = []
-    for key in keys:
-        result = results[key]
-        values = result.row if isinstance(result, Record) else {}
+    for named, result in zip(samples, results, strict=True):
         reason = result if isinstance(result, str) else None
+        values = result.row if isinstance(result, Record) else {}
         outcome = "recorded" if reason is None else "quarantined"
-        rows.append(
-            {"key": key, "shard": shard, "outcome": outcome, "reason": reason} | {c: values.get(c) for c in columns}
-        )
+        own = {**named, "outcome": outcome, "reason": reason}
+        rows.append(own | {name: values.get(name) for name in columns})
     return rows
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from pydantic import JsonValue
@@ -18,9 +17,9 @@ from infra.store import Store
 from pipeline.errors import RunError
 from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
-from pipeline.map_job import OWN_COLUMNS, ROWS, read_records
+from pipeline.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
 from pipeline.units import Role, Shard, Unit
-from stages.stage import Record, Rejected, Sample, Worker
+from stages.stage import Sample, Worker
 from stages.trade_off import TradeOff
 
 
@@ -80,11 +79,15 @@ class TradeOffJob:
             for sample in self._samples(unit, [one.key for one in chosen])
         ]
         results = list(worker(samples))
-        rows = _rows(part.samples, results)
+        named = [
+            {"key": one.key, "shard": one.unit.shard.name, "unit": one.unit.name, "role": one.role}
+            for one in part.samples
+        ]
+        rows = rows_of(named, [with_reason(self.name, result) for result in results])
         info: dict[str, JsonValue] = {"curve": part.curve, "parts": part.parts, "device": device, "started": started}
         attempt = self.ledger.begin(Address(self.name, self.fingerprint, part.name))
-        named = {"stage": self.name, "fingerprint": self.fingerprint}
-        attempt.put(ROWS, write_rows(rows, named, {**OWN_COLUMNS, "unit": str, "role": str}))
+        origin = {"stage": self.name, "fingerprint": self.fingerprint}
+        attempt.put(ROWS, write_rows(rows, origin, {**OWN_COLUMNS, "unit": str, "role": str}))
         outcomes = {f"{row['unit']}/{row['key']}": row["reason"] for row in rows}
         return Done.of(attempt.commit(outcomes, {**info, "finished": time.time()}))
 
@@ -107,17 +110,3 @@ class TradeOffJob:
         if receipt is None:
             raise RunError(f"{address.stage} has no bundle for {address.unit} any more; run again to make it anew")
         return receipt
-
-
-def _rows(samples: Sequence[Chosen], results: Sequence[Record | Rejected]) -> list[dict[str, Any]]:
-    """Return one row for each sample, all with the same columns; a rejected sample's figures are null."""
-    columns = dict.fromkeys(name for result in results if isinstance(result, Record) for name in result.row)
-    rows = []
-    for one, result in zip(samples, results, strict=True):
-        reason = f"{TradeOff.name}: {result.reason}" if isinstance(result, Rejected) else None
-        outcome = "recorded" if reason is None else "quarantined"
-        values = result.row if isinstance(result, Record) else {}
-        row: dict[str, Any] = {"key": one.key, "shard": one.unit.shard.name, "outcome": outcome, "reason": reason}
-        row |= {"unit": one.unit.name, "role": one.role}
-        rows.append(row | {name: values.get(name) for name in columns})
-    return rows

@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+PACKAGES = ("torchvision", "numpy", "pillow", "lpips", "safetensors")
+"""Those whose versions change figures, beside torch, which tells its build too."""
+
 
 def parser_of(name: str, about: str | None, quick: str) -> argparse.ArgumentParser:
     """Return a parser of `--json`, `--quick` and `--device`.
@@ -32,7 +35,11 @@ def parser_of(name: str, about: str | None, quick: str) -> argparse.ArgumentPars
 def circumstances(device: torch.device) -> dict[str, Any]:
     """Return what figures were measured with, and when."""
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **{name: version(name) for name in PACKAGES},
+        },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "when": time.strftime("%Y-%m-%d"),
