@@ -121,7 +121,7 @@ def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
     if quick:
         return
     gpu = device.type == "cuda"
-    count, steps, turns = (width, 20, 3) if gpu else (2, 3, 1)  # a step of one image takes seconds on a CPU
+    count, steps, turns = (width, 20, 3) if gpu else (2, 6, 1)  # a step of one image takes seconds on a CPU
     large = Case("config-f 256", partial(config_f, 256), count, steps, count, turns)
     yield from (large, replace(large, name="config-f 256 compiled", compiles=True))
     if gpu or torch.cpu.get_capabilities().get("avx512_bf16"):
