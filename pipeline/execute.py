@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from infra.errors import TransientError
 from pipeline.errors import USER_ERRORS, RunError
 from pipeline.hosts import IN_FLIGHT, Hosts, Size
 from pipeline.jobs import AnyTask_contra, Done, Job
+from stages.progress import WorkProgress
 
 TICK_S = 1.0
+WATCH_S = 2.0  # between two questions to a worker, how far it is
 READY_NOTICE_S = 120.0
 
 
@@ -53,15 +56,30 @@ class _Worker:
     node: str | None = None
     flights: dict[Any, Any] = field(default_factory=dict)  # reference of a call: its task
     alive_at: float = field(default_factory=time.monotonic)  # when it last showed something
+    asked: Any = None  # how far it is, if it has not answered yet
+    asked_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The actor's id, which stands for this worker."""
+        return str(self.actor._actor_id.hex())
+
+
+class Watcher(Protocol):
+    """Whoever is told how the work goes on."""
+
+    def done(self, done: Done) -> None:
+        """Take note of a task that ended."""
+
+    def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
+        """Take note of how far a worker is with what it has in hand; of nothing, where it has nothing."""
 
 
 class Supervisor(Generic[AnyTask_contra]):
     """Runs a job's tasks over a number of actors, which it borrows."""
 
-    def __init__(
-        self, job: Job[AnyTask_contra], hosts: Hosts, resources: Resources, on_done: Callable[[Done], None]
-    ) -> None:
-        self.job, self.hosts, self.resources, self.on_done = job, hosts, resources, on_done
+    def __init__(self, job: Job[AnyTask_contra], hosts: Hosts, resources: Resources, watcher: Watcher) -> None:
+        self.job, self.hosts, self.resources, self.watcher = job, hosts, resources, watcher
         self.waiting: deque[AnyTask_contra] = deque()
         self.suspects: deque[AnyTask_contra] = deque()
         self.tries: dict[str, int] = {}
@@ -82,6 +100,7 @@ class Supervisor(Generic[AnyTask_contra]):
                 self._spawn()
                 self._feed()
                 self._collect()
+                self._watch()
                 self._time_out()
         finally:
             for worker in self.workers:
@@ -142,7 +161,7 @@ class Supervisor(Generic[AnyTask_contra]):
                 return
             self.tries.pop(task.name, None)
             self.outcome.done.append(result)
-            self.on_done(result)
+            self.watcher.done(result)
 
     def _raised(self, worker: _Worker, task: AnyTask_contra | None, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
@@ -154,9 +173,22 @@ class Supervisor(Generic[AnyTask_contra]):
         else:
             self._blame(task, reason)
 
+    def _watch(self) -> None:
+        """Ask the workers how far they are, and pass on what they answered; one that is stuck is not waited for."""
+        asked = {worker.asked: worker for worker in self.workers if worker.asked is not None}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
+        for ref in answered:
+            worker, asked[ref].asked = asked[ref], None
+            with suppress(RayError):  # what becomes of a lost worker, its tasks say
+                self.watcher.reached(worker.name, ray.get(ref, timeout=TICK_S) if worker.flights else ())
+        for worker in self.workers:
+            if worker.node is not None and worker.asked is None and time.monotonic() - worker.asked_at > WATCH_S:
+                worker.asked, worker.asked_at = worker.actor.reached.remote(), time.monotonic()
+
     def _replace(self, worker: _Worker, tasks: list[AnyTask_contra], reason: str) -> None:
         """Give an actor up, fence it, and let its tasks be tried again."""
         self.workers.remove(worker)
+        self.watcher.reached(worker.name, ())
         ray.kill(worker.actor)
         tasks = [*tasks, *worker.flights.values()]
         if worker.node is not None and _node_is_alive(worker.node):

@@ -13,9 +13,10 @@ from typing import Any, TextIO
 import ray
 
 from pipeline.jobs import Done, Job
+from stages.progress import WorkProgress, listen
 
 IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written
-
+WATCHING = "watching"  # the concurrency group of what is asked while tasks run
 
 HEARD = ("generators", "stages")  # packages whose warnings go to the one who called the run
 
@@ -47,12 +48,15 @@ class Host:
     def __init__(self) -> None:
         self._run: Callable[[Any], Done] | None = None
         self._warnings = _Warnings()
+        self._reached: dict[str, WorkProgress] = {}
+        listen(self._note)
         for package in HEARD:
             logging.getLogger(package).addHandler(self._warnings)
 
     def open(self, job: Job[Any]) -> str:
         """Load what the job needs in place of the last one; return the id of the node that this runs on."""
         self._run = None
+        self._reached.clear()
         gc.collect()  # the last job's networks make room before the next one's come
         self._run = job.open()
         return str(ray.get_runtime_context().get_node_id())
@@ -61,6 +65,17 @@ class Host:
         """Run one task to its committed result, with what was warned of meanwhile."""
         assert self._run is not None
         return replace(self._run(task), warnings=self._warnings.taken())
+
+    @ray.method(concurrency_group=WATCHING)
+    def reached(self) -> tuple[WorkProgress, ...]:
+        """Return how far the work under way is, of each kind what was reported last; answered while tasks run."""
+        return tuple(self._reached.copy().values())
+
+    def _note(self, reached: WorkProgress) -> None:
+        if reached.done < reached.total:
+            self._reached[reached.what] = reached
+        else:
+            self._reached.pop(reached.what, None)
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class Hosts:
             self._size = size
         if self._idle:
             return self._idle.pop()
-        actor: Any = ray.remote(Host)
+        actor: Any = ray.remote(concurrency_groups={WATCHING: 1})(Host)  # type: ignore[call-overload]
         return actor.options(num_gpus=size.gpus, num_cpus=size.cpus, max_concurrency=IN_FLIGHT).remote()
 
     def keep(self, actor: Any) -> None:  # noqa: ANN401  # Ray's handle of an actor

@@ -1,10 +1,17 @@
-"""Live progress of a run: one bar a stage with images a second and the time left."""
+"""What a run shows of itself while it works: never silent for more than half a minute.
+
+On a terminal each stage has a bar with images a second and the time left. Anywhere else, as in a log, there are lines
+with the time of day: where a stage begins and ends, and every half minute how far it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from rich import progress as bars
 from rich.console import Console
@@ -12,6 +19,89 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.jobs import Done
+from stages.progress import WorkProgress
+
+NOTICE_S = 30.0
+"""The longest silence where there is no bar."""
+
+
+class Shown:
+    """How far a stage is, and what is shown of it."""
+
+    def __init__(self, say: Callable[[str], None], name: str, units: int) -> None:
+        self.say, self.name, self.units = say, name, units
+        self.ended = self.samples = 0
+        self.started = time.monotonic()
+        self._at_work: dict[str, tuple[WorkProgress, ...]] = {}  # by worker
+        self._warned: set[str] = set()
+
+    def done(self, done: Done) -> None:
+        """Count one unit, and say what was warned of, each thing once."""
+        for text in dict.fromkeys(done.warnings):
+            if text not in self._warned:
+                self.say(f"[yellow]warning:[/] {escape(text)}")
+        self._warned.update(done.warnings)
+        self.ended += 1
+        self.samples += done.recorded + done.quarantined
+        self.update()
+
+    def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
+        """Take note of how far a worker is with what it has in hand."""
+        self._at_work[worker] = tuple(reached)
+        self.update()
+
+    def update(self) -> None:
+        """Show the state as it is now."""
+
+    @property
+    def share(self) -> float:
+        """The share of the stage that is done; of what a worker has in hand a unit at most."""
+        begun = sum(max(part.share for part in parts) for parts in self._at_work.values() if parts)
+        return min(1.0, (self.ended + min(begun, self.units - self.ended)) / self.units) if self.units else 1.0
+
+    def details(self) -> str:
+        """Return how far the workers are inside their units, all of them together."""
+        parts = [part for parts in self._at_work.values() for part in parts]
+        texts = []
+        for what in dict.fromkeys(part.what for part in parts):
+            same = [part for part in parts if part.what == what]
+            texts.append(f"{what} {sum(p.done for p in same):.0f} of {sum(p.total for p in same):.0f}")
+            texts += dict.fromkeys(part.note for part in same[:1] if part.note)
+        return ", ".join(texts)
+
+    def line(self) -> str:
+        """Return the state as one line."""
+        elapsed_s, share = time.monotonic() - self.started, self.share
+        parts = [f"{self.ended} of {self.units} units"]
+        if self.samples and elapsed_s:
+            parts.append(f"{self.samples / elapsed_s:.1f} images/s")
+        if self.ended == self.units:
+            parts.append(f"took {_clock(elapsed_s)}")
+        elif share:
+            parts.append(f"ETA {_clock(elapsed_s * (1 - share) / share)}")
+        else:
+            parts.append(f"{_clock(elapsed_s)} so far")
+        details = self.details()
+        return f"{self.name}: {', '.join(parts)}" + (f"; {details}" if details else "")
+
+
+class _Bar(Shown):
+    """The bar of one stage on a terminal."""
+
+    def __init__(self, say: Callable[[str], None], name: str, units: int, bar: bars.Progress) -> None:
+        super().__init__(say, name, units)
+        self._bar, self._task = bar, bar.add_task(name, total=units, samples=0, units="", details="")
+        self.update()
+
+    def update(self) -> None:
+        """Move the bar."""
+        self._bar.update(
+            self._task,
+            completed=self.units if self.ended == self.units else self.share * self.units,
+            samples=self.samples,
+            units=f"{self.ended}/{self.units}",
+            details=self.details(),
+        )
 
 
 class _ImagesPerSecond(bars.ProgressColumn):
@@ -32,42 +122,71 @@ class _Time(bars.TimeRemainingColumn):
 
 
 @dataclass
-class Shown:
-    """The bar of one stage."""
-
-    bar: bars.Progress
-    task: bars.TaskID
-    warned: set[str] = field(default_factory=set)
-
-    def done(self, done: Done) -> None:
-        """Move the bar by one unit, and say what was warned of, each thing once."""
-        for text in dict.fromkeys(done.warnings):
-            if text not in self.warned:
-                self.bar.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
-        self.warned.update(done.warnings)
-        samples = self.bar.tasks[0].fields["samples"] + done.recorded + done.quarantined
-        self.bar.update(self.task, advance=1, samples=samples)
-
-
-@dataclass(frozen=True)
 class Progress:
-    """Where progress is shown; a console that is no terminal gets one line a stage."""
+    """Where progress is shown."""
 
     console: Console
+    notice_s: float = NOTICE_S
+    _said_at: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
-        """Print one line, markup allowed."""
-        self.console.print(text)
+        """Print one line, markup allowed; with the time of day where there is no terminal."""
+        self._said_at = time.monotonic()
+        stamp = "" if self.console.is_terminal else f"{time.strftime('%H:%M:%S')} "
+        self.console.print(stamp + text, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Show that something goes on whose end cannot be foreseen, as "writing the report"."""
+        if self.console.is_terminal:
+            with self.console.status(what):
+                yield
+            return
+        started = time.monotonic()
+        with self._unless_silent(lambda: f"still {what}, {_clock(time.monotonic() - started)} so far"):
+            yield
 
     @contextmanager
     def stage(self, name: str, units: int, samples: int) -> Iterator[Shown]:
-        """Show the bar of a stage with so many units (and samples, if known) while it runs."""
-        columns = (
-            bars.TextColumn("{task.description:16}"),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            _ImagesPerSecond(),
-            _Time(elapsed_when_finished=True),
-        )
-        with bars.Progress(*columns, console=self.console) as bar:
-            yield Shown(bar, bar.add_task(name, total=units, samples=0, expected=samples))
+        """Show a stage with so many units (and samples, if known) while it runs."""
+        if self.console.is_terminal:
+            columns = (
+                bars.TextColumn("{task.description:16}"),
+                bars.BarColumn(),
+                bars.TextColumn("{task.fields[units]}"),
+                _ImagesPerSecond(),
+                _Time(elapsed_when_finished=True),
+                bars.TextColumn("{task.fields[details]}"),
+            )
+            with bars.Progress(*columns, console=self.console) as bar:
+                yield _Bar(self.say, name, units, bar)
+            return
+        shown = Shown(self.say, name, units)
+        self.say(f"{name}: {units} units" + (f", {samples} samples" if samples else ""))
+        try:
+            with self._unless_silent(shown.line):
+                yield shown
+        finally:
+            self.say(escape(shown.line()))
+
+    @contextmanager
+    def _unless_silent(self, line: Callable[[], str]) -> Iterator[None]:
+        """Say a line whenever nothing was said for too long, on a thread of its own: the block may well wait."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(max(0.01, self._said_at + self.notice_s - time.monotonic())):
+                if time.monotonic() >= self._said_at + self.notice_s:
+                    self.say(escape(line()))
+
+        thread = threading.Thread(target=watch, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

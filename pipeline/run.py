@@ -192,7 +192,7 @@ class Run:
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
             resources = self._resources(use_gpu=workers_use_gpu)
             resources = replace(resources, unit_deadline_s=deadline_s or resources.unit_deadline_s)
-            outcome = Supervisor(job, self.hosts, resources, shown.done).execute(tasks)
+            outcome = Supervisor(job, self.hosts, resources, shown).execute(tasks)
         self.failed |= outcome.failed
         self.computed += len(outcome.done)
         return outcome

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from infra.errors import StoreError, TransientError
 from pipeline.jobs import Done
+from stages.progress import report_progress
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Job:
         calls = self.calls(task.name)
         (self.folder / f"{task.name}.{len(calls)}.{os.getpid()}").touch()
         if len(calls) < task.times:
-            _ACTS[task.act]()
+            _ACTS[task.act](self.folder)
         return Done(task.name, recorded=len(calls) + 1, quarantined=0)
 
     def calls(self, task: str) -> list[int]:
@@ -51,37 +52,51 @@ class Job:
         return [int(name.rpartition(".")[2]) for name in names]
 
 
-def _die() -> None:
+def _die(_folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _hang() -> None:
+def _hang(_folder: Path) -> None:
     time.sleep(3600)
 
 
-def _raise() -> None:
+def _raise(_folder: Path) -> None:
     raise ValueError("seven is not a picture")
 
 
-def _falter() -> None:
+def _falter(_folder: Path) -> None:
     raise TransientError("the server went away")
 
 
-def _warn() -> None:
+def _warn(_folder: Path) -> None:
     logging.getLogger("stages.acting").warning("it is getting tight")
     logging.getLogger("somebody.else").warning("not ours")
 
 
-def _refuse() -> None:
+def _refuse(_folder: Path) -> None:
     raise StoreError("access denied to bucket mill")
 
 
-_ACTS: dict[str, Callable[[], None]] = {
-    "succeed": lambda: None,
+def _advance(folder: Path) -> None:
+    """Say how far it is, and end once somebody has taken note of it."""
+    report_progress(3, 10, "steps", "epoch 1 of 4")
+    while not (folder / "go on").exists():
+        time.sleep(0.02)
+    report_progress(10, 10, "steps")
+
+
+def go_on(folder: Path) -> None:
+    """Let a task end that waits until its progress is known."""
+    (folder / "go on").touch()
+
+
+_ACTS: dict[str, Callable[[Path], None]] = {
+    "succeed": lambda _folder: None,
     "die": _die,
     "hang": _hang,
     "raise": _raise,
     "falter": _falter,
     "refuse": _refuse,
     "warn": _warn,
+    "advance": _advance,
 }

@@ -1,6 +1,7 @@
 """The supervising loop over real Ray actors: what dies, hangs or raises is tried again, alone, and then reported."""
 
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from infra.errors import StoreError
 from pipeline.execute import Outcome, Resources, Supervisor, most_in_flight
 from pipeline.hosts import IN_FLIGHT, Hosts, Size, _Warnings
 from pipeline.jobs import Done
-from tests.pipeline.acting import Job, Task
+from stages.progress import WorkProgress
+from tests.pipeline.acting import Job, Task, go_on
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +44,17 @@ def hosts():
 class Told:
     """What the loop reported while it ran."""
 
-    done: list[Done] = field(default_factory=list)
+    ended: list[Done] = field(default_factory=list)
+    at_work: list[tuple[WorkProgress, ...]] = field(default_factory=list)
+    on_reached: Callable[[], None] = lambda: None
+
+    def done(self, done: Done) -> None:
+        self.ended.append(done)
+
+    def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
+        self.at_work.append(tuple(reached))
+        if reached:
+            self.on_reached()
 
 
 @pytest.fixture
@@ -52,7 +64,8 @@ def run(tmp_path: Path, hosts: Hosts):
     def run(
         *tasks: Task, workers: int = 1, deadline_s: float = 600.0, attempts: int = 2, cpus: float = 1
     ) -> tuple[Outcome, Told, Job]:
-        job, told = Job(tmp_path), Told()
+        job = Job(tmp_path)
+        told = Told(on_reached=lambda: go_on(tmp_path))
         resources = Resources(
             workers=workers,
             size=Size(gpus=0, cpus=cpus),
@@ -60,7 +73,7 @@ def run(tmp_path: Path, hosts: Hosts):
             attempts=attempts,
             lost_workers=0,
         )
-        return Supervisor(job, hosts, resources, told.done.append).execute(tasks), told, job
+        return Supervisor(job, hosts, resources, told).execute(tasks), told, job
 
     return run
 
@@ -73,8 +86,8 @@ def test_every_task_is_done_once_and_reported_as_it_ends(run):
     names = [f"unit-{i}" for i in range(6)]
     outcome, told, job = run(*map(Task, names), workers=2)
     assert outcome.failed == {}
-    assert told.done == outcome.done
-    assert sorted((one.unit, one.recorded) for one in told.done) == [(name, 1) for name in names]
+    assert told.ended == outcome.done
+    assert sorted((one.unit, one.recorded) for one in told.ended) == [(name, 1) for name in names]
     assert [len(job.calls(name)) for name in names] == [1] * 6
 
 
@@ -106,15 +119,21 @@ def test_an_actor_holds_no_more_than_its_share_of_the_tasks_left():
 def test_nothing_to_do_starts_no_worker(tmp_path: Path):
     told = Told()
     resources = Resources(2, Size(0, 1), unit_deadline_s=600, attempts=2, lost_workers=0)
-    supervisor = Supervisor(Job(tmp_path), Hosts(), resources, told.done.append)
+    supervisor = Supervisor(Job(tmp_path), Hosts(), resources, told)
     assert supervisor.execute([]) == Outcome([], {})
-    assert (supervisor.workers, told.done) == ([], [])
+    assert (supervisor.workers, told.ended) == ([], [])
+
+
+def test_how_far_a_task_is_comes_from_inside_the_worker_while_it_runs(run):
+    outcome, told, _ = run(Task("long", "advance"))
+    assert outcome.failed == {}
+    assert (WorkProgress("steps", 3, 10, "epoch 1 of 4"),) in told.at_work
 
 
 def test_a_task_whose_worker_was_killed_once_is_done_by_another(run):
     outcome, told, job = run(Task("a"), Task("unlucky", "die", times=1), Task("b"), Task("c"))
     assert outcome.failed == {}
-    assert units(told.done) == ["a", "b", "c", "unlucky"]
+    assert units(told.ended) == ["a", "b", "c", "unlucky"]
     assert len(set(job.calls("unlucky"))) == 2
 
 
@@ -124,27 +143,27 @@ def test_a_task_that_kills_every_worker_is_given_up_and_its_neighbours_are_not(r
     assert list(outcome.failed) == ["poison"]
     assert outcome.failed["poison"].startswith("given up after 3 attempts: ")
     assert len(job.calls("poison")) == 3
-    assert units(told.done) == [task.name for task in neighbours]
+    assert units(told.ended) == [task.name for task in neighbours]
 
 
 def test_a_task_that_raises_is_reported_with_its_reason_and_its_worker_is_kept(run):
     outcome, told, job = run(Task("bad", "raise"), Task("good"), Task("fine"))
     assert outcome.failed == {"bad": "given up after 2 attempts: ValueError: seven is not a picture"}
-    assert units(told.done) == ["fine", "good"]
+    assert units(told.ended) == ["fine", "good"]
     assert len({*job.calls("bad"), *job.calls("good"), *job.calls("fine")}) == 1
 
 
 def test_a_transient_fault_is_tried_again(run):
     outcome, told, job = run(Task("flaky", "falter", times=2), attempts=3)
     assert outcome.failed == {}
-    assert told.done == [Done("flaky", recorded=3, quarantined=0)]
+    assert told.ended == [Done("flaky", recorded=3, quarantined=0)]
     assert len(job.calls("flaky")) == 3
 
 
 def test_a_task_that_hangs_is_taken_from_its_worker_at_the_deadline(run):
     outcome, told, job = run(Task("slow", "hang", times=1), Task("quick"), deadline_s=4.0)
     assert outcome.failed == {}
-    assert units(told.done) == ["quick", "slow"]
+    assert units(told.ended) == ["quick", "slow"]
     first, second = job.calls("slow")
     assert first != second
     assert not _is_running(first)
@@ -155,7 +174,7 @@ def test_a_task_that_always_hangs_is_given_up_with_the_setting_to_change(run):
     assert list(outcome.failed) == ["slow"]
     assert "nothing finished within 3 s (compute.unit_deadline_s)" in outcome.failed["slow"]
     assert len(job.calls("slow")) == 2
-    assert units(told.done) == ["quick"]
+    assert units(told.ended) == ["quick"]
 
 
 def test_a_store_that_refuses_stops_the_run(run, tmp_path: Path):
@@ -170,7 +189,7 @@ def test_a_store_that_refuses_stops_the_run(run, tmp_path: Path):
 def test_a_job_that_cannot_be_opened_stops_the_run_with_its_reason(tmp_path: Path, hosts: Hosts):
     resources = Resources(1, Size(0, 1), unit_deadline_s=600, attempts=3, lost_workers=0)
     with pytest.raises(StoreError, match="no such weights"):
-        Supervisor(Job(tmp_path, broken=True), hosts, resources, lambda done: None).execute([Task("a")])
+        Supervisor(Job(tmp_path, broken=True), hosts, resources, Told()).execute([Task("a")])
     assert Job(tmp_path).calls("a") == []
 
 

@@ -1,37 +1,87 @@
-"""What a run shows of itself while it works."""
+"""What a run shows of itself while it works, on a terminal and in a log."""
 
 import io
+import re
+import time
 
 from rich.console import Console
 
 from pipeline.jobs import Done
-from pipeline.progress import Progress
+from pipeline.progress import NOTICE_S, Progress
+from stages.progress import WorkProgress
 
 
-def shown(*done: Done, units: int) -> str:
-    """Return what a console that is no terminal was told of one stage."""
+def two() -> tuple[Done, Done]:
+    return Done("a", recorded=4, quarantined=0), Done("b", recorded=3, quarantined=1)
+
+
+def shown(*done: Done, units: int, terminal: bool = False) -> str:
+    """Return what a console was told of one stage."""
     sink = io.StringIO()
-    with Progress(Console(file=sink, width=120)).stage("invert", units, 8) as stage:
+    with Progress(Console(file=sink, width=120, force_terminal=terminal)).stage("invert", units, 8) as stage:
         for one in done:
             stage.done(one)
     return sink.getvalue()
 
 
-def test_a_finished_stage_says_how_long_it_took():
-    text = shown(Done("a", recorded=4, quarantined=0), Done("b", recorded=3, quarantined=1), units=2)
-    assert "invert" in text
-    assert "2/2" in text
-    assert "images/s took 0:00:0" in text
-    assert "ETA" not in text
+def test_a_finished_stage_says_how_long_it_took_on_a_terminal():
+    text = shown(*two(), units=2, terminal=True)
+    last = text.rpartition("invert")[2]
+    assert "2/2" in last
+    assert "took" in last
+    assert "0:00:0" in last
+    assert "ETA" not in last
 
 
-def test_a_stage_that_was_left_says_what_was_missing():
-    text = shown(Done("a", recorded=4, quarantined=0), units=2)
-    assert "1/2" in text
-    assert "ETA" in text
+def test_a_stage_that_was_left_says_what_was_missing_on_a_terminal():
+    last = shown(two()[0], units=2, terminal=True).rpartition("invert")[2]
+    assert "1/2" in last
+    assert "ETA" in last
+
+
+def test_a_log_has_a_line_with_the_time_where_a_stage_begins_and_where_it_ends():
+    begun, ended = shown(*two(), units=2).splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d invert: 2 units, 8 samples", begun)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d invert: 2 of 2 units, [\d.]+ images/s, took 0:00:0\d", ended)
+
+
+def test_a_log_says_what_was_missing_of_a_stage_that_was_left():
+    assert re.search(r" invert: 1 of 2 units, [\d.]+ images/s, ETA 0:00:0\d\n$", shown(two()[0], units=2))
+
+
+def test_a_log_is_never_silent_for_longer_than_agreed():
+    assert NOTICE_S <= 30
+    sink = io.StringIO()
+    progress = Progress(Console(file=sink, width=120), notice_s=0.05)
+    with progress.stage("train_segmenter", 1, 0) as stage:
+        stage.reached("worker", [WorkProgress("steps", 30, 120, "epoch 1 of 4")])
+        _until(lambda: sink.getvalue().count("steps 30 of 120, epoch 1 of 4") > 2)
+    with progress.doing("writing the report"):
+        _until(lambda: "still writing the report, 0:00:0" in sink.getvalue())
+    assert "ETA" in sink.getvalue()
+
+
+def test_progress_inside_a_unit_counts_as_its_share_and_never_as_more():
+    with Progress(Console(quiet=True)).stage("invert", 4, 8) as stage:
+        assert stage.share == 0
+        stage.reached("one", [WorkProgress("steps", 25, 100)])
+        stage.reached("other", [WorkProgress("steps", 75, 100), WorkProgress("draws", 1, 10)])
+        assert stage.share == (0.25 + 0.75) / 4
+        assert stage.details() == "steps 100 of 200, draws 1 of 10"
+        for name in "abcd":
+            stage.done(Done(name, 2, 0))
+        assert stage.share == 1
 
 
 def test_a_warning_is_said_once_as_it_is():
     tight = "width [16] halved"
-    text = shown(*(Done(name, recorded=4, quarantined=0, warnings=(tight, tight)) for name in "ab"), units=2)
-    assert text.count(f"warning: {tight}") == 1
+    warned = [Done(name, recorded=4, quarantined=0, warnings=(tight, tight)) for name in "ab"]
+    for terminal in (False, True):
+        assert shown(*warned, units=2, terminal=terminal).count(f"{tight}") == 1
+
+
+def _until(condition, within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
