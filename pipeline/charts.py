@@ -16,6 +16,7 @@ from typing import Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -38,6 +39,7 @@ _OTHER_COLOUR = "#cc79a7"
 
 _OVERLAY = 0.6  # of the colour; the rest is the picture in grey, so that colours mean spaces only
 _MAP = "magma"
+_GOLDEN_RATIO = 0.6180339887498949
 
 # Stand-ins for the page's own colours, which follow light and dark; see `_themed`.
 INK, MUTED, _RULE, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
@@ -105,6 +107,21 @@ def draw_assignment(assignment_HW: NDArray[np.uint8], image_HW3: NDArray[np.uint
     index_HW = np.asarray(_reduced(Image.fromarray(assignment_HW), Image.Resampling.NEAREST))
     colours_L3 = np.array([list(bytes.fromhex(space_colour(space)[1:])) for space in spaces])
     blended_HW3 = (1 - _OVERLAY) * grey_HW1 + _OVERLAY * colours_L3[index_HW]
+    return _drawing(Image.fromarray(np.rint(blended_HW3).astype(np.uint8)))
+
+
+def draw_segments(labels_HW: NDArray[np.integer], image_HW3: NDArray[np.uint8]) -> Drawing:
+    """Return a segmentation: each segment in a colour of its own, blended over the image in grey.
+
+    Equal labels have equal colours in every picture of a run, so that classes can be recognised.
+    """
+    picture = _reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS)
+    grey_HW1 = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
+    labels = Image.fromarray(labels_HW.astype(np.int32))
+    label_HW = np.asarray(labels.resize(picture.size, Image.Resampling.NEAREST)).astype(np.int64)
+    hue_HW = (label_HW * _GOLDEN_RATIO) % 1.0  # neighbours in number lie far apart on the circle of hues
+    colours_HW3 = 255 * hsv_to_rgb(np.stack([hue_HW, np.full_like(hue_HW, 0.65), np.full_like(hue_HW, 0.95)], axis=-1))
+    blended_HW3 = (1 - _OVERLAY) * grey_HW1 + _OVERLAY * colours_HW3
     return _drawing(Image.fromarray(np.rint(blended_HW3).astype(np.uint8)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.gallery import Gallery
 from pipeline.held_out import HeldOutSamples
 from pipeline.map_quality import judge
 from pipeline.plan import MapStep, Plan
-from pipeline.publish import Index, read_index
+from pipeline.publish import POINTER, Index, read_index
 from pipeline.report import write_report
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
 from pipeline.trade_off import committed_curve
@@ -41,6 +41,8 @@ class Conclusion:
     quarantine: list[Quarantined]
     about: dict[str, str]
     training: TrainingReport | None = None
+    psnr_db: tuple[float, ...] = ()  # of every recorded sample
+    latents: Mapping[str, str] = field(default_factory=dict)  # where the bundles lie
 
     def write(self, plan: Plan) -> Path:
         """Write `summary.json` and `report.html` into the run's folder and beside its bundles; return the report."""
@@ -59,6 +61,8 @@ class Conclusion:
             settings=yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False),
             about=self.about,
             training=self.training,
+            psnr_db=self.psnr_db,
+            latents=self.latents,
         )
         partial.replace(report)
         for path in (summary, report):
@@ -96,7 +100,10 @@ def conclude(
     )
     quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows if r["outcome"] == "quarantined"]
     pictures, about = [picture for picture, _ in shown], _about(plan, inverter)
-    return Conclusion(summary, timings, pictures, quarantine, about, _training(plan))
+    psnr_db = tuple(float(r["invert.psnr_db"]) for r in rows if r.get("invert.psnr_db") is not None)
+    return Conclusion(
+        summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published)
+    )
 
 
 def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt) -> Iterable[StageTiming]:
@@ -144,6 +151,17 @@ def _about(plan: Plan, inverter: Inverter) -> dict[str, str]:
     if inverter.generator.about:
         about["note on the generator"] = inverter.generator.about
     return about
+
+
+def _latents(plan: Plan, published: Receipt) -> dict[str, str]:
+    """Return where the results lie, by what they are; names are relative to the store."""
+    return {
+        "store": plan.ledger.store.url,
+        "pointer, moved when a run is complete": POINTER,
+        "index, one row per sample": ", ".join(entry.name for entry in published.files),
+        "of each row, `arrays`": "tar with KEY.invert.npz: deltas and masks on their support",
+        "of each row, `records`": "parquet with w_plus and the figures",
+    }
 
 
 def _replace(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from stages.sources import column
 from stages.stage import Record, Sample
 
 PICTURES = 24
+WORST = 6
+"""Samples with the lowest PSNR that are shown in addition."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ class Gallery:
 
     def pictures(self, rows: Sequence[Row]) -> Iterator[tuple[Picture, float]]:
         """Yield some samples' pictures, each with the largest change that an edit by nothing makes to it."""
-        shown = choose(rows)
+        bad = worst(rows)
+        taken = {id(row) for row in bad}
+        others = choose([row for row in rows if id(row) not in taken])
         for unit in self.index.units:
-            wanted = {row["key"]: row for row in shown if row["unit"] == unit.name}
-            if wanted:
-                yield from self._pictures_of(unit, wanted)
+            wanted = {row["key"]: row for row in (*others, *bad) if row["unit"] == unit.name}
+            among_worst = {row["key"] for row in bad if row["unit"] == unit.name}
+            for picture, change in self._pictures_of(unit, wanted) if wanted else ():
+                yield replace(picture, worst=picture.key in among_worst), change
 
     def _pictures_of(self, unit: Unit, wanted: Mapping[str, Row]) -> Iterator[tuple[Picture, float]]:
         records = {step.stage.name: self.index.records(step, unit) for step in self.index.steps}
@@ -76,6 +81,8 @@ def draw(sample: Sample, row: Row, single: Record | None, inverter: Inverter) ->
         image_HW3=to_uint8(target)[0],
         predicted_LHW=sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32),
         assignment_HW=record.arrays["assignment_HW"].astype(np.uint8),
+        labels_HW=sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32),
+        trace=(record.arrays["trace_step"], record.arrays["trace_loss"]),
         sam_HW3=to_uint8(image)[0],
         error_HW=inverter.measure(image, target).error_NHW[0].float().numpy(),
         psnr_db=row["invert.psnr_db"],
@@ -84,6 +91,12 @@ def draw(sample: Sample, row: Row, single: Record | None, inverter: Inverter) ->
         w_plus_psnr_db=row.get(f"error_maps.psnr_db_{column(inverter.generator.spaces[0])}"),
     )
     return picture, float(change)
+
+
+def worst(rows: Sequence[Row], count: int = WORST) -> list[Row]:
+    """Return up to `count` rows with the lowest PSNR, the lowest first; none where they would be more than half."""
+    measured = [row for row in rows if row.get("invert.psnr_db") is not None]
+    return sorted(measured, key=lambda row: (row["invert.psnr_db"], row["key"]))[: min(count, len(measured) // 2)]
 
 
 def choose(rows: Sequence[Row], count: int = PICTURES) -> list[Row]:

@@ -19,6 +19,9 @@ from stages.truth import average_precision
 CURVE_POINTS = 10
 """Points of a calibration curve, each the mean of about as many segments."""
 
+MIN_PAIRS = 3
+"""Fewer pairs have no correlation: any two lie on a line."""
+
 _FINE_BINS = 4096
 _FINEST = 2.0**-20
 _ROUNDING = 1e-12  # of the mean square; a smaller spread is what float64 leaves of none
@@ -52,6 +55,7 @@ class MapQuality:
     correlation_per_pixel: dict[str, float | None] = field(default_factory=dict)
     correlation_per_segment: dict[str, float | None] = field(default_factory=dict)
     bias_per_segment: dict[str, float | None] = field(default_factory=dict)
+    segments: dict[str, int] = field(default_factory=dict)  # that the figures per segment are over
     calibration: dict[str, list[Point]] = field(default_factory=dict)
 
 
@@ -79,6 +83,7 @@ def judge(samples: Iterable[HeldOut], spaces: Sequence[str]) -> MapQuality:
         correlation_per_pixel={space: one.correlation for space, one in zip(spaces, pixels, strict=True)},
         correlation_per_segment={space: one.correlation for space, one in zip(spaces, segments, strict=True)},
         bias_per_segment={space: one.difference for space, one in zip(spaces, segments, strict=True)},
+        segments={space: one.count for space, one in zip(spaces, segments, strict=True)},
         calibration={space: one.curve() for space, one in zip(spaces, curves, strict=True)},
     )
 
@@ -120,7 +125,9 @@ class Moments:
 
     @property
     def correlation(self) -> float | None:
-        """Pearson's correlation; None where either side does not vary."""
+        """Pearson's correlation; None of fewer than `MIN_PAIRS` pairs, and where either side does not vary."""
+        if self.count < MIN_PAIRS:
+            return None
         if self._constant(self.xx, self.mean_x) or self._constant(self.yy, self.mean_y):
             return None
         return max(-1.0, min(1.0, self.xy / math.sqrt(self.xx) / math.sqrt(self.yy)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.charts import (
@@ -22,11 +22,14 @@ from pipeline.charts import (
     draw_curve,
     draw_error,
     draw_image,
+    draw_segments,
     draw_trade_off,
     error_ceiling,
     mean_position,
     space_colour,
 )
+from pipeline.distributions import draw_convergence, draw_histogram
+from pipeline.figures import count, decimal, devices, duration, percent, signed
 from pipeline.map_quality import MapQuality
 from pipeline.summary import Picture, Quarantined, StageTiming, Summary
 from pipeline.trade_off_curve import Point, TradeOffCurve
@@ -40,8 +43,6 @@ MAX_UNGROUPED = 20
 
 MAX_WARNINGS = 50
 """Failed units, and faulty shards, that a report names."""
-
-ABSENT = "–"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def write_report(
     settings: str,
     about: Mapping[str, str],
     training: TrainingReport | None = None,
+    psnr_db: Sequence[float] = (),
+    latents: Mapping[str, str] = {},
 ) -> None:
     """Write the report as one HTML page that asks for no other file; a reader never sees half of it.
 
@@ -106,6 +109,8 @@ def write_report(
         settings: the run's YAML.
         about: versions, devices, digests; entries named `note...` are shown at the top of the page.
         training: of the segmenter.
+        psnr_db: of the SAM inversion of every recorded sample.
+        latents: where the bundles lie, by what is there.
     """
     page = render_report(
         title=title,
@@ -116,6 +121,8 @@ def write_report(
         settings=settings,
         about=about,
         training=training,
+        psnr_db=psnr_db,
+        latents=latents,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -133,6 +140,8 @@ def render_report(
     settings: str,
     about: Mapping[str, str],
     training: TrainingReport | None = None,
+    psnr_db: Sequence[float] = (),
+    latents: Mapping[str, str] = {},
 ) -> str:
     """Return the page of `write_report`."""
     ceiling = error_ceiling(error_HW for picture in pictures for error_HW in (*picture.predicted_LHW, picture.error_HW))
@@ -155,7 +164,11 @@ def render_report(
             found=_found(summary),
             calibration=_calibration(summary.maps),
             training=training,
-            rows=_rows(pictures, summary.spaces, ceiling),
+            rows=_rows([picture for picture in pictures if not picture.worst], summary.spaces, ceiling),
+            worst=_rows(_worst_first(pictures), summary.spaces, ceiling),
+            distributions=_distributions(pictures, psnr_db),
+            health=health(summary),
+            latents=latents,
             scale={"colours": colour_scale(), "ceiling": ceiling},
             timings=timings,
             total_s=sum(timing.seconds for timing in timings),
@@ -202,6 +215,19 @@ def headline(summary: Summary) -> list[Tile]:
     return tiles
 
 
+def health(summary: Summary) -> list[tuple[str, bool]]:
+    """Return what went wrong in a run, each with whether it did: damaged shards, quarantined samples, failed units."""
+    counts = (
+        (len(summary.shard_faults), "shard with faults", "shards with faults"),
+        (summary.samples.quarantined, "sample quarantined", "samples quarantined"),
+        (len(summary.failed_units), "unit failed", "units failed"),
+    )
+    return [
+        (f"{count(number) if number else 'no'} {one if number == 1 else many}", number > 0)
+        for number, one, many in counts
+    ]
+
+
 def group_quarantine(quarantine: Sequence[Quarantined]) -> list[Group]:
     """Return the quarantined samples by reason, the commonest first, `MAX_ROWS` of them shown in all.
 
@@ -217,45 +243,6 @@ def group_quarantine(quarantine: Sequence[Quarantined]) -> list[Group]:
         left -= shown[reason]
     commonest = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     return [Group(reason, len(samples), tuple(samples[: shown[reason]])) for reason, samples in commonest]
-
-
-def decimal(value: float | None, digits: int = 2, unit: str = "") -> str:
-    """Return a number for people; a dash where there is none."""
-    if value is None or math.isnan(value):
-        return ABSENT
-    number = f"{value:,.{digits}f}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
-    return f"{number} {unit}".rstrip()
-
-
-def signed(value: float | None, digits: int = 4) -> str:
-    """Return a difference for people, with its sign."""
-    return ABSENT if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share for people."""
-    return ABSENT if value is None else decimal(100 * value, digits, "%")
-
-
-def count(value: int) -> str:
-    """Return a count for people."""
-    return f"{value:,}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people, in its two largest units."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest_s:02d} s"
-    return f"{count(minutes // 60)} h {minutes % 60:02d} min"
-
-
-def devices(names: Sequence[str]) -> str:
-    """Return the devices of a stage, each kind once with its number."""
-    kinds = Counter(names)
-    return ", ".join(f"{number} × {name}" if number > 1 else name for name, number in kinds.items()) or ABSENT
 
 
 def script_digest(script: str) -> str:
@@ -333,6 +320,19 @@ def _panels(curve: TradeOffCurve | None) -> list[tuple[str, str]]:
     ]
 
 
+def _worst_first(pictures: Sequence[Picture]) -> list[Picture]:
+    return sorted((picture for picture in pictures if picture.worst), key=lambda picture: picture.psnr_db)
+
+
+def _distributions(pictures: Sequence[Picture], psnr_db: Sequence[float]) -> list[tuple[str, str]]:
+    """Return the distribution of PSNR and the convergence of what is shown, drawn, each with a label."""
+    drawn = [
+        (f"PSNR of {count(len(psnr_db))} samples", draw_histogram(psnr_db, "PSNR of SAM (dB)")),
+        ("Loss by optimisation step", draw_convergence([p.trace for p in pictures if p.trace is not None])),
+    ]
+    return [(label, svg) for label, svg in drawn if svg is not None]
+
+
 def _rows(pictures: Sequence[Picture], spaces: Sequence[str], ceiling: float) -> list[Row]:
     """Return the gallery; the column of the first space alone is there if any sample has it."""
     with_alone = any(picture.w_plus_HW3 is not None for picture in pictures)
@@ -349,6 +349,11 @@ def _cells(picture: Picture, spaces: Sequence[str], ceiling: float, *, with_alon
         mean = f"mean {decimal(float(error_HW.mean()), 3)}"
         alt = f"Invertibility map of {key} in {space}, predicted error, {mean}"
         yield Cell("predicted", f"predicted, {space}", mean, alt, draw_error(error_HW, ceiling))
+
+    if picture.labels_HW is not None:
+        segments = len(np.unique(picture.labels_HW))
+        figure, alt = f"{segments} segment{'' if segments == 1 else 's'}", f"Segmentation of {key}, {segments} segments"
+        yield Cell("segments", "segmentation", figure, alt, draw_segments(picture.labels_HW, input_HW3))
 
     shares = tuple((space, float((picture.assignment_HW == i).mean())) for i, space in enumerate(spaces))
     alt = f"Assignment of {key}: " + ", ".join(f"{space} {percent(share, 0)}" for space, share in shares if share > 0)

@@ -122,6 +122,9 @@ class Picture:
     error_HW: NDArray[np.float32]  # of the SAM inversion
     psnr_db: float
     lpips: float
+    labels_HW: NDArray[np.integer] | None = None  # the segments that spaces were assigned to
+    trace: tuple[NDArray[np.generic], NDArray[np.generic]] | None = None  # steps and the loss at each of them
+    worst: bool = False  # shown because its PSNR is among the lowest of the run
     w_plus_HW3: NDArray[np.uint8] | None = None  # the inversion in W+ alone, where supervision kept it
     w_plus_psnr_db: float | None = None
 

@@ -16,7 +16,7 @@ from stages.train_segmenter import Predicted
 
 MAX_TILE_PX, MIN_TILE_PX = 192, 96
 _GAP_PX, _TEXT_PX = 6, 14
-_PAPER, _INK = (255, 255, 255), (28, 31, 35)
+_PAPER, _INK = (0, 0, 0, 0), (122, 129, 138, 255)  # transparent, and a grey that is legible on white and on black
 _MAGMA = np.frombuffer(
     bytes.fromhex("000004 1d1147 51127c 832681 b73779 e75263 fc8961 fec488 fcfdbf"), np.uint8
 ).reshape(-1, 3)
@@ -32,7 +32,9 @@ def draw_predictions(examples: Sequence[Predicted], spaces: Sequence[str]) -> by
     width, height = _tile_px(examples)
     column, line = width + _GAP_PX, height + _GAP_PX
     block = 2 * line + _TEXT_PX
-    sheet = Image.new("RGB", (_GAP_PX + column * (1 + len(spaces)), _TEXT_PX + _GAP_PX + block * len(examples)), _PAPER)
+    sheet = Image.new(
+        "RGBA", (_GAP_PX + column * (1 + len(spaces)), _TEXT_PX + _GAP_PX + block * len(examples)), _PAPER
+    )
     ink = ImageDraw.Draw(sheet)
     for i, space in enumerate(spaces):
         maps = [maps_LHW[i].ravel() for one in examples for maps_LHW in (one.true_LHW, one.predicted_LHW)]

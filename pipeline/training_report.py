@@ -7,13 +7,14 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from PIL import Image
 
 from infra.receipts import Ledger, Receipt
-from pipeline.charts import INK, MUTED, Drawing, finished, space_colour
+from pipeline.charts import INK, LABEL_CHARACTERS, MUTED, Drawing, finished, space_colour
 from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE
 from stages.train_segmenter import Epoch
 
@@ -57,7 +58,7 @@ class TrainingReport:
                 axes.plot(*zip(*validated, strict=True), color=INK, linewidth=1.4, marker=".", label="validation")
             axes.set_ylim(bottom=0)
             axes.set_xlabel("epoch", color=MUTED)
-            axes.set_ylabel("loss, on square roots of errors", color=INK)
+            axes.set_ylabel(fill("loss, on square roots of errors", LABEL_CHARACTERS), color=INK)
             axes.legend(frameon=False, labelcolor=INK)
             return finished(figure, axes, grid="y")
 
@@ -76,6 +77,6 @@ class TrainingReport:
                 if line:
                     axes.plot(*zip(*line, strict=True), color=space_colour(space), marker=".", label=space)
             axes.set_xlabel("epoch", color=MUTED)
-            axes.set_ylabel("correlation per pixel, held out", color=INK)
+            axes.set_ylabel(fill("correlation per pixel, held out", LABEL_CHARACTERS), color=INK)
             axes.legend(frameon=False, labelcolor=INK)
             return finished(figure, axes, grid="y")

@@ -14,7 +14,7 @@ from pipeline.trade_off_curve import Point, TradeOffCurve
 
 SPACES = ("W+", "F4", "F6", "F8", "F10")
 HOSTILE = "<script>window.owned = 1</script><img src=x onerror='window.owned = 2'>\"&"
-PER_SAMPLE = {"input": 1, "predicted": len(SPACES), "assignment": 1, "sam": 1, "error": 1}
+PER_SAMPLE = {"input": 1, "predicted": len(SPACES), "segments": 1, "assignment": 1, "sam": 1, "error": 1}
 
 
 def scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +54,8 @@ def picture(seed: int, height: int = 64, width: int = 64, **changes: object) -> 
         "assignment_HW": np.array([0, 0, 1, 2 + seed % 3], np.uint8)[labels_HW],
         "sam_HW3": np.asarray(sam),
         "error_HW": (0.2 * soft.clip(0)).astype(np.float32),
+        "labels_HW": labels_HW,
+        "trace": (np.arange(0, 100, 10), 0.5 * 0.97 ** np.arange(0, 100, 10) + 0.01 * seed),
         "psnr_db": 28.0 + 0.31 * seed,
         "lpips": float(0.2 * soft.clip(0).mean()),
         "w_plus_HW3": np.asarray(alone),
@@ -64,7 +66,7 @@ def picture(seed: int, height: int = 64, width: int = 64, **changes: object) -> 
 
 PICTURES = [picture(seed) for seed in range(7)] + [
     picture(7, key=HOSTILE, role="supervision", w_plus_HW3=None, w_plus_psnr_db=None),
-    picture(8, 192, 256, role=None),
+    picture(8, 192, 256, role=None, worst=True, psnr_db=19.02),
 ]
 MAPS = MapQuality(
     average_precision_error_map=0.7126,
@@ -72,6 +74,7 @@ MAPS = MapQuality(
     average_precision_chance=0.0561,
     correlation_per_pixel={"W+": 0.551, "F4": 0.656, "F6": 0.395, "F8": 0.335, "F10": None},
     correlation_per_segment={"W+": 0.7091, "F4": 0.8073, "F6": 0.5325, "F8": 0.4069, "F10": None},
+    segments={"W+": 155, "F4": 155, "F6": 155, "F8": 155, "F10": 2},
     bias_per_segment={"W+": -0.0971, "F4": -0.0144, "F6": 0.0055, "F8": -0.0046, "F10": 0.0},
     calibration={
         space: [(scale * x, scale * x * 1.3, 31) for x in (0.05, 0.1, 0.2, 0.4, 0.9)]
@@ -143,8 +146,14 @@ REPORT = {
         "devices": "8 × NVIDIA H200",
         "note": "demo assets: not a published GAN, not LPIPS-VGG",
     },
+    "psnr_db": (19.02, 28.0, 28.4, 29.1, 30.2),
+    "latents": {
+        "store": "s3://latents/cars",
+        "index, one row per sample": "bundles/publish/ab/index/cd/part-0.parquet",
+    },
 }
 EMPTY = REPORT | {
+    "psnr_db": (),
     "summary": replace(
         SUMMARY,
         samples=Samples(0, 0, 0),

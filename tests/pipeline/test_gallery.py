@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from infra.errors import BundleError
-from pipeline.gallery import Gallery, choose
+from pipeline.gallery import Gallery, choose, worst
 from pipeline.publish import published, read_index
 from tests import tiny
 
@@ -83,3 +83,21 @@ def test_an_altered_bundle_is_not_drawn(committed):
     path.write_bytes(bytes(data))
     with pytest.raises(BundleError, match=r"arrays\.tar has SHA-256"):
         drawn(committed)
+
+
+def test_the_worst_are_those_with_the_lowest_psnr_and_never_most_of_a_run():
+    figures = [31.0, 22.0, None, 27.5, 40.0]
+    measured = [{"key": str(i), "invert.psnr_db": psnr_db} for i, psnr_db in enumerate(figures)]
+    assert [row["key"] for row in worst(measured)] == ["1", "3"]
+    assert [row["key"] for row in worst(measured, 1)] == ["1"]
+    assert worst([]) == []
+
+
+def test_a_picture_shows_segments_and_how_its_inversion_converged(committed):
+    pictures = [picture for picture, _ in drawn(committed)]
+    assert any(picture.worst for picture in pictures)
+    for picture in pictures:
+        assert picture.labels_HW.shape == picture.assignment_HW.shape
+        steps_K, loss_K = picture.trace
+        assert steps_K.shape == loss_K.shape
+        assert np.isfinite(loss_K).all()

@@ -23,17 +23,24 @@ def sample(predicted, achieved, occluded=None):
 
 def test_a_segment_counts_once_and_a_pixel_once():
     found = judge([sample([[0, 2, 2, 4]], [[1, 1, 3, 7]])], ["W+"])  # segments: 1, 3 against 1, 5
-    assert found.correlation_per_segment == {"W+": pytest.approx(1.0)}
+    assert found.segments == {"W+": 2}
     assert found.correlation_per_pixel == {"W+": pytest.approx(np.corrcoef([0, 2, 2, 4], [1, 1, 3, 7])[0, 1])}
     assert found.bias_per_segment == {"W+": pytest.approx((1 + 3) / 2 - (1 + 5) / 2)}
     assert found.calibration == {"W+": [(1.0, 1.0, 1), (3.0, 5.0, 1)]}
 
 
 def test_each_space_is_judged_by_its_own_maps():
-    found = judge([sample([[1, 1, 2, 2], [1, 1, 2, 2]], [[1, 1, 2, 2], [2, 2, 1, 1]])], ["W+", "F4"])
+    both = [sample([[1, 1, 2, 2], [1, 1, 2, 2]], [[1, 1, 2, 2], [2, 2, 1, 1]])]
+    found = judge([*both, *both], ["W+", "F4"])
     assert found.correlation_per_segment == {"W+": pytest.approx(1.0), "F4": pytest.approx(-1.0)}
     assert found.bias_per_segment == {"W+": 0.0, "F4": 0.0}
-    assert found.calibration["F4"] == [(1.0, 2.0, 1), (2.0, 1.0, 1)]
+    assert found.calibration["F4"] == [(1.0, 2.0, 2), (2.0, 1.0, 2)]
+
+
+def test_two_segments_have_no_correlation_since_any_two_points_lie_on_a_line():
+    two = [sample([[1, 1, 2, 2]], [[1, 1, 2, 2]])]
+    assert judge(two, ["W+"]).correlation_per_segment == {"W+": None}
+    assert judge([*two, *two], ["W+"]).correlation_per_segment == {"W+": pytest.approx(1.0)}
 
 
 def test_occluders_are_looked_for_in_the_maps_of_the_first_space():
@@ -59,6 +66,7 @@ def test_of_nothing_nothing_is_known():
         correlation_per_pixel={"W+": None, "F4": None},
         correlation_per_segment={"W+": None, "F4": None},
         bias_per_segment={"W+": None, "F4": None},
+        segments={"W+": 0, "F4": 0},
         calibration={"W+": [], "F4": []},
     )
 

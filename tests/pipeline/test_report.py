@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from pipeline import charts
+from pipeline.figures import decimal, devices, duration, percent
 from pipeline.map_quality import MapQuality
-from pipeline.report import MAX_ROWS, decimal, devices, duration, group_quarantine, headline, percent, write_report
+from pipeline.report import MAX_ROWS, group_quarantine, headline, health, write_report
 from pipeline.summary import Quarantined, Samples
 from tests.pipeline.report_page import (
     EMPTY,
@@ -273,3 +274,40 @@ def test_a_long_quarantine_is_cut_and_says_so_but_no_reason_is_hidden(tmp_path):
 def test_a_key_that_is_no_text_is_shown_as_its_bytes(tmp_path):
     page = page_of(tmp_path, quarantine=[Quarantined("s.tar", "caf\udce9", "undecodable name")])
     assert r"caf\udce9" in page.text
+
+
+def test_the_health_of_a_run_is_one_line_at_the_top():
+    assert health(SUMMARY) == [("1 shard with faults", True), ("25 samples quarantined", True), ("1 unit failed", True)]
+    clean = replace(SUMMARY, samples=Samples(7, 7, 0), shard_faults={}, failed_units={})
+    assert health(clean) == [
+        ("no shards with faults", False),
+        ("no samples quarantined", False),
+        ("no units failed", False),
+    ]
+
+
+def test_sam_is_defined_where_the_page_begins(report):
+    lede, _, _ = Page(report.read_text(encoding="utf-8")).text.partition("samples")
+    assert "SAM: spatially-adaptive multilayer inversion" in lede
+
+
+def test_the_worst_images_have_a_section_of_their_own(tmp_path):
+    text = page_of(tmp_path, pictures=PICTURES[6:]).text
+    before, said, after = text.partition("The sample with the lowest PSNR of this run")
+    assert said
+    assert "19.02 dB" in after
+    assert "19.02 dB" not in before
+    assert "lowest PSNR" not in page_of(tmp_path, pictures=PICTURES[:3]).text
+
+
+def test_the_page_says_where_the_latents_are(tmp_path):
+    page = page_of(tmp_path)
+    assert "Where the latents are" in page.text
+    assert "s3://latents/cars" in page.text
+
+
+def test_the_correlation_of_two_segments_is_not_shown_but_their_number_is(tmp_path):
+    row = next(line for line in page_of(tmp_path).text.split("per segment")[1].split("Calibration")[0].split("F8")[1:])
+    assert "155" in row
+    assert "–" in row.split("F10")[1]
+    assert "2" in row.split("F10")[1]
