@@ -46,14 +46,14 @@ class Prior:
 def save_prior(prior: Prior, path: Path, **about: str) -> None:
     """Write a prior as safetensors, whole or not at all; `about` says where it comes from."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(prior).items()}
-    put(path, safetensors.torch.save(tensors, {"format": FORMAT, **about}))
+    put(path, safetensors.torch.save(tensors, {"format": FORMAT, "sha256": _checksum(tensors), **about}))
 
 
 def load_prior(path: Path, **about: str) -> Prior:
     """Return a prior that `save_prior` wrote, on the CPU.
 
     Raises:
-        GeneratorError: the file is missing or torn, holds no prior, or one that is about something else.
+        GeneratorError: the file is missing, truncated or altered, holds no prior, or one about something else.
     """
     try:
         data = path.read_bytes()
@@ -66,6 +66,8 @@ def load_prior(path: Path, **about: str) -> Prior:
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if metadata.get("format") != FORMAT or found != wanted or any(_is_odd(tensor) for tensor in tensors.values()):
         raise GeneratorError(f"prior {path} is not one: it was not written by save_prior")
+    if metadata.get("sha256") != _checksum(tensors):
+        raise GeneratorError(f"prior {path} is damaged: its numbers do not have the SHA-256 that it states; delete it")
     if different := [name for name, value in about.items() if metadata.get(name) != value]:
         raise GeneratorError(f"prior {path} is another one: its {', '.join(different)} is not as wanted")
     return Prior(tensors["mean"], tensors["precision"], tensors["mean_w"], float(tensors["slope"]))
@@ -220,6 +222,14 @@ def _folder() -> Path | None:
 def _tensors(prior: Prior) -> Mapping[str, Tensor]:
     slope = torch.tensor(prior.slope, dtype=torch.float64)
     return {"mean": prior.mean, "precision": prior.precision, "mean_w": prior.mean_w, "slope": slope}
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return a digest of the numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _is_odd(tensor: Tensor) -> bool:

@@ -5,8 +5,14 @@ InfraError
 │   └── NotFoundError     the file or object is not there
 ├── TransientError        worth trying again: unreachable, timed out, the server failed
 ├── ShardError            a shard is not what its scan said it was
-└── BundleError           a bundle or receipt is torn, altered or malformed
+└── BundleError           a bundle or receipt is truncated, altered or malformed
+    └── DamagedBundleError  committed bundles that are damaged; their units can be run again
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class InfraError(Exception):
@@ -31,3 +37,36 @@ class ShardError(InfraError):
 
 class BundleError(InfraError):
     """A bundle or its receipt is incomplete, altered or malformed."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One committed bundle that is not what it was: where its receipt lies, and what is wrong with it or its files."""
+
+    receipt: str  # its name in the store
+    attempt: str | None  # that the receipt is of; None if the receipt cannot be read
+    what: str
+
+    @property
+    def stage(self) -> str:
+        """The stage that made the bundle."""
+        return self.receipt.split("/")[1]
+
+    @property
+    def unit(self) -> str:
+        """The unit that the bundle is of."""
+        return self.receipt.rpartition("/")[2].removesuffix(".json")
+
+    def __str__(self) -> str:
+        return f"{self.stage} unit {self.unit}: {self.what}"
+
+
+class DamagedBundleError(BundleError):
+    """Committed bundles are damaged. With their receipts set aside (`infra.damage`), their units run again."""
+
+    def __init__(self, damages: Sequence[Damage]) -> None:
+        self.damages = tuple(dict.fromkeys(damages))
+        super().__init__("; ".join(map(str, self.damages)) + "; run again, and what is damaged is made again")
+
+    def __reduce__(self) -> tuple[type[DamagedBundleError], tuple[tuple[Damage, ...]]]:
+        return type(self), (self.damages,)

@@ -6,8 +6,10 @@
 A process that dies at any instruction leaves a bundle or files that no receipt lists, which `Ledger.collect` deletes.
 """
 
+import contextlib
 import hashlib
 import itertools
+import json
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from infra.errors import BundleError, NotFoundError
+from infra.errors import BundleError, Damage, DamagedBundleError, NotFoundError
 from infra.os_errors import explained
 from infra.store import Entry, Store
 
@@ -56,6 +58,9 @@ class Address:
     def __post_init__(self) -> None:
         for what, part in (("stage", self.stage), ("fingerprint", self.fingerprint), ("unit", self.unit)):
             _checked_part(what, part)
+
+    def __str__(self) -> str:
+        return f"{self.stage} unit {self.unit}"
 
     @property
     def receipt_name(self) -> str:
@@ -100,12 +105,12 @@ class Receipt(BaseModel):
         return {key: reason for key, reason in self.outcomes.items() if reason is not None}
 
     def file(self, filename: str) -> FileEntry:
-        """Return the entry of one file. Raises `BundleError` if the bundle has no such file."""
+        """Return the entry of one file. Raises `DamagedBundleError` if the bundle has no such file."""
         for entry in self.files:
             if entry.filename == filename:
                 return entry
         held = ", ".join(entry.filename for entry in self.files) or "no files"
-        raise BundleError(f"{self.address} has no file {filename!r}, it has {held}")
+        raise DamagedBundleError([damage_of(self, f"it has no file {filename!r}, it has {held}")])
 
 
 class Attempt:
@@ -172,7 +177,7 @@ class Ledger:
     def receipt(self, address: Address) -> Receipt | None:
         """Return the receipt at an address, None if there is no bundle.
 
-        Raises `BundleError` if what is there is no receipt of that address.
+        Raises `DamagedBundleError` if what is there is not a receipt of that address.
         """
         return self._load(address.receipt_name)
 
@@ -185,23 +190,34 @@ class Ledger:
         listed = self._receipt_entries(_stage_prefix(stage, fingerprint))
         return {Path(entry.name).stem: entry.version for entry in listed}
 
-    def receipts(self, stage: str, fingerprint: str) -> Iterator[Receipt]:
-        """Yield the receipts of a stage in the order of their units, reading several at a time."""
-        return self._load_all(self._receipt_names(_stage_prefix(stage, fingerprint)))
+    def receipts(self, stage: str, fingerprint: str, damaged: list[Damage] | None = None) -> Iterator[Receipt]:
+        """Yield the receipts of a stage in the order of their units, reading several at a time.
+
+        What is not a receipt is added to `damaged`, or raises `DamagedBundleError` where that is None.
+        """
+        return self._load_all(self._receipt_names(_stage_prefix(stage, fingerprint)), damaged)
+
+    def fingerprints(self, stage: str) -> dict[str, list[str]]:
+        """Return the units that have a bundle of a stage, by fingerprint; one listing."""
+        found: dict[str, list[str]] = {}
+        for name in self._receipt_names(f"{RECEIPTS}/{_checked_part('stage', stage)}/"):
+            _, _, fingerprint, file = name.split("/")
+            found.setdefault(fingerprint, []).append(Path(file).stem)
+        return found
 
     def begin(self, address: Address) -> Attempt:
         """Return a new attempt to make the bundle at an address."""
         return Attempt(self.store, address)
 
     def read_file(self, receipt: Receipt, filename: str) -> bytes:
-        """Return one file of a bundle. Raises `BundleError` if it is missing, or not what the receipt says it is."""
+        """Return one file of a bundle; raises `DamagedBundleError` if it is missing, or not what the receipt says."""
         entry = receipt.file(filename)
         try:
             data = self.store.read(entry.name)
         except NotFoundError as error:
-            raise BundleError(f"{receipt.address}: {_missing(entry)}; {self._remedy(receipt)}") from error
+            raise DamagedBundleError([damage_of(receipt, _missing(entry))]) from error
         if problem := _compare(entry, len(data), hashlib.sha256(data).hexdigest()):
-            raise BundleError(f"{receipt.address}: {problem}; {self._remedy(receipt)}")
+            raise DamagedBundleError([damage_of(receipt, problem)])
         return data
 
     def verify(self, receipt: Receipt) -> list[str]:
@@ -228,11 +244,20 @@ class Ledger:
     def _receipt_names(self, prefix: str) -> Iterator[str]:
         return (entry.name for entry in self._receipt_entries(prefix))
 
-    def _load_all(self, names: Iterable[str]) -> Iterator[Receipt]:
+    def _load_all(self, names: Iterable[str], damaged: list[Damage] | None = None) -> Iterator[Receipt]:
+        def load(name: str) -> Receipt | None:
+            try:
+                return self._load(name)
+            except DamagedBundleError as error:
+                if damaged is None:
+                    raise
+                damaged.extend(error.damages)
+                return None
+
         remaining = iter(names)
         with ThreadPoolExecutor(_READERS, "receipts") as readers:
             while batch := list(itertools.islice(remaining, _READ_AHEAD)):
-                yield from (receipt for receipt in readers.map(self._load, batch) if receipt)
+                yield from (receipt for receipt in readers.map(load, batch) if receipt)
 
     def _load(self, name: str) -> Receipt | None:
         try:
@@ -242,13 +267,11 @@ class Ledger:
         try:
             receipt = Receipt.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise BundleError(
-                f"{self.store.url}/{name} is not a whole receipt ({first['msg']}, {len(data)} bytes); delete it, and "
-                "its unit will run again"
-            ) from error
+            what = f"{name} is not a whole receipt ({error.errors()[0]['msg']}, {len(data)} bytes)"
+            raise DamagedBundleError([Damage(name, attempt_of(data), what)]) from error
         if receipt.address.receipt_name != name:
-            raise BundleError(f"{self.store.url}/{name} is the receipt of {receipt.address}; put it back or delete it")
+            what = f"{name} is the receipt of {receipt.address.receipt_name}"
+            raise DamagedBundleError([Damage(name, receipt.attempt, what)])
         return receipt
 
     def _problem(self, entry: FileEntry) -> str | None:
@@ -262,8 +285,17 @@ class Ledger:
             return _missing(entry)
         return _compare(entry, size, digest.hexdigest())
 
-    def _remedy(self, receipt: Receipt) -> str:
-        return f"delete {self.store.url}/{receipt.address.receipt_name}, and the unit will run again"
+
+def damage_of(receipt: Receipt, what: str) -> Damage:
+    """Return the damage of a bundle whose receipt can be read."""
+    return Damage(receipt.address.receipt_name, receipt.attempt, what)
+
+
+def attempt_of(data: bytes) -> str | None:
+    """Return the attempt that a receipt names, None if it cannot be read so far."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(data)["attempt"])
+    return None
 
 
 def _stage_prefix(stage: str, fingerprint: str) -> str:

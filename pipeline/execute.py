@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from infra.errors import TransientError
+from infra.errors import Damage, DamagedBundleError, TransientError
 from pipeline.errors import USER_ERRORS, RunError
 from pipeline.hosts import IN_FLIGHT, Hosts, Size
 from pipeline.jobs import AnyTask_contra, Done, Job
@@ -41,10 +41,11 @@ class Resources:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of all tasks: those done, and those given up with the last reason."""
+    """What came of all tasks: those done, those given up with the last reason, and what damage the others met."""
 
     done: list[Done]
     failed: dict[str, str]
+    damaged: list[Damage] = field(default_factory=list)  # bundles that tasks read, which were not what they were
 
 
 @dataclass
@@ -165,6 +166,9 @@ class Supervisor(Generic[AnyTask_contra]):
 
     def _raised(self, worker: _Worker, task: AnyTask_contra | None, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
+        if task is not None and isinstance(cause, DamagedBundleError):
+            self.outcome.damaged.extend(cause.damages)  # no fault of the task: it waits until they are made again
+            return
         if task is None or (isinstance(cause, USER_ERRORS) and not isinstance(cause, TransientError)):
             raise cause  # the job cannot be opened, or a store or checkpoint refuses: it would everywhere
         reason = f"{type(cause).__name__}: {cause}"

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from infra.bundles import read_arrays, read_rows, write_arrays, write_rows
-from infra.receipts import Address, Ledger, Receipt
+from infra.errors import DamagedBundleError
+from infra.receipts import Address, Ledger, Receipt, damage_of
 from infra.shards import RawSample, ShardSample, read_samples
 from infra.store import Store
 from pipeline.errors import RunError
@@ -136,6 +137,8 @@ def read_records(ledger: Ledger, receipt: Receipt) -> dict[str, Record]:
     """Return the records of a bundle, rows and arrays, by key."""
     rows = {row["key"]: row for row in read_rows(ledger.read_file(receipt, ROWS))}
     arrays = dict(read_arrays(ledger.read_file(receipt, ARRAYS)))
+    if missing := [key for key in receipt.recorded if key not in rows]:
+        raise DamagedBundleError([damage_of(receipt, f"{ROWS} lacks {missing[0]}, which the receipt says is recorded")])
     return {key: Record(key, rows[key], arrays.get(key, {})) for key in receipt.recorded}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from generators.generator import Generator
+from infra.damage import Damages
 from infra.receipts import Address, Receipt
 from infra.store import Store
 from pipeline import inventory
@@ -86,11 +87,13 @@ class Plan:
         """Return the inventory receipts of the listed shards, those that have one."""
         wanted = {one.name for one in self.listed}
         done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
-        found = {}
+        found, damages = {}, Damages()
         for name in sorted(wanted & done):
-            receipt = self.ledger.receipt(Address(inventory.STAGE, inventory.FINGERPRINT, name))
-            if receipt is not None:
-                found[shard_of(receipt)] = receipt
+            with damages.noted():
+                receipt = self.ledger.receipt(Address(inventory.STAGE, inventory.FINGERPRINT, name))
+                if receipt is not None:
+                    found[shard_of(receipt)] = receipt
+        damages.check()
         return found
 
     def missing_inventories(self) -> list[Listed]:
@@ -175,12 +178,15 @@ class Plan:
     def units(self, shards: Mapping[Shard, Receipt], selection: Selection) -> list[Unit]:
         """Return the units of a stage, in the order of the shards."""
         units: list[Unit] = []
+        damages = Damages()
         for shard, receipt in shards.items():
             chosen = shard.samples
             if selection.supervision is not None:
-                listed = read_inventory(self.ledger, receipt)
-                chosen = sum(selection.includes(shard.name, sample.key) for sample in listed)
+                with damages.noted():
+                    listed = read_inventory(self.ledger, receipt)
+                    chosen = sum(selection.includes(shard.name, sample.key) for sample in listed)
             units += cut(shard, chosen, self.config.unit_samples)
+        damages.check()
         return units
 
     def remaining(self, step: MapStep, units: list[Unit]) -> list[Unit]:

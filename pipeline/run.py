@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import ray
 
+from infra.errors import DamagedBundleError
 from infra.receipts import Receipt
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
@@ -23,12 +25,14 @@ from pipeline.map_job import MapJob
 from pipeline.plan import MapStep, Plan
 from pipeline.progress import Progress
 from pipeline.publish import Index
+from pipeline.repair import Repairs, damaged_bundles
 from pipeline.stores import Stores
 from pipeline.trade_off import ask, curve_of
 from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
 from pipeline.training_states import drop_states
 from pipeline.units import Shard, Unit
+from stages.errors import StageError
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # compute.cpus_per_worker sets torch's own threads
@@ -70,9 +74,14 @@ class Run:
             One of `pipeline.errors.USER_ERRORS`: what is committed stays, and the next call goes on from there.
         """
         try:
-            return self._execute_stages()
+            return self.repairs.until_whole(self._execute_stages)
         finally:
             self.hosts.close()
+
+    @functools.cached_property
+    def repairs(self) -> Repairs:
+        """What this run does about damaged bundles."""
+        return Repairs(Stores.of(self.config).ledger.store, self.progress.say)
 
     def committed(self) -> Finished:
         """Return what is committed already, published; compute nothing.
@@ -138,17 +147,24 @@ class Run:
         if receipt := plan.ledger.receipt(address):
             drop_states(plan.ledger.store, address.fingerprint)  # which a run that died in between would leave
             return receipt
-        job = TrainJob.of(plan, shards)
-        workers = self.config.compute.training_workers
-        if workers > 1:
-            self._train_in_parallel(job, workers)
-        else:
-            outcome = self._execute(job, [job], {}, deadline_s=math.inf)
-            if outcome.failed:
-                raise RunError(f"the segmenter could not be trained: {outcome.failed[job.name]}")
+        try:
+            self._train(TrainJob.of(plan, shards))
+        except (DamagedBundleError, StageError):  # Ray Train reports as one of ours whatever its workers raise
+            if damages := damaged_bundles(plan.ledger, step.stage.name, step.fingerprint):  # all in one round
+                raise DamagedBundleError(damages) from None
+            raise
         trained = plan.ledger.receipt(address)
         assert trained is not None
         return trained
+
+    def _train(self, job: TrainJob) -> None:
+        workers = self.config.compute.training_workers
+        if workers > 1:
+            self._train_in_parallel(job, workers)
+            return
+        outcome = self._execute(job, [job], {}, deadline_s=math.inf)
+        if outcome.failed:
+            raise RunError(f"the segmenter could not be trained: {outcome.failed[job.name]}")
 
     def _train_in_parallel(self, job: TrainJob, workers: int) -> None:
         """Train data-parallel under Ray Train, and commit from here."""
@@ -195,6 +211,8 @@ class Run:
             outcome = Supervisor(job, self.hosts, resources, shown).execute(tasks)
         self.failed |= outcome.failed
         self.computed += len(outcome.done)
+        if outcome.damaged:
+            raise DamagedBundleError(outcome.damaged)
         return outcome
 
     def _start_ray(self) -> None:

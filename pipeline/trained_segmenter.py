@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from generators.cache import digest_of
 from infra.receipts import Ledger, Receipt
 
 SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
@@ -31,8 +32,12 @@ class TrainedSegmenter:
         return self.receipt.file(SEGMENTER_FILE).sha256
 
     def fetch(self, ledger: Ledger) -> None:
-        """Download the checkpoint unless this machine has it; raises `BundleError` if the store lacks it too."""
-        if self.path.exists():
+        """Download the checkpoint unless this machine has it, whole.
+
+        Raises:
+            DamagedBundleError: the store lacks it too, or has another one.
+        """
+        if self.path.is_file() and digest_of(self.path) == self.sha256:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.part")  # several actors may come at once

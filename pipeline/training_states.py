@@ -8,9 +8,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from infra.errors import NotFoundError
 from infra.store import Store
 
 FOLDER = "training"
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 class StoredStates:
@@ -27,8 +29,11 @@ class StoredStates:
         self._writing: Future[None] | None = None
 
     def load(self) -> bytes | None:
-        """Return the last state that was stored."""
-        return self._store.read(self._name) if self._store.exists(self._name) else None
+        """Return the last state that was stored; None if there is none, or it is not what was stored."""
+        try:
+            return state_in(self._store.read(self._name))
+        except NotFoundError:
+            return None
 
     def due(self) -> bool:
         """Return whether the interval is over, and the last state stored; raises what storing that one raised."""
@@ -40,11 +45,20 @@ class StoredStates:
     def keep(self, state: bytes) -> None:
         """Begin to store a state."""
         self._kept_at = time.monotonic()
-        self._writing = self._writer.submit(self._store.write, self._name, state)
+        self._writing = self._writer.submit(self._write, state)
+
+    def _write(self, state: bytes) -> None:
+        self._store.write(self._name, hashlib.sha256(state).digest() + state)
 
     def close(self) -> None:
         """Wait until the last state is stored."""
         self._writer.shutdown()
+
+
+def state_in(data: bytes) -> bytes | None:
+    """Return the state in a stored object, None if that was truncated or altered."""
+    checksum, state = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
+    return state if hashlib.sha256(state).digest() == checksum else None
 
 
 def drop_states(store: Store, fingerprint: str) -> None:

@@ -116,6 +116,20 @@ def test_a_damaged_prior_is_estimated_again(tmp_path, estimates, cache):
     assert len(estimates) == 2
 
 
+def test_a_prior_with_one_flipped_bit_is_estimated_again(tmp_path, estimates, cache):
+    generator = loaded(tmp_path)
+    wanted = cached_prior(generator, **QUICK)
+    (path,) = (cache / "priors").iterdir()
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(GeneratorError, match="is damaged: its numbers do not have the SHA-256"):
+        load_prior(path)
+    assert same(cached_prior(generator, **QUICK), wanted)
+    assert same(load_prior(path), wanted)
+    assert len(estimates) == 2
+
+
 def test_a_generator_made_in_memory_is_never_kept(estimates, cache):
     cached_prior(tiny(), **QUICK)
     cached_prior(tiny(), **QUICK)

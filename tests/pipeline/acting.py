@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import StoreError, TransientError
+from infra.errors import Damage, DamagedBundleError, StoreError, TransientError
 from pipeline.jobs import Done
 from stages.progress import report_progress
 
@@ -90,6 +90,10 @@ def go_on(folder: Path) -> None:
     (folder / "go on").touch()
 
 
+def _read_damaged(_folder: Path) -> None:
+    raise DamagedBundleError([Damage("receipts/earlier/f00d/unit-7.json", "1", "rows.parquet is missing")])
+
+
 _ACTS: dict[str, Callable[[Path], None]] = {
     "succeed": lambda _folder: None,
     "die": _die,
@@ -99,4 +103,5 @@ _ACTS: dict[str, Callable[[Path], None]] = {
     "refuse": _refuse,
     "warn": _warn,
     "advance": _advance,
+    "read damaged": _read_damaged,
 }

@@ -177,6 +177,14 @@ def test_a_task_that_always_hangs_is_given_up_with_the_setting_to_change(run):
     assert units(told.ended) == ["quick"]
 
 
+def test_a_task_that_meets_a_damaged_bundle_is_not_blamed_and_its_neighbours_are_done(run):
+    outcome, told, job = run(Task("a"), Task("reader", "read damaged"), Task("b"), attempts=3)
+    assert outcome.failed == {}
+    assert [(damage.stage, damage.unit) for damage in outcome.damaged] == [("earlier", "unit-7")]
+    assert units(told.ended) == ["a", "b"]
+    assert len(job.calls("reader")) == 1
+
+
 def test_a_store_that_refuses_stops_the_run(run, tmp_path: Path):
     waiting = [Task(f"later-{i:02d}") for i in range(20)]
     with pytest.raises(StoreError, match="access denied to bucket mill"):

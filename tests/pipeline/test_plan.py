@@ -182,3 +182,15 @@ def test_a_worker_fetches_the_segmenter_once(committed):
     written = trained.path.stat().st_mtime_ns
     trained.fetch(plan.ledger)
     assert trained.path.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda data: data[:-1], lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda _: b""]
+)
+def test_a_worker_fetches_the_segmenter_again_where_its_copy_is_damaged(committed, harm):
+    plan = committed.plan()
+    trained = TrainedSegmenter.of(plan.ledger.receipt(plan.train_segmenter()), plan.config.folder)
+    trained.fetch(plan.ledger)
+    trained.path.write_bytes(harm(trained.path.read_bytes()))
+    trained.fetch(plan.ledger)
+    assert hashlib.sha256(trained.path.read_bytes()).hexdigest() == trained.sha256

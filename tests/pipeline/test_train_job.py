@@ -90,6 +90,17 @@ def test_a_state_belongs_to_the_data_it_was_trained_on(committed):
     assert [entry.name.split("/")[1] for entry in store.list("training/")] == ["4567"]
 
 
+@pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data[:-2] + b"\0" + data[-1:], lambda _: b""])
+def test_a_damaged_state_is_not_gone_on_from(committed, harm):
+    store = committed.plan().ledger.store
+    states = StoredStates(store, "0123", ["unit-a"], every_s=3600)
+    states.keep(b"state of a training")
+    states.close()
+    (entry,) = store.list("training/")
+    store.write(entry.name, harm(store.read(entry.name)))
+    assert states.load() is None
+
+
 def test_unsound_error_maps_are_quarantined_in_the_receipt_of_the_training(committed):
     training = job(committed)
     ledger, (_, unit, _) = training.supervision.ledger, training.supervision.committed

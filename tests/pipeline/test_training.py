@@ -19,6 +19,7 @@ from infra.storage import open_store
 from pipeline.committed_examples import Supervision
 from pipeline.train_job import TrainJob
 from pipeline.training import train_on_ray
+from pipeline.training_states import state_in
 from stages.segmenter import load_segmenter
 from stages.survey import PICTURED
 from tests.pipeline.conftest import COUNTS
@@ -55,7 +56,8 @@ class Fatal(Supervision):
 def epochs_in(ledger: Ledger) -> int:
     """Return how many epochs the stored state has behind it."""
     stored = [ledger.store.read(entry.name) for entry in ledger.store.list("training/")]
-    return max((len(torch.load(io.BytesIO(data), weights_only=True)["curve"]) for data in stored), default=0)
+    states = [torch.load(io.BytesIO(state_in(data)), weights_only=True) for data in stored]
+    return max((len(state["curve"]) for state in states), default=0)
 
 
 @pytest.fixture

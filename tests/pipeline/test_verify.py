@@ -124,7 +124,7 @@ def test_a_damaged_pointer_is_found(committed, damage):
 def test_a_damaged_receipt_stops_with_its_name_and_what_to_do(committed):
     path = committed.file("receipts/invert/*/held-b*.json")
     tiny.truncated(path, 0.5)
-    with pytest.raises(BundleError, match=f"{path.name} is not a whole receipt.*delete it"):
+    with pytest.raises(BundleError, match=f"{path.name} is not a whole receipt.*run again"):
         verify_run(committed.plan())
 
 
