@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import cli_checkpoints, cli_tune
+from pipeline import cli_checkpoints, cli_run, cli_tune
 from pipeline.config import RunConfig, load_config
+from pipeline.described import described, is_reported
 from pipeline.errors import USER_ERRORS
 from pipeline.plan import Plan
 from pipeline.progress import Progress
@@ -46,25 +47,26 @@ def run(config: Config, overrides: Set = None) -> None:
     """Start a run, or go on with it: do everything that has no committed result yet."""
     started = time.monotonic()
     settings = load_config(config, overrides or ())
+    mill = Run(settings, Progress(console))
     try:
-        finished = Run(settings, Progress(console)).execute()
+        finished, summary = mill.repairs.until_whole(lambda: _run_and_report(mill))
     except KeyboardInterrupt:
         console.print("\ninterrupted; what is committed stays: the same command goes on from here")
         raise typer.Exit(INTERRUPTED) from None
-    report = settings.folder / "report.html"
-    if finished.computed == 0 and report.exists() and (settings.folder / "summary.json").exists():
+    except USER_ERRORS as error:
+        if not mill.failed:
+            raise
+        cli_run.print_failed(console, mill.failed)
+        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        raise typer.Exit(INCOMPLETE) from None
+    if summary is None:
         console.print(
             f"nothing to do: all {len(finished.index.units)} units are committed ({time.monotonic() - started:.1f} s)"
         )
     else:
-        conclusion = _conclude(finished)
-        report = conclusion.write(finished.plan)
-        _print_summary(conclusion.summary)
-    console.print(f"report: {report}", soft_wrap=True)
-    for unit, reason in finished.failed.items():
-        console.print(Text.assemble(("failed ", "red"), f"{unit}: {reason}"), soft_wrap=True)
-    if finished.failed:
-        console.print("run again to try the failed units once more")
+        _print_summary(summary)
+    console.print(f"report: {settings.folder / 'report.html'}", soft_wrap=True)
+    if not cli_run.print_end(console, finished):
         raise typer.Exit(INCOMPLETE)
 
 
@@ -106,12 +108,13 @@ def verify(config: Config, overrides: Set = None) -> None:
 
 @app.command()
 def report(config: Config, overrides: Set = None) -> None:
-    """Make summary.json and report.html anew from what is committed."""
+    """Make summary.json and report.html of what is published, or of what --set asks for; publish nothing."""
     settings = load_config(config, overrides or ())
-    finished = Run(settings, Progress(console)).committed()
+    finished = described(settings, asked=bool(overrides))
     conclusion = _conclude(finished)
-    path = conclusion.write(finished.plan)
+    path = conclusion.write(finished.plan, published=finished.moved)
     _print_summary(conclusion.summary)
+    cli_run.print_gaps(console, finished)
     console.print(f"report: {path}", soft_wrap=True)
 
 
@@ -163,7 +166,17 @@ def _reachable(settings: RunConfig) -> Stores:
 def _conclude(finished: Finished) -> Conclusion:
     from pipeline.conclude import conclude  # its drawing libraries take seconds to import
 
-    return conclude(finished.plan, finished.shards, finished.index, finished.published, finished.failed)
+    return conclude(finished)
+
+
+def _run_and_report(mill: Run) -> tuple[Finished, Summary | None]:
+    """Return what a run left behind, and its figures unless a report of them is there already."""
+    finished = mill.execute()
+    if finished.computed == 0 and not finished.failed and finished.moved and is_reported(finished):
+        return finished, None
+    conclusion = _conclude(finished)
+    conclusion.write(finished.plan, published=finished.moved)
+    return finished, conclusion.summary
 
 
 def _table(status: Status, columns: tuple[str, ...], cells: Callable[[Stage], tuple[str, ...]]) -> Table:

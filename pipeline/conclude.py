@@ -15,12 +15,15 @@ import yaml
 
 from infra.receipts import Receipt
 from pipeline import inventory
+from pipeline.described import REPORTS
 from pipeline.gallery import Gallery
 from pipeline.held_out import HeldOutSamples
+from pipeline.index_parts import parts_of
 from pipeline.map_quality import judge
 from pipeline.plan import MapStep, Plan
 from pipeline.publish import POINTER, Index, read_index
 from pipeline.report import write_report
+from pipeline.run import Finished
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
 from pipeline.trade_off import committed_curve
 from pipeline.training_report import TrainingReport
@@ -44,12 +47,14 @@ class Conclusion:
     psnr_db: tuple[float, ...] = ()  # of every recorded sample
     latents: Mapping[str, str] = field(default_factory=dict)  # where the bundles lie
 
-    def write(self, plan: Plan) -> Path:
-        """Write `summary.json` and `report.html` into the run's folder and beside its bundles; return the report."""
+    def write(self, plan: Plan, *, published: bool = True) -> Path:
+        """Write `report.html` and `summary.json` into the run's folder and return the report.
+
+        If this is about what is published, they are written beside the bundles as well.
+        """
         folder = plan.config.folder
         folder.mkdir(parents=True, exist_ok=True)
         summary, report = folder / "summary.json", folder / "report.html"
-        _replace(summary, json.dumps(self.summary.as_json(), indent=2))
         partial = report.with_suffix(".partial")
         write_report(
             partial,
@@ -65,15 +70,15 @@ class Conclusion:
             latents=self.latents,
         )
         partial.replace(report)
-        for path in (summary, report):
-            plan.ledger.store.write(f"reports/{path.name}", path)
+        _replace(summary, json.dumps(self.summary.as_json(), indent=2))  # last: it says what the report is about
+        for path in (report, summary) if published else ():
+            plan.ledger.store.write(f"{REPORTS}/{path.name}", path)
         return report
 
 
-def conclude(
-    plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt, failed: Mapping[str, str]
-) -> Conclusion:
+def conclude(finished: Finished) -> Conclusion:
     """Return the figures and pictures of a run, from storage alone."""
+    plan, shards, index, published = finished.plan, finished.shards, finished.index, finished.published
     rows = read_index(plan.ledger, published)
     timings = list(_timings(plan, shards, index, published))
     step = index.steps[-1]
@@ -95,7 +100,9 @@ def conclude(
         trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),
         shard_faults={shard.name: _faults(receipt) for shard, receipt in shards.items() if _faults(receipt)},
-        failed_units=dict(failed),
+        failed_units=dict(finished.failed),
+        index=published.address.receipt_name,
+        gaps=dict(finished.gaps),
         **evaluate(rows, plan.generator.spaces),
     )
     quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows if r["outcome"] == "quarantined"]
@@ -158,7 +165,7 @@ def _latents(plan: Plan, published: Receipt) -> dict[str, str]:
     return {
         "store": plan.ledger.store.url,
         "pointer, moved when a run is complete": POINTER,
-        "index, one row per sample": ", ".join(entry.name for entry in published.files),
+        "index, one row per sample": ", ".join(parts_of(published)),
         "of each row, `arrays`": "tar with KEY.invert.npz: deltas and masks on their support",
         "of each row, `records`": "parquet with w_plus and the figures",
     }

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from infra.errors import NotFoundError, ShardError
 from infra.receipts import Ledger, Receipt
-from infra.shards import read_samples
+from infra.shards import RawSample, ShardSample, read_samples
 from infra.store import Store
 from pipeline.publish import Index
 from pipeline.summary import Picture, Row
@@ -50,7 +51,8 @@ class Gallery:
         records = {step.stage.name: self.index.records(step, unit) for step in self.index.steps}
         single = self._supervised(unit, wanted)
         listed = [s for s in read_inventory(self.ledger, self.shards[unit.shard]) if s.key in wanted and not s.fault]
-        for raw in read_samples(self.sources[unit.shard.address], unit.shard.name, listed):
+        listed = [s for s in listed if all(s.key in of_stage for of_stage in records.values())]
+        for raw in read_if_there(self.sources, unit.shard, listed):
             found = {name: of_stage[raw.key] for name, of_stage in records.items()}
             sample = Sample(raw.key, unit.shard.name, raw.members, found)
             yield draw(sample, wanted[raw.key], single.get(raw.key), self.inverter)
@@ -60,6 +62,16 @@ class Gallery:
         same_shard = [one for one in self.index.supervised if one.shard == unit.shard]
         records = [self.index.records(self.index.error_maps, one) for one in same_shard]
         return {key: record for of_unit in records for key, record in of_unit.items() if key in wanted}
+
+
+def read_if_there(sources: Sequence[Store], shard: Shard, samples: Sequence[ShardSample]) -> list[RawSample]:
+    """Return samples of a shard; none if the shard was taken from the input, or is another one, since."""
+    if shard.address >= len(sources):
+        return []
+    try:
+        return read_samples(sources[shard.address], shard.name, samples)
+    except (NotFoundError, ShardError):
+        return []
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.receipts import Receipt
-from infra.shards import ShardSample, read_samples
+from infra.shards import ShardSample
 from infra.store import Store
+from pipeline.gallery import read_if_there
 from pipeline.map_quality import HeldOut
 from pipeline.publish import Index
 from pipeline.summary import Row
@@ -46,8 +47,9 @@ class HeldOutSamples:
             wanted = [(s, units[unit_of[key]]) for s in listed if (key := (supervised.shard.name, s.key)) in unit_of]
             achieved = self.index.records(self.index.error_maps, supervised) if wanted else {}
             for unit, pairs in itertools.groupby(wanted, key=lambda pair: pair[1]):
-                samples = [sample for sample, _ in pairs if sample.key in achieved]
                 predicted, refined = records(unit)
+                known = achieved.keys() & predicted.keys() & refined.keys()
+                samples = [sample for sample, _ in pairs if sample.key in known]
                 occluders = self._occluders(unit.shard, samples)
                 for sample, occluded_HW in zip(samples, occluders, strict=True):
                     yield HeldOut(
@@ -72,5 +74,7 @@ class HeldOutSamples:
         assert isinstance(stage, PredictMaps)
         if stage.truth is None:
             return [None] * len(samples)
-        read = read_samples(self.sources[shard.address], shard.name, samples)
+        read = read_if_there(self.sources, shard, samples)
+        if len(read) < len(samples):
+            return [None] * len(samples)
         return [known_occluder(Sample(raw.key, shard.name, raw.members), stage.truth, stage.region) for raw in read]

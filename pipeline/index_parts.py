@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from infra.bundles import write_rows
-from infra.receipts import Address, Attempt, Ledger
+from infra.errors import DamagedBundleError
+from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
 from pipeline.fingerprint import fingerprint
 from pipeline.map_job import OWN_COLUMNS
 from pipeline.plan import MapStep
@@ -29,6 +30,23 @@ def index_address(ledger: Ledger, over: Iterable[tuple[MapStep, Sequence[Unit]]]
         reads.append(step.fingerprint)
     digest = hashlib.sha256(json.dumps(bundles).encode()).hexdigest()
     return Address(STAGE, fingerprint(STAGE, version, {}, reads, extra={"bundles": digest}), unit)
+
+
+def standing(ledger: Ledger, address: Address) -> Receipt | None:
+    """Return the receipt of an index that is there and whole, None if there is none.
+
+    Raises:
+        DamagedBundleError: it is there and damaged.
+    """
+    receipt = ledger.receipt(address)
+    if receipt is not None and (wrong := ledger.verify(receipt)):
+        raise DamagedBundleError([damage_of(receipt, "; ".join(wrong))])
+    return receipt
+
+
+def parts_of(receipt: Receipt) -> tuple[str, ...]:
+    """Return the names of an index's parquet files."""
+    return tuple(entry.name for entry in receipt.files if entry.name.endswith(".parquet"))
 
 
 def put_rows(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> int:

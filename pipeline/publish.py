@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from infra.bundles import read_rows
-from infra.errors import BundleError
+from infra.damage import Damages
 from infra.receipts import Address, Ledger, Receipt
-from pipeline.index_parts import index_address, put_rows
+from pipeline.index_parts import index_address, parts_of, put_rows, standing
+from pipeline.inventory import FINGERPRINT, STAGE, shard_of
 from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS, read_records
-from pipeline.plan import MapStep
+from pipeline.plan import MapStep, Plan
+from pipeline.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
+from pipeline.published_settings import portable_settings
 from pipeline.supervision import SHARDS, SupervisionIndex
-from pipeline.units import Selection, Unit
+from pipeline.units import Selection, Shard, Unit
 from stages.stage import Record
 
-POINTER = "published.json"
-VERSION = 3
+__all__ = ["POINTER", "Index", "Publication", "published", "published_supervision", "read_index"]
+
+VERSION = 4
+INVENTORIES = "inventories.json"
+"""The file of an index that names the inventories of the shards it is over."""
+
 _OWN = tuple(OWN_COLUMNS)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A committed index, and whether readers were pointed to it."""
+
+    receipt: Receipt
+    gaps: Mapping[str, Any]  # what it lacks; empty if it is complete
+    moved: bool
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,33 @@ class Index:
     units: Sequence[Unit]
     supervised: Sequence[Unit]  # units of error_maps
     selection: Selection
+    trained: str = ""  # fingerprint of train_segmenter
+    inventories: Sequence[str] = ()  # units of the inventory, of the shards that this is over
+    unread: int = 0  # listed shards that have no inventory
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_plan(cls, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt, unread: int = 0) -> Index:
+        """Return the index of a run over some shards."""
+        steps, error_maps = plan.map_steps(segmenter), plan.error_maps()
+        return cls(
+            ledger=plan.ledger,
+            steps=steps,
+            error_maps=error_maps,
+            units=plan.units(shards, steps[-1].selection),
+            supervised=plan.units(shards, error_maps.selection),
+            selection=plan.supervision,
+            trained=segmenter.fingerprint,
+            inventories=[receipt.unit for receipt in shards.values()],
+            unread=unread,
+            settings=portable_settings(plan.config),
+        )
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of every stage that this is made of."""
+        steps = {step.stage.name: step.fingerprint for step in (*self.steps, self.error_maps)}
+        return steps | {"train_segmenter": self.trained}
 
     @property
     def address(self) -> Address:
@@ -43,63 +87,101 @@ class Index:
         return index_address(self.ledger, over, VERSION, "index")
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield one row a sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles."""
-        measured = self._measured()
+        """Yield one row per sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles.
+
+        Raises:
+            DamagedBundleError: after the last row, with every bundle that is damaged.
+        """
+        damages = Damages()
+        measured = self._measured(damages)
         for unit in self.units:
-            bundles = [(step.stage.name, self._receipt(step, unit)) for step in self.steps]
-            tables = {name: self._table(receipt) for name, receipt in bundles if receipt is not None}
+            bundles, tables = dict[str, Receipt | None](), dict[str, dict[str, dict[str, Any]]]()
+            for step in self.steps:
+                with damages.noted():
+                    bundles[step.stage.name] = receipt = self._receipt(step, unit)
+                    tables |= {step.stage.name: self._table(receipt)} if receipt is not None else {}
             last = self.steps[-1].stage.name
             for key, row in tables.get(last, {}).items():
                 merged = {name: row[name] for name in _OWN}
                 merged |= {"unit": unit.name, "role": self.selection.role(unit.shard.name, str(key))}
-                merged["arrays"] = self._arrays_name(dict(bundles)[last])
+                merged |= _files(bundles[last])
                 for name, table in tables.items():
                     merged |= _figures(name, table.get(key, {}))
                 yield merged | _figures("error_maps", measured.get((unit.shard.name, str(key)), {}))
+        damages.check()
 
     def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
         """Return what a stage recorded about the samples of a unit, by key; nothing where it has no bundle."""
         receipt = self._receipt(step, unit)
         return read_records(self.ledger, receipt) if receipt else {}
 
-    def publish(self) -> Receipt:
+    def gaps(self) -> dict[str, Any]:
+        """Return what is missing: shards that were not read, units without a bundle by stage, and their samples."""
+        units, samples = Counter[str](), 0
+        for step in (*self.steps, self.error_maps):
+            done = self.ledger.units(step.stage.name, step.fingerprint)
+            every = self.supervised if step is self.error_maps else self.units
+            missing = [unit for unit in every if unit.name not in done]
+            units[step.stage.name] = len(missing)
+            if step is self.steps[-1]:
+                samples = sum(unit.stop - unit.first for unit in missing)
+        gaps = {"shards": self.unread, "units": {name: count for name, count in units.items() if count}}
+        gaps["samples"] = samples
+        return {name: value for name, value in gaps.items() if value}
+
+    def commit(self) -> Receipt:
+        """Commit this index, unless it is there; return its receipt."""
+        address = self.address
+        return standing(self.ledger, address) or self._write(address)
+
+    def publish(self) -> Publication:
         """Commit this index and that of the supervision, unless they are there, and then move the pointer to them.
 
-        Return the receipt of this index.
+        The pointer states what is missing. It stays where it is if not one sample is recorded.
         """
-        address = self.address
-        receipt = self.ledger.receipt(address) or self._write(address)
+        receipt = self.commit()
         maps = SupervisionIndex(self.ledger, self.error_maps, self.supervised, self.selection).commit()
-        pointer = {
-            "index": [entry.name for entry in receipt.files],
-            "receipt": receipt.address.receipt_name,
-            "stages": {step.stage.name: step.fingerprint for step in (*self.steps, self.error_maps)},
-            "samples": receipt.info["samples"],
-            "supervision": {
-                "index": [entry.name for entry in maps.files if entry.filename != SHARDS],
-                "shards": maps.file(SHARDS).name,
-                "receipt": maps.address.receipt_name,
-                "samples": maps.info["samples"],
-            },
-        }
-        data = json.dumps(pointer, indent=2).encode()
-        store = self.ledger.store
-        if not (store.exists(POINTER) and store.read(POINTER) == data):
-            store.write(POINTER, data)
-        return receipt
+        gaps = self.gaps()
+        if not receipt.info["recorded"]:
+            return Publication(receipt, gaps, moved=False)
+        supervision = SupervisionPointer(
+            index=parts_of(maps),
+            shards=maps.file(SHARDS).name,
+            receipt=maps.address.receipt_name,
+            samples=int(str(maps.info["samples"])),
+        )
+        pointer = Pointer(
+            index=parts_of(receipt),
+            receipt=receipt.address.receipt_name,
+            stages=self.fingerprints,
+            samples=int(str(receipt.info["samples"])),
+            gaps=gaps,
+            settings=dict(self.settings),
+            supervision=supervision,
+        )
+        move_pointer(self.ledger, pointer)
+        return Publication(receipt, gaps, moved=True)
 
     def _write(self, address: Address) -> Receipt:
-        started, attempt = time.time(), self.ledger.begin(address)
-        samples = put_rows(attempt, self.rows())
-        return attempt.commit({}, {"samples": samples, "started": started, "finished": time.time()})
+        started, attempt, counts = time.time(), self.ledger.begin(address), Counter[str]()
+        samples = put_rows(attempt, self._counted(counts))
+        attempt.put(INVENTORIES, json.dumps(list(self.inventories)).encode())
+        counted = {"samples": samples, "recorded": counts["recorded"]}
+        return attempt.commit({}, {**counted, "started": started, "finished": time.time()})
 
-    def _measured(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+    def _counted(self, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+        for row in self.rows():
+            counts[row["outcome"]] += 1
+            yield row
+
+    def _measured(self, damages: Damages) -> dict[tuple[str, str], Mapping[str, Any]]:
         """Return the rows of the supervision subset by shard and key."""
         found: dict[tuple[str, str], Mapping[str, Any]] = {}
         for unit in self.supervised:
-            receipt = self._receipt(self.error_maps, unit)
-            table = self._table(receipt) if receipt is not None else {}
-            found |= {(unit.shard.name, key): row for key, row in table.items()}
+            with damages.noted():
+                receipt = self._receipt(self.error_maps, unit)
+                table = self._table(receipt) if receipt is not None else {}
+                found |= {(unit.shard.name, key): row for key, row in table.items()}
         return found
 
     def _receipt(self, step: MapStep, unit: Unit) -> Receipt | None:
@@ -108,13 +190,23 @@ class Index:
     def _table(self, receipt: Receipt) -> dict[str, dict[str, Any]]:
         return {row["key"]: row for row in read_rows(self.ledger.read_file(receipt, ROWS))}
 
-    def _arrays_name(self, receipt: Receipt | None) -> str | None:
-        return receipt.file(ARRAYS).name if receipt is not None else None
-
 
 def read_index(ledger: Ledger, receipt: Receipt) -> list[dict[str, Any]]:
     """Return all rows of a published index."""
-    return [row for entry in receipt.files for row in read_rows(ledger.read_file(receipt, entry.filename))]
+    parts = set(parts_of(receipt))
+    return [
+        row
+        for entry in receipt.files
+        if entry.name in parts
+        for row in read_rows(ledger.read_file(receipt, entry.filename))
+    ]
+
+
+def read_inventories(ledger: Ledger, receipt: Receipt) -> dict[Shard, Receipt]:
+    """Return the shards that a published index is over, with the receipts of their inventories."""
+    units = json.loads(ledger.read_file(receipt, INVENTORIES))
+    found = (ledger.receipt(Address(STAGE, FINGERPRINT, unit)) for unit in units)
+    return {shard_of(receipt): receipt for receipt in found if receipt is not None}
 
 
 def published(ledger: Ledger) -> Receipt | None:
@@ -123,7 +215,8 @@ def published(ledger: Ledger) -> Receipt | None:
     Raises:
         BundleError: the pointer is damaged.
     """
-    return _published(ledger)
+    pointer = read_pointer(ledger)
+    return None if pointer is None else ledger.receipt(address_in(ledger, pointer.receipt))
 
 
 def published_supervision(ledger: Ledger) -> Receipt | None:
@@ -132,20 +225,14 @@ def published_supervision(ledger: Ledger) -> Receipt | None:
     Raises:
         BundleError: the pointer is damaged.
     """
-    return _published(ledger, "supervision")
+    pointer = read_pointer(ledger)
+    return None if pointer is None else ledger.receipt(address_in(ledger, pointer.supervision.receipt))
 
 
-def _published(ledger: Ledger, *within: str) -> Receipt | None:
-    if not ledger.store.exists(POINTER):
-        return None
-    try:
-        pointer = json.loads(ledger.store.read(POINTER))
-        for name in within:
-            pointer = pointer[name]
-        stage, digest, unit = pointer["receipt"].removesuffix(".json").split("/")[1:]
-        return ledger.receipt(Address(stage, digest, unit))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{ledger.store.url}/{POINTER} is damaged; run again, and it is written anew") from error
+def _files(receipt: Receipt | None) -> dict[str, str | None]:
+    """Return the names of the files that hold a sample's codes: deltas and masks, and the row with w_plus."""
+    names = {"arrays": ARRAYS, "records": ROWS}
+    return {column: receipt.file(file).name if receipt else None for column, file in names.items()}
 
 
 def _figures(stage: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ WORKER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run left behind: its index, and the units it had to give up."""
+    """What a run left behind, or what a report is about: an index, and the units that were given up."""
 
     plan: Plan
     shards: Mapping[Shard, Receipt]
@@ -55,6 +55,8 @@ class Finished:
     published: Receipt
     failed: dict[str, str]
     computed: int  # units that this call computed; 0 if there was nothing to do
+    moved: bool = True  # whether readers are pointed to the index
+    gaps: Mapping[str, Any] = field(default_factory=dict)  # what the index lacks
 
 
 @dataclass
@@ -82,18 +84,6 @@ class Run:
     def repairs(self) -> Repairs:
         """What this run does about damaged bundles."""
         return Repairs(Stores.of(self.config).ledger.store, self.progress.say)
-
-    def committed(self) -> Finished:
-        """Return what is committed already, published; compute nothing.
-
-        Raises:
-            RunError: there is no segmenter yet, so nothing behind it either.
-        """
-        plan = Plan(self.config, Stores.of(self.config))
-        segmenter = plan.ledger.receipt(plan.train_segmenter())
-        if segmenter is None:
-            raise RunError("there is nothing to report: no segmenter is trained yet; `invertmill run` comes first")
-        return self._finish(plan, plan.inventories(), segmenter)
 
     def trade_off(self) -> TradeOffCurve:
         """Return what editability costs in fidelity, inverting a few samples at several thresholds unless committed.
@@ -133,10 +123,10 @@ class Run:
 
     def _finish(self, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt) -> Finished:
         """Publish what is committed."""
-        steps, error_maps = plan.map_steps(segmenter), plan.error_maps()
-        units, supervised = plan.units(shards, steps[-1].selection), plan.units(shards, error_maps.selection)
-        index = Index(plan.ledger, steps, error_maps, units, supervised, plan.supervision)
-        return Finished(plan, shards, index, index.publish(), self.failed, self.computed)
+        index = Index.from_plan(plan, shards, segmenter, len(plan.missing_inventories()))
+        publication = index.publish()
+        receipt, moved, gaps = publication.receipt, publication.moved, publication.gaps
+        return Finished(plan, shards, index, receipt, self.failed, self.computed, moved, gaps)
 
     def _supervise(self, plan: Plan, shards: Mapping[Shard, Receipt]) -> Receipt:
         """Make the error maps that are missing, and train a segmenter if there is none."""
@@ -209,7 +199,7 @@ class Run:
             resources = self._resources(use_gpu=workers_use_gpu)
             resources = replace(resources, unit_deadline_s=deadline_s or resources.unit_deadline_s)
             outcome = Supervisor(job, self.hosts, resources, shown).execute(tasks)
-        self.failed |= outcome.failed
+        self.failed |= {unit: f"{job.name}: {reason}" for unit, reason in outcome.failed.items()}
         self.computed += len(outcome.done)
         if outcome.damaged:
             raise DamagedBundleError(outcome.damaged)

@@ -70,6 +70,8 @@ class Summary:
     trade_off: TradeOffCurve | None = None  # of other thresholds, where `tune --invert` measured it
     shard_faults: dict[str, list[str]] = field(default_factory=dict)
     failed_units: dict[str, str] = field(default_factory=dict)
+    index: str = ""  # receipt of the index that these figures are of
+    gaps: dict[str, Any] = field(default_factory=dict)  # what that index lacks; empty if it is complete
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as plain values; how right the maps are stands beside the other figures."""

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from infra.bundles import read_rows
+from infra.damage import Damages
 from infra.receipts import Address, Ledger, Receipt
-from pipeline.index_parts import index_address, put_rows
+from pipeline.index_parts import index_address, put_rows, standing
 from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS
 from pipeline.plan import MapStep
 from pipeline.units import Selection, Shard, Unit
@@ -53,7 +54,7 @@ class SupervisionIndex:
     def commit(self) -> Receipt:
         """Commit the index, unless it is there; return its receipt."""
         address = self.address
-        return self.ledger.receipt(address) or self._write(address)
+        return standing(self.ledger, address) or self._write(address)
 
     def _write(self, address: Address) -> Receipt:
         started, attempt, shards = time.time(), self.ledger.begin(address), dict[Shard, _Listed]()
@@ -63,16 +64,25 @@ class SupervisionIndex:
         return attempt.commit({}, {"samples": samples, "started": started, "finished": time.time()})
 
     def _rows(self, shards: dict[Shard, _Listed]) -> Iterator[dict[str, Any]]:
-        """Yield one row a sample, and fill in what `shards.json` says."""
+        """Yield one row per sample, and fill in what `shards.json` says.
+
+        Raises:
+            DamagedBundleError: after the last row, with every bundle that is damaged.
+        """
+        damages = Damages()
         for unit in self.units:
-            receipt = self.ledger.receipt(Address(self.error_maps.stage.name, self.error_maps.fingerprint, unit.name))
+            receipt, rows = None, list[dict[str, Any]]()
+            with damages.noted():
+                address = Address(self.error_maps.stage.name, self.error_maps.fingerprint, unit.name)
+                receipt = self.ledger.receipt(address)
+                rows = read_rows(self.ledger.read_file(receipt, ROWS)) if receipt is not None else []
             if receipt is None:
                 continue  # given up; the next run tries again
             listed = shards.setdefault(unit.shard, _Listed(unit.shard.name, unit.shard.address))
             tar = receipt.file(ARRAYS).name
             if receipt.recorded:
                 listed.tars.append(tar)
-            for row in read_rows(self.ledger.read_file(receipt, ROWS)):
+            for row in rows:
                 role = self.selection.role(unit.shard.name, row["key"])
                 recorded = row["outcome"] == "recorded"
                 if recorded and role == "held_out":
@@ -85,6 +95,7 @@ class SupervisionIndex:
                     "member": f"{row['key']}.{self.error_maps.stage.name}.npz" if recorded else None,
                     **_figures(row),
                 }
+        damages.check()
 
 
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,10 +39,8 @@ class Committed:
     def index(self, *overrides: str) -> Index:
         """Return the index of what is committed."""
         plan = self.plan(*overrides)
-        shards, error_maps = plan.inventories(), plan.error_maps()
-        steps = plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))
-        units, supervised = plan.units(shards, plan.everything), plan.units(shards, error_maps.selection)
-        return Index(plan.ledger, steps, error_maps, units, supervised, plan.supervision)
+        segmenter = plan.ledger.receipt(plan.train_segmenter())
+        return Index.from_plan(plan, plan.inventories(), segmenter, len(plan.missing_inventories()))
 
     def files(self) -> dict[str, bytes]:
         """Return every file of the store."""

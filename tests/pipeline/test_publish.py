@@ -8,7 +8,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from infra.errors import InfraError
+from infra.bundles import read_rows
+from infra.errors import DamagedBundleError, InfraError
 from infra.shards import write_shard
 from pipeline.publish import POINTER, published, read_index
 from tests import tiny
@@ -143,3 +144,54 @@ def test_quarantined_samples_are_in_the_index_with_their_reason(fresh):
 def test_nothing_is_published_before_the_first_index(fresh):
     assert published(fresh.plan().ledger) is None
     assert "store" not in {name.partition("/")[0] for name in contents(fresh.folder)}
+
+
+def test_a_complete_result_states_no_gaps(committed):
+    assert pointer(committed)["gaps"] == {}
+
+
+def test_what_a_result_lacks_is_stated_in_the_pointer(committed):
+    committed.file("receipts/invert/*/held-b*.json").unlink()
+    committed.file("receipts/error_maps/*/train-a*.json").unlink()
+    assert committed.index().publish().moved
+    assert pointer(committed)["gaps"] == {"units": {"invert": 1, "error_maps": 1}, "samples": 3}
+    assert pointer(committed)["samples"] == 5
+
+
+def test_shards_that_could_not_be_read_are_stated_in_the_pointer(committed):
+    tiny.write_shards(committed.folder / "shards", {"late": 2})
+    committed.index().publish()
+    assert pointer(committed)["gaps"] == {"shards": 1}
+
+
+def test_a_result_without_a_recorded_sample_leaves_readers_where_they_are(committed):
+    before = (committed.folder / "store" / POINTER).read_bytes()
+    for path in (committed.folder / "store/receipts/invert").rglob("*.json"):
+        path.unlink()
+    publication = committed.index().publish()
+    assert not publication.moved
+    assert publication.gaps == {"units": {"invert": 3}, "samples": 8}
+    assert (committed.folder / "store" / POINTER).read_bytes() == before
+
+
+def test_a_row_leads_to_the_record_with_its_code(committed):
+    for row in rows(committed):
+        (record,) = [one for one in read_rows((committed.folder / "store" / row["records"]).read_bytes())
+                     if one["key"] == row["key"]]  # fmt: skip
+        assert record["w_plus"].shape == (committed.plan().generator.num_ws, committed.plan().generator.w_dim)
+
+
+def test_every_damaged_bundle_is_met_while_the_index_is_made(committed):
+    for stage in ("error_maps", "predict_maps", "invert"):
+        tiny.truncated(committed.file(f"bundles/{stage}/*/train-a*/*/records.parquet"), 0.5)
+    committed.file("receipts/refine_maps/*/held-b*.json").write_text("{")
+    with pytest.raises(DamagedBundleError) as caught:
+        committed.index().publish()
+    assert {damage.stage for damage in caught.value.damages} == {"error_maps", "predict_maps", "refine_maps", "invert"}
+
+
+def test_settings_are_published_without_places_of_one_machine(committed):
+    settings = pointer(committed)["settings"]
+    assert settings["refine_maps"]["threshold"] == 0.225
+    assert str(committed.folder.parent) not in json.dumps(settings)
+    assert settings.keys().isdisjoint({"input", "output", "folder", "compute", "storage"})

@@ -118,7 +118,7 @@ def test_a_run_without_an_index_is_not_complete(committed):
 def test_a_damaged_pointer_is_found(committed, damage):
     (committed.folder / "store/published.json").write_text(damage)
     (problem,) = problems(committed)
-    assert problem.endswith("published.json is damaged; run again, and it is written anew")
+    assert problem.endswith("published.json is damaged; run again, and it is written again")
 
 
 def test_a_damaged_receipt_stops_with_its_name_and_what_to_do(committed):

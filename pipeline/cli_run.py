@@ -1,0 +1,52 @@
+"""What `invertmill run` and `report` say at their end: failed units by reason, and what a result lacks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pipeline.run import Finished
+
+NAMED = 10
+"""Units that are named for each reason."""
+
+
+def print_failed(console: Console, failed: Mapping[str, str]) -> None:
+    """Print every reason why units failed, with how many did and which."""
+    by_reason = defaultdict[str, list[str]](list)
+    for unit, reason in failed.items():
+        by_reason[reason].append(unit)
+    for reason, units in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
+        named = f"{', '.join(units[:NAMED])}{more}"
+        count = "1 unit" if len(units) == 1 else f"{len(units)} units"
+        console.print(Text.assemble(("failed ", "red"), f"{count}: {reason} ({named})"), soft_wrap=True)
+
+
+def print_gaps(console: Console, finished: Finished) -> None:
+    """Print what a result lacks, if anything."""
+    if not finished.gaps:
+        return
+    units: Mapping[str, int] = finished.gaps.get("units", {})
+    parts = [f"{count} units of {stage}" for stage, count in units.items()]
+    parts += [f"{finished.gaps[what]} {what}" for what in ("shards", "samples") if what in finished.gaps]
+    console.print(Text.assemble(("gaps: ", "yellow"), f"{', '.join(parts)} are missing"), soft_wrap=True)
+
+
+def print_end(console: Console, finished: Finished) -> bool:
+    """Print what went wrong in a run, and return whether nothing did."""
+    print_failed(console, finished.failed)
+    print_gaps(console, finished)
+    if not finished.moved:
+        samples = sum(shard.samples for shard in finished.shards)
+        console.print(
+            f"nothing was published, because not one of {samples} samples is recorded; what was published stays"
+        )
+    if finished.failed:
+        console.print("run again to try the failed units once more")
+    return finished.moved and not finished.failed

@@ -1,0 +1,115 @@
+"""What `invertmill report` describes: what is published, or what `--set` asks for; and whether a report still does."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from infra.errors import NotFoundError
+from infra.receipts import Receipt
+from pipeline.config import RunConfig
+from pipeline.errors import RunError
+from pipeline.plan import Plan
+from pipeline.pointer import Pointer, address_in, read_pointer
+from pipeline.publish import INVENTORIES, Index, read_inventories
+from pipeline.published_settings import with_settings
+from pipeline.stores import Stores
+from pipeline.units import Shard
+
+if TYPE_CHECKING:
+    from pipeline.run import Finished
+
+REPORTS = "reports"
+"""What the names of the published report's files begin with."""
+
+
+def described(config: RunConfig, *, asked: bool) -> Finished:
+    """Return the result that a report is about; publish nothing, compute nothing.
+
+    Args:
+        config: of the run.
+        asked: whether settings were given beside the file: then the result with those, if it is another one.
+
+    Raises:
+        RunError: nothing is published, or what is asked for is not computed.
+    """
+    stores = Stores.of(config)
+    stores.check(write=False)
+    pointer = read_pointer(stores.ledger)
+    if asked:
+        plan = Plan(config, stores)
+        if pointer is None or _fingerprints(plan) != pointer.stages:
+            return _asked(plan)
+    if pointer is None:
+        raise RunError("there is nothing to report: nothing is published yet; `invertmill run` comes first")
+    return _published(Plan(with_settings(config, pointer.settings), stores), pointer)
+
+
+def is_reported(finished: Finished) -> bool:
+    """Return whether the report in the run's folder, and the one beside the bundles, are about this result."""
+    folder, store, name = finished.plan.config.folder, finished.plan.ledger.store, "summary.json"
+    try:
+        own = (folder / name).read_bytes()
+        beside = store.read(f"{REPORTS}/{name}")
+    except (OSError, NotFoundError):
+        return False
+    wanted = finished.published.address.receipt_name
+    return (folder / "report.html").is_file() and all(_index_of(summary) == wanted for summary in (own, beside))
+
+
+def _index_of(summary: bytes) -> str | None:
+    try:
+        found = json.loads(summary).get("index")
+    except (ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _asked(plan: Plan) -> Finished:
+    from pipeline.run import Finished
+
+    segmenter = plan.ledger.receipt(plan.train_segmenter())
+    if segmenter is None:
+        raise RunError("there is nothing to report: no segmenter is trained with these settings; `invertmill run` with "
+                       "the same settings comes first")  # fmt: skip
+    shards, unread = plan.inventories(), len(plan.missing_inventories())
+    index = Index.from_plan(plan, shards, segmenter, unread)
+    last = index.steps[-1]
+    missing = plan.remaining(last, list(index.units))
+    if len(missing) == len(index.units):
+        raise RunError(
+            f"there is nothing to report: with these settings {last.stage.name} has 0 of {len(missing)} units; "
+            "`invertmill run` with the same settings comes first; without --set, the report is of what is published"
+        )
+    return Finished(plan, shards, index, index.commit(), {}, 0, moved=False, gaps=index.gaps())
+
+
+def _published(plan: Plan, pointer: Pointer) -> Finished:
+    from pipeline.run import Finished
+
+    receipt = plan.ledger.receipt(address_in(plan.ledger, pointer.receipt))
+    segmenter = plan.ledger.receipt(plan.train_segmenter())
+    if receipt is None:
+        raise RunError("the published index is gone; `invertmill run` makes and publishes it again")
+    differing = [name for name, found in _fingerprints(plan).items() if pointer.stages.get(name, found) != found]
+    if segmenter is None or differing:
+        raise RunError(
+            "what is published was made by another version or with other weights than this configuration names "
+            f"({', '.join(differing) or 'train_segmenter'} differs); name the weights it was made with, or "
+            "`invertmill run` makes and publishes it again"
+        )
+    shards = _shards(plan, receipt)
+    return Finished(plan, shards, Index.from_plan(plan, shards, segmenter), receipt, {}, 0, True, pointer.gaps)
+
+
+def _shards(plan: Plan, receipt: Receipt) -> dict[Shard, Receipt]:
+    named = any(entry.filename == INVENTORIES for entry in receipt.files)  # earlier versions did not say
+    return read_inventories(plan.ledger, receipt) if named else plan.inventories()
+
+
+def _fingerprints(plan: Plan) -> dict[str, str]:
+    """Return the fingerprints of all stages, as far as they are decided."""
+    address, error_maps = plan.train_segmenter(), plan.error_maps()
+    found = {"error_maps": error_maps.fingerprint, address.stage: address.fingerprint}
+    segmenter = plan.ledger.receipt(address)
+    return found | ({step.stage.name: step.fingerprint for step in plan.map_steps(segmenter)} if segmenter else {})

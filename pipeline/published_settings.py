@@ -1,0 +1,62 @@
+"""The settings that a published result was made with: kept with the pointer, without what is one machine's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config import RunConfig
+from pipeline.errors import RunError
+
+LOCAL: dict[str, Any] = {
+    **dict.fromkeys(("input", "output", "folder", "trade_off", "compute", "storage"), True),
+    "generator": {"checkpoint", "sha256"},
+}
+"""Settings that decide no result, or say where this machine keeps something."""
+
+
+def portable_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that decide results, as plain values; paths of weights are left out."""
+    plain: dict[str, Any] = json.loads(json.dumps(_without_paths(config.model_dump(exclude=LOCAL))))
+    return plain
+
+
+def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """Return a configuration with the settings of a published result; places and weights stay this machine's.
+
+    Raises:
+        RunError: the published result needs weights that the configuration does not name.
+    """
+    merged = _merged(config.model_dump() | {"generator": dict(config.generator)}, settings)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise RunError(
+            f"what is published was made with other settings, and {key} of it is not in this configuration; give the "
+            "configuration of that run"
+        ) from error
+
+
+def _without_paths(value: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
+    if isinstance(value, Mapping):
+        return {name: _without_paths(item) for name, item in value.items() if not isinstance(item, Path)}
+    if isinstance(value, list | tuple):
+        return [_without_paths(item) for item in value]
+    return value
+
+
+def _merged(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `other` over `own`, section by section; a section of another kind replaces the whole."""
+    merged = dict(own)
+    for name, value in other.items():
+        mine = merged.get(name)
+        if isinstance(mine, Mapping) and isinstance(value, Mapping) and mine.get("kind") == value.get("kind"):
+            merged[name] = _merged(mine, value)
+        else:
+            merged[name] = value
+    return merged
