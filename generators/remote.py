@@ -120,11 +120,25 @@ def _open_s3(address: str) -> Iterator[Remote]:
 
 
 def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    """Return the endpoint that the environment or the AWS configuration file names, in boto3's order; None for AWS."""
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    session = botocore.session.Session()
+    try:
+        if str(session.get_config_variable("ignore_configured_endpoint_urls")).lower() == "true":
+            return None
+        profile, services = session.get_scoped_config(), session.full_config.get("services", {})
+    except BotoCoreError:  # making the client says so
+        profile, services = {}, {}
+    for_s3 = services.get(profile.get("services"), {}).get("s3", {})
+    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return environment or for_s3.get("endpoint_url") or profile.get("endpoint_url") or None
 
 
 def _s3_client(endpoint: str | None) -> Any:  # noqa: ANN401  # boto3 makes its clients at run time
     import boto3  # half a second that a local checkpoint need not wait
+    from botocore import UNSIGNED
     from botocore.config import Config
 
     # Servers other than AWS mostly do not know the newer checksums, and want the bucket in the path.
@@ -140,6 +154,8 @@ def _s3_client(endpoint: str | None) -> Any:  # noqa: ANN401  # boto3 makes its 
         **(other if endpoint else {}),
     )
     session = boto3.Session()  # boto3's own would go on with credentials that have been changed since
+    if session.get_credentials() is None:  # a public bucket takes unsigned requests
+        config = config.merge(Config(signature_version=UNSIGNED))
     return session.client("s3", endpoint_url=endpoint, config=config)
 
 
@@ -148,7 +164,11 @@ def _explain_s3(address: str, error: Any) -> NoReturn:  # noqa: ANN401  # botoco
     if code in _MISSING:
         _refuse(address, f"there is no such object ({code}); correct the address", error)
     if code in _DENIED:
-        _refuse(address, f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", error)
+        what_to_do = (
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (without any, requests are unsigned, as "
+            "public buckets want them); of a requester-pays bucket, make a copy: aws s3 cp --request-payer requester"
+        )
+        _refuse(address, f"{error}; {what_to_do}", error)
     _refuse(address, str(error), error)
 
 

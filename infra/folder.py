@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -102,16 +103,26 @@ class FolderStore(Store):
         with explained(path, "look at"):
             return path.is_file()
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def entry(self, name: str) -> Entry | None:
+        """Return the entry of a file, None if there is none."""
+        path = self.root / checked_name(name)
+        with explained(path, "look at"):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return entry_of(name, status) if stat.S_ISREG(status.st_mode) else None
+
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
         """Yield the files whose names begin with `prefix`, sorted by name; none if the folder is missing."""
         with explained(self.root / prefix, "list"):
-            found = [name for name in self._names(prefix) if not is_reserved(name)]
+            found = [name for name in self._names(prefix, deep=deep) if not is_reserved(name)]
         for name in sorted(found):
             try:
                 status = (self.root / name).stat()
             except FileNotFoundError:
                 continue  # deleted since it was listed
-            yield Entry(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+            yield entry_of(name, status)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete files, and the folders that this leaves empty."""
@@ -134,10 +145,12 @@ class FolderStore(Store):
             self._prune(folder)
         return len(left)
 
-    def _names(self, prefix: str) -> Iterator[str]:
+    def _names(self, prefix: str, *, deep: bool = True) -> Iterator[str]:
         """Yield, unsorted, the names below the root that begin with `prefix` or are hidden where they would."""
         top = self.root / prefix.rpartition("/")[0]
-        for folder, _, files in os.walk(top, onerror=_raise_unless_missing):
+        for folder, folders, files in os.walk(top, onerror=_raise_unless_missing):
+            if not deep:
+                folders.clear()
             inside = Path(folder).relative_to(self.root)
             for file in files:
                 name = (inside / file).as_posix()
@@ -191,6 +204,11 @@ class FolderStore(Store):
             except OSError:  # not empty, or already gone
                 return
             folder = folder.parent
+
+
+def entry_of(name: str, status: os.stat_result) -> Entry:
+    """Return the entry of a file with this status."""
+    return Entry(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 
 def _make_folder(path: Path) -> None:

@@ -3,29 +3,24 @@
 import contextlib
 import io
 import itertools
-import os
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import boto3
 import botocore.exceptions
-import botocore.loaders
-import botocore.session
 import urllib3.exceptions
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import ClientError
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from infra.errors import StoreError, TransientError
 from infra.os_errors import explained
+from infra.s3_client import S3Options, client_of, with_endpoint
 from infra.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
-from infra.store import RESERVED_PREFIX, Entry, Store, checked_name, is_reserved
+from infra.store import RESERVED_PREFIX, Entry, Store, checked_key, checked_name, is_reserved
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -35,8 +30,6 @@ _READ_BLOCK = 8 * _MIB
 _MULTIPART = TransferConfig(multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=4)
 _DELETE_BATCH = 1000
 _TOKEN = "invertmill-token"  # noqa: S105  # names the writer of an object, opens nothing
-_CONNECTIONS = 32
-_loader = botocore.loaders.Loader()  # its cache of service descriptions makes each further client 5 times cheaper
 _probed: dict[tuple[str, str], bool] = {}
 _probe_lock = threading.Lock()
 
@@ -45,19 +38,6 @@ class _BrokenBodyError(botocore.exceptions.HTTPClientError):
     """The body of an answer broke off."""
 
     fmt = "the answer broke off: {error}"
-
-
-class S3Options(BaseModel):
-    """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    region: str | None = None
-    profile: str | None = None
-    connect_timeout_s: PositiveFloat = 5
-    read_timeout_s: PositiveFloat = 60
-    attempts: PositiveInt = 5
 
 
 class S3Store(Store):
@@ -69,9 +49,9 @@ class S3Store(Store):
 
     def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None) -> None:
         self.bucket = bucket
-        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self.options = _with_endpoint(options or S3Options())
-        self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
+        self.prefix = f"{prefix.removesuffix('/')}/" if prefix else ""
+        self.options = with_endpoint(options or S3Options())
+        self.url = f"s3://{bucket}/{self.prefix}".removesuffix("/")
         self._client: S3Client | None = None
         self._lock = threading.Lock()
 
@@ -91,7 +71,7 @@ class S3Store(Store):
     def check(self, write: bool = True) -> None:
         """Return if the bucket can be listed and, with `write`, written; else raise what to do about it."""
         with self._explained():
-            self._api.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            self._api.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1, **self._payer)
             if write:
                 key = self._probe_key()
                 self._api.put_object(Bucket=self.bucket, Key=key, Body=b"")
@@ -104,7 +84,7 @@ class S3Store(Store):
     def open(self, name: str) -> BinaryIO:
         """Return a seekable reader that fetches blocks of 8 MiB. Raises `NotFoundError` if there is no such object."""
         with self._explained(name):
-            head = self._api.head_object(Bucket=self.bucket, Key=self._key(name))
+            head = self._api.head_object(**self._where(name))
         return io.BufferedReader(_S3File(self, name, head["ContentLength"], head["ETag"]), _READ_BLOCK)
 
     def write(self, name: str, data: bytes | Path) -> None:
@@ -129,20 +109,33 @@ class S3Store(Store):
 
     def exists(self, name: str) -> bool:
         """Return whether there is an object of this name."""
+        return self.entry(name) is not None
+
+    def entry(self, name: str) -> Entry | None:
+        """Return the entry of an object, None if there is none, from one HEAD request."""
         with self._explained(name):
             try:
-                self._api.head_object(Bucket=self.bucket, Key=self._key(name))
+                head = self._api.head_object(**self._where(name))
             except ClientError as error:
                 if status_of(error) == HTTPStatus.NOT_FOUND:
-                    return False
+                    return None
                 raise
-            return True
+            return Entry(name, head["ContentLength"], head["ETag"].strip('"'))
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def folders(self, prefix: str) -> list[str]:
+        """Return some of the folders right below `prefix`, which ends in a slash or is empty; one request."""
+        with self._explained():
+            answer = self._api.list_objects_v2(
+                Bucket=self.bucket, Prefix=self.prefix + prefix, Delimiter="/", MaxKeys=100, **self._payer
+            )
+        return [found["Prefix"][len(self.prefix) :] for found in answer.get("CommonPrefixes", ())]
+
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
         """Yield the objects whose names begin with `prefix`, sorted by name."""
+        level: dict[str, Any] = {} if deep else {"Delimiter": "/"}
         with self._explained():
             for page in self._api.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + prefix
+                Bucket=self.bucket, Prefix=self.prefix + prefix, **level, **self._payer
             ):
                 for found in page.get("Contents", ()):
                     name = found["Key"][len(self.prefix) :]
@@ -179,18 +172,28 @@ class S3Store(Store):
         with self._lock:
             if self._client is None:
                 with self._explained(client=False):
-                    self._client = _make_client(self.options)
+                    self._client = client_of(self.options)
             return self._client
+
+    @property
+    def _payer(self) -> dict[str, Any]:
+        """What every request to a requester-pays bucket carries."""
+        return {"RequestPayer": "requester"} if self.options.requester_pays else {}
 
     def _key(self, name: str) -> str:
         return self.prefix + checked_name(name)
+
+    def _where(self, name: str) -> dict[str, Any]:
+        """Return the arguments that name an object to read."""
+        return {"Bucket": self.bucket, "Key": self.prefix + checked_key(name), **self._payer}
 
     def _probe_key(self) -> str:
         return f"{self.prefix}{RESERVED_PREFIX}probe-{uuid.uuid4().hex}"
 
     def _place(self, name: str = "", endpoint: str | None = None) -> Place:
         endpoint = endpoint or self._api.meta.endpoint_url
-        return Place(self.bucket, endpoint, self.options.profile, f"{self.url}/{name}".rstrip("/"))
+        url = f"{self.url}/{name}" if name else self.url
+        return Place(self.bucket, endpoint, self.options.profile, url, anonymous=self.options.anonymous)
 
     @contextlib.contextmanager
     def _explained(self, name: str = "", client: bool = True) -> Iterator[None]:
@@ -208,15 +211,17 @@ class S3Store(Store):
     def _upload(self, name: str, body: BinaryIO, size: int) -> None:
         with self._explained(name):
             if size < _MULTIPART.multipart_threshold:
-                self._api.put_object(Bucket=self.bucket, Key=self._key(name), Body=body)
+                self._api.put_object(Bucket=self.bucket, Key=self._key(name), Body=body, **self._payer)
             else:
-                self._api.upload_fileobj(body, self.bucket, self._key(name), Config=_MULTIPART)
+                self._api.upload_fileobj(
+                    body, self.bucket, self._key(name), Config=_MULTIPART, ExtraArgs=self._payer or None
+                )
 
     def _fetch(self, name: str, start: int, stop: int | None) -> tuple[bytes, str]:
         """Return the bytes `[start, stop)` and the ETag of the object they are from ("" where there are none)."""
         if stop is not None and stop <= start:
             return b"", ""
-        wanted: dict[str, Any] = {"Bucket": self.bucket, "Key": self._key(name)}
+        wanted = self._where(name)
         if start or stop is not None:
             wanted["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         with self._explained(name):
@@ -337,32 +342,6 @@ class _S3File(io.RawIOBase):
             )
         self._position += len(data)
         return data
-
-
-def _with_endpoint(options: S3Options) -> S3Options:
-    """Return the options with this environment's endpoint, so that processes which lack it use the same."""
-    endpoint = options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return options.model_copy(update={"endpoint_url": endpoint}) if endpoint else options
-
-
-def _make_client(options: S3Options) -> "S3Client":
-    # Servers other than AWS mostly do not know the newer checksums, and want the bucket in the path.
-    other: dict[str, Any] = {
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-        "s3": {"addressing_style": "path"},
-    }
-    config = Config(
-        connect_timeout=options.connect_timeout_s,
-        read_timeout=options.read_timeout_s,
-        retries={"mode": "standard", "total_max_attempts": options.attempts},
-        max_pool_connections=_CONNECTIONS,
-        **(other if options.endpoint_url else {}),
-    )
-    session = botocore.session.get_session()
-    session.register_component("data_loader", _loader)
-    boto = boto3.Session(region_name=options.region, profile_name=options.profile, botocore_session=session)
-    return boto.client("s3", endpoint_url=options.endpoint_url, config=config)
 
 
 def _wait(attempt: int) -> None:

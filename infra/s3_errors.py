@@ -1,5 +1,6 @@
 """What boto3 raises, said as one of our errors, with what to do about it."""
 
+import re
 from dataclasses import dataclass
 
 import urllib3.exceptions
@@ -22,6 +23,8 @@ _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProb
 _WRONG_REGION = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 _BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "TooManyRequests", "RequestLimitExceeded"}
 _FULL = {"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "507"}
+_CHECKSUMS = re.compile(r"x-amz-(sdk-)?checksum|x-amz-trailer|aws-chunked|STREAMING-UNSIGNED-PAYLOAD", re.IGNORECASE)
+"""What a server names that refuses a request for its checksum, whatever its error code."""
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -52,6 +55,7 @@ class Place:
     endpoint: str
     profile: str | None
     url: str
+    anonymous: bool = False
 
 
 def code_of(error: ClientError) -> str:
@@ -69,7 +73,10 @@ def explain(error: Exception, place: Place) -> InfraError:
     if isinstance(error, ClientError):
         return explain_code(code_of(error), _said(error), status_of(error), place)
     if isinstance(error, _NO_CREDENTIALS):
-        return StoreError(f"no usable credentials for {place.url}: {error}; {_set_credentials(place)}")
+        return StoreError(
+            f"no usable credentials for {place.url}: {error}; {_set_credentials(place)}; a public bucket is read "
+            "without any by anonymous: true (under storage.input)"
+        )
     if isinstance(error, boto.SSLError) and "CERTIFICATE" in str(error).upper():
         return StoreError(
             f"{place.endpoint} (for {place.url}) has a certificate that is not trusted here: {error}; set "
@@ -94,15 +101,17 @@ def explain_code(code: str, said: str, status: int, place: Place) -> InfraError:
             f"there is no bucket {place.bucket!r} at {place.endpoint}; correct the name, or create it: "
             f"aws s3 mb s3://{place.bucket} --endpoint-url {place.endpoint}"
         )
+    if _CHECKSUMS.search(said):
+        return StoreError(
+            f"{where} refused a checksum header: {code} ({said}); it does not know the checksums that boto3 sends to "
+            "AWS. Name the server by endpoint_url, AWS_ENDPOINT_URL or the AWS configuration file: then none are sent"
+        )
     if code in _BAD_CREDENTIALS:
         return StoreError(
             f"{place.endpoint} refused the credentials for {place.url}: {said}; {_set_credentials(place)}"
         )
     if code in _DENIED:
-        return StoreError(
-            f"access to {where} was denied: {said}; give these credentials the right to list, read and write there, "
-            f"or use others: {_set_credentials(place)}"
-        )
+        return StoreError(f"access to {where} was denied: {said}; {_get_access(place)}")
     if code in _WRONG_REGION:
         return StoreError(f"bucket {place.bucket!r} is in another region: {said}; set region or AWS_REGION to its own")
     if code == "RequestTimeTooSkewed":
@@ -112,6 +121,16 @@ def explain_code(code: str, said: str, status: int, place: Place) -> InfraError:
     if code in _BUSY or status >= 500 or status == 429:
         return TransientError(f"{where} failed: {said}; the server is busy or broken, its log says which")
     return StoreError(f"{where} refused the request: {code} ({said})")
+
+
+def _get_access(place: Place) -> str:
+    if place.anonymous:
+        return "it takes no anonymous requests: take out anonymous: true, and use credentials"
+    return (
+        f"give these credentials the right to list, read and write there, or use others: {_set_credentials(place)}. A "
+        "requester-pays bucket needs requester_pays: true, one that takes only unsigned requests anonymous: true "
+        "(under storage.input)"
+    )
 
 
 def _said(error: ClientError) -> str:

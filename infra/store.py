@@ -75,8 +75,15 @@ class Store(ABC):
         """Return whether there is a complete object of this name."""
 
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield the complete objects whose names begin with `prefix`, sorted by name; never unfinished writes."""
+    def entry(self, name: str) -> Entry | None:
+        """Return the entry of one complete object, None if there is none."""
+
+    @abstractmethod
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
+        """Yield the complete objects whose names begin with `prefix`, sorted by name; never unfinished writes.
+
+        With `deep=False` only those in the folder of the prefix: no slash follows in their names.
+        """
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
@@ -104,6 +111,18 @@ def checked_name(name: str) -> str:
         or name.startswith("../")
     ):
         raise StoreError(f"a name in a store must be a relative path without '.', '..' or empty parts, got {name!r}")
+    if is_reserved(name):
+        raise StoreError(f"names that begin with {RESERVED_PREFIX!r} are kept for unfinished writes, got {name!r}")
+    return name
+
+
+def checked_key(name: str) -> str:
+    """Return the name if an object can be read by it: empty parts are allowed, as object storage allows them.
+
+    Raises `StoreError` for a name with parts that HTTP clients would fold ('.' and '..'), or one that a store keeps.
+    """
+    if not name or "\0" in name or {".", ".."} & set(name.split("/")):
+        raise StoreError(f"a name in a store must be a relative path without '.' or '..', got {name!r}; rename it")
     if is_reserved(name):
         raise StoreError(f"names that begin with {RESERVED_PREFIX!r} are kept for unfinished writes, got {name!r}")
     return name

@@ -160,6 +160,8 @@ def _status(config: Path, overrides: list[str] | None) -> Status:
 def _reachable(settings: RunConfig) -> Stores:
     stores = Stores.of(settings)
     stores.check(write=False)
+    for warning in stores.warnings:
+        Progress(Console(stderr=True)).warn(warning)
     return stores
 
 

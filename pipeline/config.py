@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from infra.addresses import anchored
 from infra.storage import S3Options
 from pipeline.errors import ConfigError
 from stages.memory import Width
@@ -224,8 +225,8 @@ _TAGS = frozenset(tag for model in _models(Segmentation) for tag in _literals(mo
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:
     """Return the configuration with relative local paths resolved against the folder of its file."""
     fields = {name: _anchor(getattr(config, name), folder) for name in RunConfig.model_fields}
-    fields["input"] = tuple(_anchor_address(address, folder) for address in config.inputs)
-    fields["output"] = _anchor_address(config.output, folder)
+    fields["input"] = tuple(anchored(address, str(folder)) for address in config.inputs)
+    fields["output"] = _anchor_output(config.output, folder)
     return RunConfig.model_construct(**fields)
 
 
@@ -239,5 +240,10 @@ def _anchor(value: Any, folder: Path) -> Any:  # noqa: ANN401  # whatever a conf
     return value
 
 
-def _anchor_address(address: str, folder: Path) -> str:
-    return address if "://" in address else str(folder / Path(address).expanduser())
+def _anchor_output(address: str, folder: Path) -> str:
+    if "://" in address:
+        return address
+    try:
+        return str(folder / Path(address).expanduser())
+    except RuntimeError as error:  # no such user
+        raise ConfigError(f"output {address!r}: {error}; write the path itself") from error

@@ -146,6 +146,10 @@ class Progress:
         with self._unless_silent(lambda: f"still {what}, {_clock(time.monotonic() - started)} so far"):
             yield
 
+    def warn(self, text: str) -> None:
+        """Print one warning."""
+        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
     @contextmanager
     def stage(self, name: str, units: int, samples: int) -> Iterator[Shown]:
         """Show a stage with so many units (and samples, if known) while it runs."""

@@ -107,6 +107,8 @@ class Run:
     def _execute_stages(self) -> Finished:
         stores = Stores.of(self.config)
         stores.check(write=True)
+        for warning in stores.warnings:
+            self.progress.warn(warning)
         plan = Plan(self.config, stores)
         self.config.refine_maps.segmentation.check()
         plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
-from infra.errors import NotFoundError
-from infra.receipts import Ledger
-from infra.storage import Store, find, open_store, split_glob
+from infra.addresses import InputAddress, shown
+from infra.errors import NotFoundError, StoreError
+from infra.found import Found
+from infra.receipts import BUNDLES, Ledger
+from infra.storage import S3Options, Store, open_store
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inventory import Listed
@@ -14,11 +17,27 @@ from pipeline.inventory import Listed
 
 @dataclass(frozen=True)
 class Input:
-    """One input address: a store and the patterns of the shards in it."""
+    """One input address: the shards that it names are searched for once, when they are first asked for."""
 
-    url: str
-    store: Store
-    patterns: tuple[str, ...]
+    address: InputAddress
+    options: S3Options
+
+    @property
+    def store(self) -> Store:
+        """The store that holds its shards."""
+        return self.found.store
+
+    @functools.cached_property
+    def found(self) -> Found:
+        """The shards that it names.
+
+        Raises:
+            ConfigError: there are none, one that is asked for by name is missing, or they cannot be read.
+        """
+        try:
+            return self.address.find(self.options)
+        except StoreError as error:
+            raise ConfigError(f"input {shown(self.address.written)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -31,21 +50,22 @@ class Stores:
     @classmethod
     def of(cls, config: RunConfig) -> Stores:
         """Return the stores that a configuration names."""
-        inputs = []
-        for url in config.inputs:
-            root, patterns = split_glob(url)
-            inputs.append(Input(url, open_store(root, config.storage.input), patterns))
-        return cls(tuple(inputs), Ledger(open_store(config.output, config.storage.output)))
+        inputs = tuple(Input(InputAddress.parse(url), config.storage.input) for url in config.inputs)
+        return cls(inputs, Ledger(open_store(config.output, config.storage.output)))
 
     @property
     def sources(self) -> tuple[Store, ...]:
         """The stores of the inputs, in order."""
         return tuple(one.store for one in self.inputs)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What had to be passed over in the inputs."""
+        return tuple(warning for one in self.inputs for warning in one.found.warnings)
+
     def check(self, *, write: bool) -> None:
         """Return if everything can be reached, else raise what to do about it. Only writing needs an output folder."""
-        for one in self.inputs:
-            one.store.check(write=False)
+        self.shards()
         try:
             self.ledger.store.check(write=write)
         except NotFoundError:
@@ -53,18 +73,16 @@ class Stores:
                 raise
 
     def shards(self) -> list[Listed]:
-        """Return the shards of the input as they are listed now.
+        """Return the shards of the input.
 
         Raises:
-            ConfigError: an input address names no shards.
+            ConfigError: an input address names no shards, or bundles of the output.
         """
-        listed = []
-        for number, one in enumerate(self.inputs):
-            try:
-                entries = find(one.store, one.patterns)
-            except NotFoundError as error:
-                raise ConfigError(f"input {one.url}: {error}") from error
-            if not entries:
-                raise ConfigError(f"input {one.url} names no shards; check the address and the pattern")
-            listed += [Listed(number, entry) for entry in entries]
-        return listed
+        bundles = f"{self.ledger.store.url}/{BUNDLES}/"
+        for one in self.inputs:
+            if any(f"{one.store.url}/{entry.name}".startswith(bundles) for entry in one.found.entries):
+                raise ConfigError(
+                    f"input {shown(one.address.written)} reaches into the output {self.ledger.store.url}, whose "
+                    "bundles are not shards; choose another output, or a narrower address"
+                )
+        return [Listed(number, entry) for number, one in enumerate(self.inputs) for entry in one.found.entries]

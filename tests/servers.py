@@ -5,13 +5,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
+import urllib3
 from botocore.config import Config
 
 START_S = 20
@@ -125,3 +129,55 @@ def _executable(name: str) -> str:
     if not found:
         raise RuntimeError(f"{name} is not installed beside {sys.executable}; install the dev dependencies")
     return found
+
+
+class _Gate(BaseHTTPRequestHandler):
+    """Passes requests on to a server, except those that it refuses."""
+
+    protocol_version = "HTTP/1.1"
+    target = ""
+    refuse: Callable[[BaseHTTPRequestHandler], str | None]
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if reason := type(self).refuse(self):
+            self._send(403, {}, f"<Error><Code>AccessDenied</Code><Message>{reason}</Message></Error>".encode())
+            return
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        headers["Host"] = urlsplit(self.target).netloc
+        url = self.target + self.path
+        answer = urllib3.request(self.command, url, headers=headers, body=body, decode_content=False)
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_HEADERS}
+        if self.command == "HEAD":
+            kept["Content-Length"] = answer.headers.get("Content-Length", "0")
+        self._send(answer.status, kept, answer.data)
+
+    def _send(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(data))} | dict(headers)).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+_HOP_HEADERS = ("transfer-encoding", "content-length", "connection")
+
+
+@contextmanager
+def gate(target: str, refuse: Callable[[BaseHTTPRequestHandler], str | None]) -> Iterator[str]:
+    """Stand before a server and answer 403 where `refuse` gives a reason; yields the endpoint."""
+    handler = type("Gate", (_Gate,), {"target": target, "refuse": staticmethod(refuse)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

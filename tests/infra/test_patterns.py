@@ -25,7 +25,7 @@ def test_brace_lists_stand_for_names(pattern, wanted):
 
 
 def test_an_open_brace_is_refused_with_how_to_write_it():
-    with pytest.raises(StoreError, match=r"brace is not closed in 'a-\{0..7.tar'.*\{000..127\}"):
+    with pytest.raises(StoreError, match=r"unclosed brace in 'a-\{0..7.tar'.*\{000..127\}"):
         expand_braces("a-{0..7.tar")
 
 

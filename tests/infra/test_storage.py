@@ -1,7 +1,7 @@
 import pytest
 
-from infra.errors import NotFoundError, StoreError
-from infra.storage import FolderStore, S3Options, S3Store, find, open_store, split_glob
+from infra.errors import StoreError
+from infra.storage import FolderStore, S3Options, S3Store, open_store
 
 
 def test_an_address_tells_the_kind_of_store(tmp_path):
@@ -19,50 +19,3 @@ def test_an_address_tells_the_kind_of_store(tmp_path):
 def test_an_address_of_no_store_is_refused(url):
     with pytest.raises(StoreError, match=r"s3://BUCKET|file:///FOLDER"):
         open_store(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "root", "patterns"),
-    [
-        ("data/*.tar", "data", ("*.tar",)),
-        ("*.tar", ".", ("*.tar",)),
-        ("/data/a.tar", "/data", ("a.tar",)),
-        ("/a.tar", "/", ("a.tar",)),
-        ("a.tar", ".", ("a.tar",)),
-        ("data/", "data", ("*.tar",)),
-        ("data/**/x-*.tar", "data", ("**/x-*.tar",)),
-        ("s3://bkt/p/t-{00..02}.tar", "s3://bkt/p", ("t-00.tar", "t-01.tar", "t-02.tar")),
-        ("s3://bkt/{train,val}/*.tar", "s3://bkt", ("train/*.tar", "val/*.tar")),
-        ("s3://bkt/a.tar", "s3://bkt", ("a.tar",)),
-        ("s3://bkt/", "s3://bkt", ("*.tar",)),
-        ("file:///data/a-?.tar", "file:///data", ("a-?.tar",)),
-        ("file:///a.tar", "file:///", ("a.tar",)),
-    ],
-)
-def test_an_input_address_splits_into_store_and_patterns(url, root, patterns):
-    assert split_glob(url) == (root, patterns)
-    open_store(root)
-
-
-@pytest.mark.parametrize("url", ["", "s3://bucket", "s3://*/a.tar", "s3://b{0..3}/a.tar", "data/{a.tar"])
-def test_an_input_address_that_names_no_shards_is_refused(url):
-    with pytest.raises(StoreError, match=r"names shards|brace"):
-        split_glob(url)
-
-
-def test_patterns_find_objects_once_and_sorted(store):
-    for name in ("train/b.tar", "train/a.tar", "train/a.txt", "val/a.tar", "val/deep/c.tar", "top.tar"):
-        store.write(name, b"x")
-    assert [entry.name for entry in find(store, ("val/*.tar", "train/*.tar", "train/a*"))] == [
-        "train/a.tar",
-        "train/a.txt",
-        "train/b.tar",
-        "val/a.tar",
-    ]
-    assert [entry.name for entry in find(store, ("**/*.tar",))] == sorted(
-        ["train/b.tar", "train/a.tar", "val/a.tar", "val/deep/c.tar", "top.tar"]
-    )
-    assert [entry.name for entry in find(store, ("val/a.tar", "top.tar"))] == ["top.tar", "val/a.tar"]
-    assert find(store, ("nothing-*.tar",)) == []
-    with pytest.raises(NotFoundError, match=r"1 of the named shards .*'train/c.tar'"):
-        find(store, ("train/a.tar", "train/c.tar"))

@@ -7,7 +7,7 @@ import pytest
 
 from infra.receipts import Address, Ledger
 from infra.shards import write_shard
-from infra.storage import find, open_store
+from infra.storage import open_store
 from infra.store import Entry
 from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
 from pipeline.units import is_duplicate, read_inventory
@@ -29,7 +29,7 @@ def ledger(tmp_path):
 def scan(shards, ledger, name):
     """Commit the inventory of one shard and return what the job says, and its receipt."""
     source = open_store(str(shards))
-    (entry,) = find(source, (name,))
+    entry = source.entry(name)
     listed = Listed(0, entry)
     done = InventoryJob((source,), ledger).open()(listed)
     return done, ledger.receipt(Address(STAGE, FINGERPRINT, listed.name))

@@ -1,0 +1,109 @@
+"""Input addresses: what a configuration writes, and the shards that it names.
+
+A folder stands for the `.tar` files in it; a name that exists as it is written is meant, whatever characters it holds;
+anything else is a pattern (`infra.patterns`).
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from infra.bucket_search import search_bucket
+from infra.errors import NotFoundError, StoreError
+from infra.folder_search import search_folders
+from infra.found import Found
+from infra.patterns import TARS, escape, is_pattern, split_parts, unescape
+from infra.s3_client import S3Options
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,}")
+_FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
+_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_HINTS = (
+    (re.compile(r"(^|/)s3:(?!//)", re.IGNORECASE), "an address in object storage begins with s3://"),
+    (re.compile(r"(^|/)[A-Za-z]:[\\/]|\\\\"), "a Windows path is not read here: write the path on this machine"),
+    (re.compile(r"\$"), "environment variables are not expanded: write the path itself"),
+    (re.compile(r"(^|/)\s|\s(/|$)"), "a name in it begins or ends with a space"),
+)
+"""What is often meant by an address that names nothing."""
+
+
+@dataclass(frozen=True)
+class InputAddress:
+    """An input address, read: a bucket or None for this machine, and the parts of a path, patterns among them."""
+
+    written: str
+    bucket: str | None
+    parts: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, written: str) -> "InputAddress":
+        """Return an address as it is read.
+
+        Raises:
+            StoreError: it is not a path, a file:// or an s3:// address.
+        """
+        if not written.strip() or "\0" in written:
+            raise StoreError(
+                f"an input address names shards, as in s3://BUCKET/FOLDER/ or FOLDER/*.tar; got {written!r}"
+            )
+        scheme = _SCHEME.match(written)
+        if scheme and scheme[1].lower() == "s3":
+            return cls._in_bucket(written, written[scheme.end() :])
+        if scheme and scheme[1].lower() != "file":
+            raise StoreError(
+                f"shards are read from s3://BUCKET/FOLDER/ or folders, got {written!r}; other services are reached "
+                "through their S3-compatible endpoint (endpoint_url)"
+            )
+        if scheme and not _FILE.match(written):
+            raise StoreError(f"a file address names no other machine, got {written!r}; write file:///FOLDER")
+        local = _FILE.match(written)
+        path = _PERCENT.sub(lambda code: escape(unquote(code[0])), written[local.end() :]) if local else written
+        path = os.path.expanduser(path)  # noqa: PTH111  # pathlib would drop the last slash
+        return cls(written, None, _as_folder(split_parts(path)))
+
+    @classmethod
+    def _in_bucket(cls, written: str, rest: str) -> "InputAddress":
+        bucket, _, key = rest.partition("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise StoreError(
+                "an S3 address is s3://BUCKET/FOLDER/, with the bucket's exact name (patterns begin after it), got "
+                f"{written!r}"
+            )
+        return cls(written, bucket, _as_folder(split_parts(key)))
+
+    def find(self, options: S3Options) -> Found:
+        """Return the shards that the address names now.
+
+        Raises:
+            NotFoundError: there are none, or one that is asked for by name is missing.
+            StoreError: the place cannot be read.
+        """
+        try:
+            if self.bucket is None:
+                return search_folders(self.parts)
+            return search_bucket(self.bucket, self.parts, options)
+        except NotFoundError as error:
+            hints = "".join(f"; {hint}" for pattern, hint in _HINTS if pattern.search(unescape(self.written)))
+            raise NotFoundError(f"{error}{hints}") from error
+
+
+def anchored(address: str, folder: str) -> str:
+    """Return an address with a relative path resolved against a folder, whose name is no pattern whatever it holds."""
+    if _SCHEME.match(address) or _FILE.match(address) or address.startswith(("/", "~")):
+        return address
+    return f"{escape(folder).rstrip('/')}/{address}"
+
+
+def shown(address: str) -> str:
+    """Return an address as people write it, without escapes."""
+    return unescape(address)
+
+
+def _as_folder(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the parts with what a trailing slash stands for."""
+    if parts[-1] in ("", ".", "..") and not is_pattern(parts[-1]):
+        return (*(parts[:-1] if parts[-1] != ".." else parts), TARS)
+    return tuple(parts)

@@ -1,0 +1,147 @@
+"""The shards of an address in a bucket: by one HEAD, or by listing as little as the patterns allow."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from infra.errors import NotFoundError, StoreError
+from infra.found import Found, some
+from infra.patterns import (
+    TARS,
+    escape,
+    expand_braces,
+    has_wildcard,
+    is_pattern,
+    literal_part,
+    may_be_literal,
+    pattern_regex,
+    unescape,
+)
+from infra.s3 import S3Store
+from infra.s3_client import S3Options
+from infra.store import Entry
+
+_LOOKED_AT = 100
+"""Objects that a hint is made from."""
+
+
+def search_bucket(bucket: str, parts: Sequence[str], options: S3Options) -> Found:
+    """Return the shards of a key whose parts are names or patterns; a folder stands for its tar files.
+
+    Raises:
+        NotFoundError: there are none, or one that is named without a wildcard is missing.
+        StoreError: the bucket cannot be read.
+    """
+    whole = S3Store(bucket, "", options)
+    prefix, rest = _literal_prefix(whole, parts)
+    if rest and not is_pattern(rest[0]):
+        return _named(whole, prefix, unescape(rest[0]))
+    if len(rest) == 1 and may_be_literal(rest[0]) and _exists(whole, prefix + unescape(rest[0])):
+        return _named(whole, prefix, unescape(rest[0]))
+    store = S3Store(bucket, prefix, options)
+    entries = _matching(store, expand_braces("/".join(rest)))
+    if not entries:
+        raise NotFoundError(f"no shards in {store.url}/{_instead(store)}")
+    return Found(store, tuple(entries[name] for name in sorted(entries)))
+
+
+def _literal_prefix(whole: S3Store, parts: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the folder that the parts before the first pattern name, and the other parts, of which there is one."""
+    prefix = ""
+    for position, part in enumerate(parts[:-1]):
+        folder = f"{prefix}{unescape(part)}/"
+        if is_pattern(part) and not (may_be_literal(part) and _holds(whole, folder)):
+            return prefix, parts[position:]
+        prefix = folder
+    return prefix, parts[-1:]
+
+
+def _named(whole: S3Store, prefix: str, name: str) -> Found:
+    """Return the object of a key, or the tar files of the folder that it names."""
+    bucket, options, key = whole.bucket, whole.options, prefix + name
+    if (entry := _entry(whole, key)) is not None:
+        return Found(S3Store(bucket, prefix, options), (Entry(name, entry.size, entry.version),))
+    if _holds(whole, f"{key}/"):
+        store = S3Store(bucket, f"{key}/", options)
+        entries = _matching(store, (TARS,))
+        if not entries:
+            raise NotFoundError(f"no shards in {store.url}/{_instead(store)}")
+        return Found(store, tuple(entries.values()))
+    near = sorted({_head(entry.name, len(key)) for entry in itertools.islice(whole.list(key), _LOOKED_AT)})
+    hint = ""
+    if near:
+        hint = f"; it is the beginning of {some(near, 'names')}: write s3://{bucket}/{near[0]} or s3://{bucket}/{key}*"
+    raise NotFoundError(f"there is no object or folder s3://{bucket}/{key}; correct the address{hint}")
+
+
+def _head(name: str, length: int) -> str:
+    """Return a name up to the first slash after so many characters."""
+    slash = name.find("/", length)
+    return name if slash < 0 else name[: slash + 1]
+
+
+def _entry(store: S3Store, key: str) -> Entry | None:
+    """Return an object's entry, None if there is none; a server may answer 403 for what is missing."""
+    try:
+        return store.entry(key)
+    except StoreError:
+        return None
+
+
+def _holds(store: S3Store, prefix: str) -> bool:
+    return next(store.list(prefix), None) is not None
+
+
+def _exists(store: S3Store, key: str) -> bool:
+    return _entry(store, key) is not None or _holds(store, f"{key}/")
+
+
+def _instead(store: S3Store) -> str:
+    folders = store.folders("")
+    return f"; it has {some(folders, 'folders')}: name one of them, or write **/*.tar for all" if folders else ""
+
+
+def _matching(store: S3Store, patterns: Iterable[str]) -> dict[str, Entry]:
+    """Return the objects that match any of the patterns, by name; of a name that is a folder, its tar files."""
+    groups: dict[str, list[str]] = {}
+    for pattern in patterns:
+        groups.setdefault(literal_part(pattern).rpartition("/")[0], []).append(pattern)
+    found: dict[str, Entry] = {}
+    missing: list[str] = []
+    for folder, group in groups.items():
+        inside, absent = _matching_in(store, group)
+        found |= inside
+        missing += absent or ([f"{folder}/"] if folder and not inside else [])
+    if missing:
+        raise NotFoundError(
+            f"missing in {store.url}: {some(missing, 'of what is named')}; correct the address, or put it there"
+        )
+    return found
+
+
+def _matching_in(store: S3Store, patterns: Sequence[str]) -> tuple[dict[str, Entry], list[str]]:
+    """Return what matches patterns that share a folder, with one listing, and the names that are not there."""
+    names = {unescape(pattern) for pattern in patterns if not has_wildcard(pattern)}
+    wild = [pattern for pattern in patterns if has_wildcard(pattern)]
+    expressions = [pattern_regex(pattern) for pattern in wild]
+    prefix = _common_prefix(patterns)
+    deep = any("**" in pattern or pattern.count("/") > prefix.count("/") for pattern in wild)
+    entries = {entry.name: entry for entry in store.list(prefix, deep=deep)}
+    found = {
+        name: entry
+        for name, entry in entries.items()
+        if name in names or any(expression.fullmatch(name) for expression in expressions)
+    }
+    missing = []
+    for name in sorted(names - entries.keys()):
+        inside, _ = _matching_in(store, (f"{escape(name)}/{TARS}",))
+        found |= inside
+        missing += [] if inside else [name]
+    return found, missing
+
+
+def _common_prefix(patterns: Sequence[str]) -> str:
+    """Return what every name that matches any of the patterns begins with."""
+    literals = [literal_part(pattern) for pattern in patterns]
+    lowest, highest = min(literals), max(literals)
+    length = next((i for i, (a, b) in enumerate(zip(lowest, highest, strict=False)) if a != b), len(lowest))
+    return lowest[:length]

@@ -1,0 +1,19 @@
+"""What the search for shards gives."""
+
+from dataclasses import dataclass
+
+from infra.store import Entry, Store
+
+
+@dataclass(frozen=True)
+class Found:
+    """Shards, sorted by name, in the store of the folder that they have in common; and what had to be passed over."""
+
+    store: Store
+    entries: tuple[Entry, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def some(names: list[str], what: str) -> str:
+    """Return how many of something there are, and the first by name."""
+    return f"{len(names)} {what}, the first is {min(names)!r}"

@@ -1,0 +1,93 @@
+"""How object storage is reached: the options of a store, the endpoint, and boto3's client."""
+
+import functools
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import boto3
+import botocore.loaders
+import botocore.session
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONNECTIONS = 32
+_CLIENTS = 16
+_loader = botocore.loaders.Loader()  # its cache of service descriptions makes each further client 5 times cheaper
+
+
+class S3Options(BaseModel):
+    """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    region: str | None = None
+    profile: str | None = None
+    connect_timeout_s: PositiveFloat = 5
+    read_timeout_s: PositiveFloat = 60
+    attempts: PositiveInt = 5
+    anonymous: bool = False  # send unsigned requests, as public buckets take them without credentials
+    requester_pays: bool = False  # pay for the requests to a requester-pays bucket
+
+
+def with_endpoint(options: S3Options) -> S3Options:
+    """Return the options with the endpoint of this environment, so that processes which lack it use the same.
+
+    The order is boto3's: options, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, and the AWS configuration file.
+    """
+    if options.endpoint_url:
+        return options
+    endpoint = configured_endpoint(options.profile)
+    return options.model_copy(update={"endpoint_url": endpoint}) if endpoint else options
+
+
+def configured_endpoint(profile: str | None) -> str | None:
+    """Return the S3 endpoint that the environment or the AWS configuration file names, None for AWS itself."""
+    session = botocore.session.Session(profile=profile)
+    try:
+        if str(session.get_config_variable("ignore_configured_endpoint_urls")).lower() == "true":
+            return None
+        scoped, services = session.get_scoped_config(), session.full_config.get("services", {})
+    except BotoCoreError:  # no such profile, or an unreadable file: making the client says so
+        scoped, services = {}, {}
+    of_service = services.get(scoped.get("services"), {}).get("s3", {})
+    return (
+        os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or of_service.get("endpoint_url")
+        or scoped.get("endpoint_url")
+        or None
+    )
+
+
+def client_of(options: S3Options) -> "S3Client":
+    """Return the client of these options; stores with the same ones share it while boto3's environment is the same."""
+    environment = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "HOME")
+    return _shared_client(options, environment)
+
+
+@functools.lru_cache(_CLIENTS)
+def _shared_client(options: S3Options, _: frozenset[tuple[str, str]]) -> "S3Client":
+    # Servers other than AWS mostly do not know the newer checksums, and want the bucket in the path.
+    other: dict[str, Any] = {
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "s3": {"addressing_style": "path"},
+    }
+    config = Config(
+        connect_timeout=options.connect_timeout_s,
+        read_timeout=options.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": options.attempts},
+        max_pool_connections=_CONNECTIONS,
+        **({"signature_version": UNSIGNED} if options.anonymous else {}),
+        **(other if options.endpoint_url else {}),
+    )
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _loader)
+    boto = boto3.Session(region_name=options.region, profile_name=options.profile, botocore_session=session)
+    return boto.client("s3", endpoint_url=options.endpoint_url, config=config)
