@@ -220,6 +220,7 @@ def inverter_of(case: Case, device: torch.device) -> Inverter:
         Region.whole(generator.resolution),
         OBJECTIVE,
         Schedule(steps=case.steps, learning_rate=0.1),
+        generator.spaces,
         precision=case.precision,
         compiles=case.compiles,
     )

@@ -225,6 +225,11 @@ class BigGANDeep(Generator):
         return found
 
     @property
+    def manner(self) -> tuple[object, ...]:
+        """Its truncation."""
+        return (self.truncation,)
+
+    @property
     def block_spaces(self) -> tuple[str | None, ...]:
         """`F2` behind the block of index 2, nothing behind the others."""
         return tuple(FEATURE_SPACE if i == FEATURE_LAYER else None for i in range(len(self.config.layers)))

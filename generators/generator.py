@@ -81,6 +81,11 @@ class Generator(nn.Module, ABC):
         """Return the image `[N, 3, R, R]` of the last state."""
 
     @property
+    def manner(self) -> tuple[object, ...]:
+        """What its images depend on beside weights and codes: with `digest`, what may stand for them in a cache."""
+        return ()
+
+    @property
     def feature_shapes(self) -> dict[str, tuple[int, int, int]]:
         """`(C, h, w)` of every feature space, by name."""
         return {space: self.feature_shape(space) for space in self.block_spaces if space is not None}
@@ -126,7 +131,7 @@ class Generator(nn.Module, ABC):
         Args:
             w: `[N, num_ws, w_dim]`.
             deltas: Δf by feature space, `[N, C, h, w]`.
-            masks: m by feature space, `[N, 1, h, w]` in [0, 1].
+            masks: m by feature space, `[N, 1, h, w]` in [0, 1]; what one covers is spared without a delta as well.
             direction: δw+, broadcast to `[N, num_ws, w_dim]`.
             published: do as the authors' code does instead: f' = (1 − m) ⊙ x' + m ⊙ f, and the image skip path
                 follows the edited code everywhere. A zero edit then differs wherever a mask is soft.
@@ -145,8 +150,8 @@ class Generator(nn.Module, ABC):
         for index, space in enumerate(self.block_spaces):
             before = self.run_block(index, before, w)
             after = self.run_block(index, after, edited_w)
-            if space is not None and space in deltas:
-                change = _masked(deltas, masks, space)
+            if space is not None and (space in deltas or space in masks):
+                change = _masked(deltas, masks, space) if space in deltas else torch.zeros_like(before.feature)
                 before = replace(before, feature=before.feature + change)
                 mask = masks[space] if space in masks else torch.ones_like(change[:, :1])
                 after = _spare(before, after, mask, change, published=published)

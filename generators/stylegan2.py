@@ -270,6 +270,11 @@ class StyleGAN2(Generator):
         self.label_dim = config.c_dim
         self.num_ws = 2 * len(config.block_resolutions)
 
+    @property
+    def manner(self) -> tuple[object, ...]:
+        """Its noise."""
+        return (self.noise,)
+
     def freeze(self) -> Self:
         """Return this generator in eval mode, its weights fixed and their squares summed; see `Generator.freeze`."""
         for module in self.modules():

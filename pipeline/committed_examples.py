@@ -21,7 +21,8 @@ from pipeline.plan import Plan
 from pipeline.units import Selection, Shard, Unit
 from stages.errors import BadSampleError
 from stages.examples import Example
-from stages.region import Region, fit, to_uint8
+from stages.reduction import fit_reduced, reduced_size
+from stages.region import Region, to_uint8
 from stages.stage import Rejected, Sample
 
 ERROR_MAPS, MAPS = "error_maps", "error_LHW"
@@ -39,6 +40,7 @@ class Supervision:
     inventories: Mapping[Shard, str]  # the inventory's unit of each shard
     selection: Selection
     region: Region
+    map_side_px: int | None
     spaces: tuple[str, ...]
 
     @classmethod
@@ -54,7 +56,8 @@ class Supervision:
             inventories={shard: receipt.unit for shard, receipt in shards.items()},
             selection=step.selection,
             region=plan.region,
-            spaces=plan.generator.spaces,
+            map_side_px=plan.config.maps.side_px,
+            spaces=plan.spaces,
         )
 
     def samples(self) -> Iterator[tuple[str, str]]:
@@ -91,12 +94,12 @@ class CommittedExamples:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The region's."""
-        return self.supervision.region.size
+        """That of the maps."""
+        return reduced_size(self.supervision.region.size, self.supervision.map_side_px)
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        """The generator's."""
+        """The run's."""
         return self.supervision.spaces
 
     def read(self, unit: str, wanted: Callable[[str], bool]) -> list[Example | Rejected]:
@@ -118,8 +121,8 @@ class CommittedExamples:
             image_HW3 = Sample(raw.key, shard.name, raw.members).image()
         except BadSampleError as error:
             return Rejected(raw.key, str(error))
-        image_1HW3 = to_uint8(fit(image_HW3, self.supervision.region)[None])
-        return Example(raw.key, image_1HW3[0], arrays[MAPS].astype(np.float16))
+        image_3hw = fit_reduced(image_HW3, self.supervision.region, self.supervision.map_side_px)
+        return Example(raw.key, to_uint8(image_3hw[None])[0], arrays[MAPS].astype(np.float16))
 
     def _read_inventory(self, shard: Shard) -> list[ShardSample]:
         return committed_samples(self.supervision.ledger, shard, self.supervision.inventories[shard])

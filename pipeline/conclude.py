@@ -84,7 +84,7 @@ def conclude(finished: Finished) -> Conclusion:
     step = index.steps[-1]
     assert isinstance(step.stage, Invert)
     inverter = step.stage.inverter(torch.device("cpu"))
-    gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter)
+    gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.config.maps.side_px)
     shown = list(gallery.pictures([row for row in rows if row["outcome"] == "recorded"]))
     summary = Summary(
         samples=Samples(
@@ -93,17 +93,17 @@ def conclude(finished: Finished) -> Conclusion:
             quarantined=sum(row["outcome"] == "quarantined" for row in rows),
         ),
         seconds={timing.name: round(timing.seconds, 2) for timing in timings},
-        spaces=plan.generator.spaces,
+        spaces=plan.spaces,
         perceptual=inverter.perceptual.name,
         resolution_px=plan.region.size,
-        maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.generator.spaces),
+        maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.spaces),
         trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),
         shard_faults={shard.name: _faults(receipt) for shard, receipt in shards.items() if _faults(receipt)},
         failed_units=dict(finished.failed),
         index=published.address.receipt_name,
         gaps=dict(finished.gaps),
-        **evaluate(rows, plan.generator.spaces),
+        **evaluate(rows, plan.spaces),
     )
     quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows if r["outcome"] == "quarantined"]
     pictures, about = [picture for picture, _ in shown], _about(plan, inverter)
@@ -126,7 +126,7 @@ def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, publishe
 
 def _training(plan: Plan) -> TrainingReport | None:
     receipt = plan.ledger.receipt(plan.train_segmenter())
-    return None if receipt is None else TrainingReport.of(plan.ledger, receipt, plan.generator.spaces)
+    return None if receipt is None else TrainingReport.of(plan.ledger, receipt, plan.spaces)
 
 
 def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[Receipt]:

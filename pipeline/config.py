@@ -42,6 +42,14 @@ class Supervision(Section):
     held_out_share: Share = 0.1  # of the chosen samples, where no shards are held out
 
 
+class MapSettings(Section):
+    """What error maps and predicted maps have in common."""
+
+    side_px: PositiveInt | None = 256
+    """Longest side at which maps are made, predicted and compared with tau; null is the region's own. A distance's
+    numbers change with its size, and the published tau belongs to 256. Maps are never larger than the region."""
+
+
 class InversionSettings(Section):
     """How images are inverted by optimisation."""
 
@@ -123,6 +131,9 @@ class RunConfig(Section):
     generator: GeneratorSource
     perceptual: PerceptualSource = PerceptualSource()
     region: Region | None = None  # active part of the generator's canvas; None is all of it
+    spaces: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Spaces that images are inverted in, most editable first, as [W+, F4, F6]; None is all of the generator's."""
+    maps: MapSettings = MapSettings()
     truth: str | None = None  # member of a sample that masks a known occluder, if the shards have one
     unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
     supervision: Supervision = Supervision()

@@ -17,6 +17,7 @@ from pipeline.summary import Picture, Row
 from pipeline.units import Shard, Unit, read_inventory
 from stages.inverter import Inverter
 from stages.packing import unpack_codes
+from stages.reduction import fit_reduced, reduced
 from stages.region import crop, fit, to_uint8
 from stages.sources import column
 from stages.stage import Record, Sample
@@ -35,6 +36,7 @@ class Gallery:
     index: Index
     shards: Mapping[Shard, Receipt]
     inverter: Inverter
+    map_side_px: int | None  # longest side of maps
 
     def pictures(self, rows: Sequence[Row]) -> Iterator[tuple[Picture, float]]:
         """Yield some samples' pictures, each with the largest change that an edit by nothing makes to it."""
@@ -55,7 +57,7 @@ class Gallery:
         for raw in read_if_there(self.sources, unit.shard, listed):
             found = {name: of_stage[raw.key] for name, of_stage in records.items()}
             sample = Sample(raw.key, unit.shard.name, raw.members, found)
-            yield draw(sample, wanted[raw.key], single.get(raw.key), self.inverter)
+            yield draw(sample, wanted[raw.key], single.get(raw.key), self.inverter, self.map_side_px)
 
     def _supervised(self, unit: Unit, wanted: Mapping[str, Row]) -> dict[str, Record]:
         """Return the error-map records of some samples; units of supervision are cut differently from others."""
@@ -75,9 +77,11 @@ def read_if_there(sources: Sequence[Store], shard: Shard, samples: Sequence[Shar
 
 
 @torch.no_grad()
-def draw(sample: Sample, row: Row, single: Record | None, inverter: Inverter) -> tuple[Picture, float]:
+def draw(
+    sample: Sample, row: Row, single: Record | None, inverter: Inverter, map_side_px: int | None
+) -> tuple[Picture, float]:
     """Return a sample's picture, made from its codes as stored, and the largest change that a zero edit makes to it."""
-    target = fit(sample.image(), inverter.region)[None]
+    photograph_HW3 = sample.image()
     record = sample.records["invert"]
     w_plus = record.row["w_plus"]
     assert isinstance(w_plus, np.ndarray)
@@ -85,22 +89,23 @@ def draw(sample: Sample, row: Row, single: Record | None, inverter: Inverter) ->
     image = inverter.picture(codes)
     edited = inverter.generator.edit(codes.w_plus, codes.deltas, codes.masks, torch.zeros_like(codes.w_plus))
     change = (crop(edited, inverter.region).clamp(-1, 1) - image).abs().max()
+    mapped_13hw = fit_reduced(photograph_HW3, inverter.region, map_side_px)[None]
     kept = single.arrays.get("image_LHW3") if single is not None else None
     picture = Picture(
         key=sample.key,
         shard=sample.shard,
         role=row["role"],
-        image_HW3=to_uint8(target)[0],
+        image_HW3=to_uint8(fit(photograph_HW3, inverter.region)[None])[0],
         predicted_LHW=sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32),
         assignment_HW=record.arrays["assignment_HW"].astype(np.uint8),
         labels_HW=sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32),
         trace=(record.arrays["trace_step"], record.arrays["trace_loss"]),
         sam_HW3=to_uint8(image)[0],
-        error_HW=inverter.measure(image, target).error_NHW[0].float().numpy(),
+        error_HW=inverter.error_map(reduced(image, map_side_px), mapped_13hw)[0].float().numpy(),
         psnr_db=row["invert.psnr_db"],
         lpips=row["invert.lpips"],
         w_plus_HW3=None if kept is None else kept[0].astype(np.uint8),
-        w_plus_psnr_db=row.get(f"error_maps.psnr_db_{column(inverter.generator.spaces[0])}"),
+        w_plus_psnr_db=row.get(f"error_maps.psnr_db_{column(inverter.spaces[0])}"),
     )
     return picture, float(change)
 

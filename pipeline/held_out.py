@@ -77,4 +77,5 @@ class HeldOutSamples:
         read = read_if_there(self.sources, shard, samples)
         if len(read) < len(samples):
             return [None] * len(samples)
-        return [known_occluder(Sample(raw.key, shard.name, raw.members), stage.truth, stage.region) for raw in read]
+        listed = (Sample(raw.key, shard.name, raw.members) for raw in read)
+        return [known_occluder(sample, stage.truth, stage.region, stage.map_side_px) for sample in listed]

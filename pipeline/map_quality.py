@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.assignment import segment_means
+from stages.reduction import at_size
 from stages.truth import average_precision
 
 CURVE_POINTS = 10
@@ -31,7 +32,10 @@ Point = tuple[float, float, int]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A sample that no segmenter was trained on: what was predicted, and what came of inverting it in each space."""
+    """A sample that no segmenter was trained on: what was predicted, and what came of inverting it in each space.
+
+    Segments have the region's size, which is larger than that of maps and occluder where maps are reduced.
+    """
 
     predicted_LHW: NDArray[np.floating]
     achieved_LHW: NDArray[np.floating]
@@ -65,8 +69,11 @@ def judge(samples: Iterable[HeldOut], spaces: Sequence[str]) -> MapQuality:
     curves = [Calibration() for _ in spaces]
     found: list[tuple[float, float, float]] = []  # average precision of both maps, and chance
     for sample in samples:
-        predicted_KL = segment_means(sample.predicted_LHW, sample.labels_HW)[1]
-        achieved_KL = segment_means(sample.achieved_LHW, sample.labels_HW)[1]
+        labels_HW = sample.labels_HW
+        predicted_KL, achieved_KL = (
+            segment_means(at_size(error_LHW, labels_HW.shape), labels_HW)[1]
+            for error_LHW in (sample.predicted_LHW, sample.achieved_LHW)
+        )
         for i in range(len(spaces)):
             pixels[i] += Moments.of(sample.predicted_LHW[i], sample.achieved_LHW[i])
             segments[i] += Moments.of(predicted_KL[:, i], achieved_KL[:, i])

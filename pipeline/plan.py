@@ -24,9 +24,11 @@ from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
 from stages.predict_maps import PredictMaps
+from stages.reduction import reduced_size
 from stages.refine_maps import RefineMaps
 from stages.region import Region
 from stages.sources import GeneratorSource, PerceptualSource
+from stages.spaces import chosen_spaces
 from stages.stage import Stage
 
 SEGMENTER_UNIT = "segmenter"
@@ -73,6 +75,19 @@ class Plan:
         except ValueError as error:
             raise ConfigError(f"region: {error}") from error
 
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The spaces of this run, most editable first; raises `ConfigError` if the generator has not all of them."""
+        try:
+            return chosen_spaces(self.config.spaces, self.generator.spaces)
+        except ValueError as error:
+            raise ConfigError(f"spaces: {error}") from error
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of maps."""
+        return reduced_size(self.region.size, self.config.maps.side_px)
+
     @functools.cached_property
     def perceptual(self) -> PerceptualSource:
         """The perceptual distance, with the path of its weights."""
@@ -118,6 +133,8 @@ class Plan:
             generator=self.generator_source,
             perceptual=self.perceptual,
             region=self.region,
+            spaces=self.spaces,
+            map_side_px=config.maps.side_px,
             truth=config.truth,
             **{name: getattr(settings, name) for name in type(settings).model_fields},
         )
@@ -136,7 +153,11 @@ class Plan:
         """Return the step that predicts maps with a trained segmenter."""
         config, trained = self.config, TrainedSegmenter.of(segmenter, self.config.folder)
         stage = PredictMaps(
-            segmenter=trained.path, region=self.region, truth=config.truth, batch=config.predict_maps.batch
+            segmenter=trained.path,
+            region=self.region,
+            map_side_px=config.maps.side_px,
+            truth=config.truth,
+            batch=config.predict_maps.batch,
         )
         digest = _fingerprint(stage, known={trained.path: trained.sha256})
         return MapStep(stage, digest, {}, self.everything, trained)
@@ -145,8 +166,9 @@ class Plan:
         """Return the step that assigns spaces. Changing the threshold reruns from here only."""
         settings = self.config.refine_maps
         stage = RefineMaps(
-            spaces=self.generator.spaces,
+            spaces=self.spaces,
             region=self.region,
+            map_side_px=self.config.maps.side_px,
             threshold=settings.threshold,
             segmentation=settings.segmentation,
             connected_components=settings.connected_components,
@@ -163,6 +185,7 @@ class Plan:
             generator=self.generator_source,
             perceptual=self.perceptual,
             region=self.region,
+            spaces=self.spaces,
             **{name: getattr(settings, name) for name in type(settings).model_fields},
         )
         return MapStep(

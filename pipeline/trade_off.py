@@ -145,7 +145,7 @@ def _curve(plan: Plan, parts: Sequence[Receipt]) -> TradeOffCurve | None:
     rows = [row for row in every if row["outcome"] == "recorded"]
     if not rows:
         return None
-    return TradeOffCurve.of(rows, plan.generator.spaces, _configured(plan, rows), len(every) - len(rows))
+    return TradeOffCurve.of(rows, plan.spaces, _configured(plan, rows), len(every) - len(rows))
 
 
 def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
@@ -160,7 +160,7 @@ def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
         if receipt is None or not keys <= set(receipt.recorded):
             return None
         found += [row for row in read_rows(plan.ledger.read_file(receipt, ROWS)) if row["key"] in keys]
-    return point_of(plan.config.refine_maps.threshold, found, plan.generator.spaces)
+    return point_of(plan.config.refine_maps.threshold, found, plan.spaces)
 
 
 def _thresholds(plan: Plan, steps: Sequence[MapStep], chosen: Sequence[Chosen], points: int) -> tuple[float, ...]:
@@ -170,7 +170,7 @@ def _thresholds(plan: Plan, steps: Sequence[MapStep], chosen: Sequence[Chosen], 
         for unit, of_unit in itertools.groupby(chosen, key=lambda one: one.unit)
         for one in maps_of(plan, steps, unit, [one.key for one in of_unit])
     )
-    thresholds = Segments.of(maps, len(plan.generator.spaces)).evenly_editable(points)
+    thresholds = Segments.of(maps, len(plan.spaces)).evenly_editable(points)
     if len(thresholds) < 2:
         raise RunError(
             f"there is nothing to choose between: {len(chosen)} samples are assigned the same spaces at every "

@@ -21,6 +21,7 @@ from pipeline.map_job import read_records
 from pipeline.plan import MapStep, Plan
 from pipeline.units import Unit
 from stages.assignment import segment_means
+from stages.reduction import at_size
 from stages.stage import Record
 
 SAMPLES = 10_000
@@ -135,7 +136,7 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
     _, refine, _ = steps
     done = plan.ledger.units(refine.stage.name, refine.fingerprint)
     units = [unit for unit in plan.units(plan.inventories(), plan.everything) if unit.name in done]
-    spaces, threshold = plan.generator.spaces, plan.config.refine_maps.threshold
+    spaces, threshold = plan.spaces, plan.config.refine_maps.threshold
     chosen, of_each = spread(units, samples)
     maps = (one for unit in chosen for one in itertools.islice(maps_of(plan, steps, unit), of_each))
     segments = Segments.of(itertools.islice(maps, samples), len(spaces))
@@ -179,12 +180,12 @@ def nothing_refined(plan: Plan) -> RunError:
 def maps_of(
     plan: Plan, steps: Sequence[MapStep], unit: Unit, keys: Iterable[str] | None = None
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.integer]]]:
-    """Yield predicted maps `[L, H, W]` and segments `[H, W]` of samples of one unit: those of these keys, or all."""
+    """Yield predicted maps `[L, H, W]`, at the size of the segments `[H, W]`, and these: of the keys given, or all."""
     predict, refine, *_ = steps
     predicted, refined = _records(plan, predict, unit), _records(plan, refine, unit)
     for key in refined if keys is None else keys:
         labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
-        yield predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW
+        yield at_size(predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW.shape), labels_HW
 
 
 def _records(plan: Plan, step: MapStep, unit: Unit) -> dict[str, Record]:

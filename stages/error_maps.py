@@ -12,16 +12,17 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 from torch import Tensor
 
 from stages.batch import Item
 from stages.batched_worker import batched_worker
 from stages.engine import Engine, in_turn
 from stages.inversion import Inversion, Trace, fate
-from stages.inverter import Inverter, InvertingStage
+from stages.inverter import Inverter, InvertingStage, Photograph
 from stages.objective import Target
-from stages.packing import stack_codes
-from stages.region import fit, to_uint8
+from stages.reduction import fit_reduced, reduced
+from stages.region import to_uint8
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
 from stages.truth import auroc, known_occluder
@@ -30,8 +31,9 @@ from stages.truth import auroc, known_occluder
 @dataclass(frozen=True)
 class _Target:
     key: str
-    image_3HW: Tensor
-    occluded_HW: NDArray[np.bool_] | None
+    photograph: Photograph
+    mapped_3hw: Tensor  # at the size of the maps
+    occluded_hw: NDArray[np.bool_] | None  # likewise
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class _InOneSpace:
 
     psnr_db: float
     lpips: float
-    error_HW: NDArray[np.float16]
+    error_hw: NDArray[np.float16]
     image_HW3: NDArray[np.uint8]
     trace: Trace
 
 
 class ErrorMaps(InvertingStage):
     """Invert each image in each single space; the spatial LPIPS of that inversion is its error map e_l (Eq. 3.1).
+
+    Maps compare photograph and inversion at `map_side_px`; PSNR and LPIPS are over the region at its own size.
 
     Records `psnr_db_SPACE` and `lpips_SPACE` for every space, the digest of the generator, name and digest of the
     perceptual distance, and, most editable space first, the arrays `spaces` (their names), `error_LHW` (float16) and
@@ -55,11 +59,12 @@ class ErrorMaps(InvertingStage):
     """
 
     name: ClassVar[str] = "error_maps"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"occluded": bool, "auroc": float}
 
     truth: str | None = None  # member of a sample that masks its occluder, white where occluded
+    map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     keep_images: bool = False  # also keep the single-space inversions, `image_LHW3` uint8
 
     def setup(self, device: torch.device) -> Worker:
@@ -67,14 +72,15 @@ class ErrorMaps(InvertingStage):
         inverter = self.inverter(device)
 
         def prepare(sample: Sample) -> _Target:
-            image = fit(sample.image(), inverter.region)
-            return _Target(sample.key, image, known_occluder(sample, self.truth, inverter.region))
+            image_HW3, region, side_px = sample.image(), inverter.region, self.map_side_px
+            photograph, mapped_3hw = inverter.fitted(image_HW3), fit_reduced(image_HW3, region, side_px)
+            return _Target(sample.key, photograph, mapped_3hw, known_occluder(sample, self.truth, region, side_px))
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)
 
         def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
-            found = [_submit(engine, inverter, target.image_3HW[None]) for target in targets]
+            found = [_submit(engine, inverter, target.photograph.seen_3hw[None]) for target in targets]
             return self._records(inverter, targets, found)
 
         return batched_worker(prepare, compute, width)
@@ -87,29 +93,43 @@ class ErrorMaps(InvertingStage):
             yield self._record(inverter, target, list(itertools.islice(inversions, len(futures))))
 
     def _record(self, inverter: Inverter, target: _Target, inversions: Sequence[Inversion]) -> Record | Rejected:
-        for space, inversion in zip(inverter.generator.spaces, inversions, strict=True):
+        for space, inversion in zip(inverter.spaces, inversions, strict=True):
             if inversion.diverged.any():
                 return Rejected(target.key, f"the inversion in {space} {fate(inversion)}")
-        found = _measured(inverter, target.image_3HW, inversions)
-        spaces = dict(zip(inverter.generator.spaces, found, strict=True))
+        found = [self._measured(inverter, target, inversion) for inversion in inversions]
+        spaces = dict(zip(inverter.spaces, found, strict=True))
         row: dict[str, str | float | bool | None] = {}
         for space, one in spaces.items():
             row[f"psnr_db_{column(space)}"] = one.psnr_db
             row[f"lpips_{column(space)}"] = one.lpips
-        row["occluded"] = None if target.occluded_HW is None else bool(target.occluded_HW.any())
-        row["auroc"] = auroc(found[0].error_HW, target.occluded_HW)
+        row["occluded"] = None if target.occluded_hw is None else bool(target.occluded_hw.any())
+        row["auroc"] = auroc(found[0].error_hw, target.occluded_hw)
         row["generator"] = inverter.generator.digest
         row["perceptual"] = inverter.perceptual.name
         row["perceptual_digest"] = inverter.perceptual.digest
         arrays: dict[str, NDArray[np.generic]] = {
             "spaces": np.asarray(list(spaces)),
-            "error_LHW": np.stack([one.error_HW for one in found]),
+            "error_LHW": np.stack([one.error_hw for one in found]),
             "loss_LK": np.stack([one.trace.terms["total"][:, 0].float().numpy() for one in found]),
             "loss_step": found[0].trace.steps.numpy(),
         }
         if self.keep_images:
             arrays["image_LHW3"] = np.stack([one.image_HW3 for one in found])
         return Record(target.key, row, arrays)
+
+    def _measured(self, inverter: Inverter, target: _Target, inversion: Inversion) -> _InOneSpace:
+        """Return what a space makes of an image; one by one, so that neighbours change no digit and take no memory."""
+        device = inversion.codes.w_plus.device
+        image_13HW = inverter.picture(inversion.codes)
+        measures = inverter.measure(image_13HW, target.photograph.image_3HW[None].to(device))
+        error_1hw = inverter.error_map(reduced(image_13HW, self.map_side_px), target.mapped_3hw[None].to(device))
+        return _InOneSpace(
+            float(measures.psnr_db),
+            float(measures.lpips),
+            error_1hw[0].half().cpu().numpy(),
+            to_uint8(image_13HW)[0],
+            inversion.trace,
+        )
 
 
 def _submit(engine: Engine, inverter: Inverter, image_13HW: Tensor) -> list[Future[Inversion]]:
@@ -122,18 +142,4 @@ def _submit(engine: Engine, inverter: Inverter, image_13HW: Tensor) -> list[Futu
     def begin(space: str) -> Item:
         return inverter.item(target(), inverter.everywhere(space))
 
-    return [engine.submit(functools.partial(begin, space)) for space in inverter.generator.spaces]
-
-
-def _measured(inverter: Inverter, image_3HW: Tensor, inversions: Sequence[Inversion]) -> list[_InOneSpace]:
-    """Return what every space makes of an image; always as many together, so that neighbours change no digit."""
-    codes = stack_codes([one.codes for one in inversions], inverter.generator.feature_shapes)
-    target_L3HW = image_3HW.to(codes.w_plus.device).expand(len(inversions), -1, -1, -1)
-    image_L3HW = inverter.picture(codes)
-    measures = inverter.measure(image_L3HW, target_L3HW)
-    error_LHW, pixels_LHW3 = measures.error_NHW.half().cpu().numpy(), to_uint8(image_L3HW)
-    close = zip(measures.psnr_db.tolist(), measures.lpips.tolist(), strict=True)
-    return [
-        _InOneSpace(psnr_db, lpips, error_LHW[i], pixels_LHW3[i], inversions[i].trace)
-        for i, (psnr_db, lpips) in enumerate(close)
-    ]
+    return [engine.submit(functools.partial(begin, space)) for space in inverter.spaces]

@@ -10,16 +10,14 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from generators.latents import Codes
 from stages.batch import Item
 from stages.batched_worker import batched_worker
 from stages.engine import in_turn
 from stages.inversion import Inversion, fate
-from stages.inverter import Inverter, InvertingStage, Measures
-from stages.packing import pack_codes, stack_codes, unpack_codes
-from stages.region import fit
+from stages.inverter import Inverter, InvertingStage, Measures, Photograph
+from stages.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.schedule import Schedule
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
@@ -29,7 +27,7 @@ from stages.step_budget import Budget, Finish
 @dataclass(frozen=True)
 class _Target:
     key: str
-    image_3HW: Tensor
+    photograph: Photograph
     assignment_HW: NDArray[np.uint8]
     schedule: Schedule
 
@@ -44,7 +42,7 @@ class Invert(InvertingStage):
     """
 
     name: ClassVar[str] = "invert"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("refine_maps",)
 
     finish: Finish | None = None
@@ -58,7 +56,7 @@ class Invert(InvertingStage):
             refined = sample.records["refine_maps"]
             assignment_HW = refined.arrays["assignment_HW"].astype(np.uint8)
             schedule = self._schedule(refined)
-            return _Target(sample.key, fit(sample.image(), inverter.region), assignment_HW, schedule)
+            return _Target(sample.key, inverter.fitted(sample.image()), assignment_HW, schedule)
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)
@@ -78,8 +76,8 @@ class Invert(InvertingStage):
 
 
 def _begin(inverter: Inverter, target: _Target, finish: Finish | None) -> Item:
-    image_13HW = target.image_3HW[None].to(inverter.prior.mean_w.device)
-    item = inverter.item(inverter.target(image_13HW), inverter.masks(target.assignment_HW[None]))
+    seen_13hw = target.photograph.seen_3hw[None].to(inverter.prior.mean_w.device)
+    item = inverter.item(inverter.target(seen_13hw), inverter.masks(target.assignment_HW[None]))
     return replace(item, schedule=target.schedule, finish=finish)
 
 
@@ -89,9 +87,11 @@ def _record(inverter: Inverter, target: _Target, inversion: Inversion) -> Record
     device = inversion.codes.w_plus.device
     w_plus, packed = inversion.codes.w_plus[0].half().cpu().numpy(), pack_codes(inversion.codes, 0)
     stored = stack_codes([unpack_codes(w_plus, packed)], inverter.generator.feature_shapes)
-    measures = inverter.measure(inverter.picture(_to(stored, device)), target.image_3HW[None].to(device))
+    if too_large := _beyond_half(w_plus, packed):
+        return Rejected(target.key, f"{too_large} of the inversion do not fit float16; lower the learning rate")
+    measures = inverter.measure(inverter.picture(_to(stored, device)), target.photograph.image_3HW[None].to(device))
     if not bool(measures.psnr_db.isfinite().all()):
-        return Rejected(target.key, "the deltas of the inversion do not fit float16; lower the learning rate")
+        return Rejected(target.key, "the picture of the codes as stored is not finite; lower the learning rate")
     loss_K = inversion.trace.terms["total"][:, 0]
     row = _row(inverter, target, measures) | {"w_plus": w_plus, "loss": float(loss_K[-1])}
     row["steps"] = int(inversion.trace.steps[-1]) + 1
@@ -99,14 +99,19 @@ def _record(inverter: Inverter, target: _Target, inversion: Inversion) -> Record
     return Record(target.key, row, arrays | {"trace_loss": loss_K.float().numpy()})
 
 
+def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:
+    """Return which codes became infinite when they were rounded to float16, in words; nothing where all fit."""
+    stored = {"the codes w_plus": w_plus}
+    stored |= {f"the deltas of {name.partition('.')[0]}": a for name, a in packed.items() if name.endswith(".delta")}
+    return " and ".join(name for name, array in stored.items() if not np.isfinite(array.astype(np.float32)).all())
+
+
 def _row(inverter: Inverter, target: _Target, measures: Measures) -> dict[str, str | float | NDArray[np.generic]]:
-    shares = (
-        np.bincount(target.assignment_HW.ravel(), minlength=len(inverter.generator.spaces)) / target.assignment_HW.size
-    )
+    shares = np.bincount(target.assignment_HW.ravel(), minlength=len(inverter.spaces)) / target.assignment_HW.size
     return {
         "psnr_db": float(measures.psnr_db),
         "lpips": float(measures.lpips),
-        **{f"share_{column(space)}": float(s) for space, s in zip(inverter.generator.spaces, shares, strict=True)},
+        **{f"share_{column(space)}": float(s) for space, s in zip(inverter.spaces, shares, strict=True)},
         "generator": inverter.generator.digest,
         "perceptual": inverter.perceptual.name,
     }

@@ -23,9 +23,11 @@ from stages.learnt_start import LearntStart
 from stages.memory import UNMEASURED, Width, measured_width
 from stages.objective import Objective, Target, prepare_target
 from stages.precision import Precision, lowered
-from stages.region import Region, crop, place, psnr_db
+from stages.reduction import fit_reduced, reduced_size
+from stages.region import Region, crop, fit, place, psnr_db
 from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
+from stages.spaces import chosen_spaces
 from stages.stage import Stage
 from stages.step import Loss
 
@@ -33,18 +35,30 @@ if TYPE_CHECKING:
     from stages.perceptual import Perceptual
 
 
+MAX_PSNR_DB = 100.0
+"""What equal images are recorded with, whose PSNR is infinite: means and JSON know no infinity."""
+
+
 @dataclass(frozen=True)
 class Measures:
-    """How close images are to their targets: `psnr_db [N]`, `lpips [N]` and the map `error_NHW`, over the region."""
+    """How close images are to their targets, over the region: `psnr_db [N]`, at most `MAX_PSNR_DB`, and `lpips [N]`."""
 
     psnr_db: Tensor
     lpips: Tensor
-    error_NHW: Tensor
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph as it is inverted: `image_3HW` fills the region and is what measures are of, `seen_3hw` is what the
+    loss looks at. Both float32 in [-1, 1], one and the same where the loss looks at the region as it is."""
+
+    image_3HW: Tensor
+    seen_3hw: Tensor
 
 
 @dataclass(frozen=True)
 class Inverter:
-    """A generator, a perceptual distance and an objective, ready to invert targets."""
+    """A generator, a perceptual distance and an objective, ready to invert targets in some spaces."""
 
     generator: Generator
     perceptual: Perceptual
@@ -52,6 +66,7 @@ class Inverter:
     region: Region
     objective: Objective
     schedule: Schedule
+    spaces: tuple[str, ...]  # most editable first, the generator's first among them
     learnt: LearntStart | None = None  # without it, every inversion starts at the mean w
     precision: Precision = "fp32"
     compiles: bool = False
@@ -59,7 +74,7 @@ class Inverter:
     def width(self, wanted: Width) -> int:
         """Return how many images to invert at a time; for `auto` as many as the device has room for.
 
-        The memory of a CUDA device is measured, with images in which every space has a delta: none takes more,
+        The memory of a CUDA device is measured, with images in which every space in use has a delta: none takes more,
         uncompiled. The CPU's is not, its width is `UNMEASURED`.
         """
         device = self.prior.mean_w.device
@@ -68,9 +83,8 @@ class Inverter:
         if device.type != "cuda":
             return UNMEASURED
         image_13HW = torch.zeros(1, 3, *self.region.size, device=device)
-        masks = {
-            space: torch.ones(1, 1, *shape[1:], device=device) for space, shape in self.generator.feature_shapes.items()
-        }
+        shapes = self.generator.feature_shapes
+        masks = {s: torch.ones(1, 1, *shapes[s][1:], device=device) for s in self.spaces if s in shapes}
         return measured_width(self.loss(), self.item(self.target(image_13HW), masks))
 
     def engine(self, width: int) -> Engine:
@@ -88,8 +102,15 @@ class Inverter:
         start = self.start(target, masks)
         return Item(target, start, self.schedule, frozenset(start.deltas))
 
+    def fitted(self, photograph_HW3: NDArray[np.uint8]) -> Photograph:
+        """Return a photograph `[H, W, 3]`, of any size, as this inverter needs it, on the CPU."""
+        image_3HW = fit(photograph_HW3, self.region)
+        if reduced_size(self.region.size, self.objective.side_px) == self.region.size:
+            return Photograph(image_3HW, image_3HW)
+        return Photograph(image_3HW, fit_reduced(photograph_HW3, self.region, self.objective.side_px))
+
     def target(self, image_N3HW: Tensor) -> Target:
-        """Return targets `[N, 3, h, w]` in [-1, 1] as the objective compares them.
+        """Return targets `[N, 3, h, w]` in [-1, 1], of the region's or the loss's size, as the objective sees them.
 
         Their features are computed in the precision of the inversion, so that an image equal to its target has no
         distance from it.
@@ -112,7 +133,7 @@ class Inverter:
         """
         chosen_N1HW = torch.from_numpy(assignment_NHW)[:, None]
         canvas_NHW = place(chosen_N1HW, self.region, self.generator.resolution)[:, 0]
-        masks = masks_of(canvas_NHW, self.generator.spaces, self.generator.feature_shapes)
+        masks = masks_of(canvas_NHW, self.spaces, self.generator.feature_shapes)
         return {space: mask.half().float().to(self.prior.mean_w.device) for space, mask in masks.items()}
 
     def everywhere(self, space: str) -> dict[str, Tensor]:
@@ -134,10 +155,14 @@ class Inverter:
         """Return the measures of images against their targets, both `[N, 3, h, w]` in [-1, 1]."""
         features = self.perceptual.features(target_N3HW)
         return Measures(
-            psnr_db(image_N3HW, target_N3HW),
+            psnr_db(image_N3HW, target_N3HW).clamp(max=MAX_PSNR_DB),
             self.perceptual.distance(image_N3HW, features),
-            self.perceptual.distance_map(image_N3HW, features),
         )
+
+    @torch.no_grad()
+    def error_map(self, image_N3hw: Tensor, target_N3hw: Tensor) -> Tensor:
+        """Return where images differ from their targets, both in [-1, 1] and of one size: `[N, h, w]` (Eq. 3.1)."""
+        return self.perceptual.map(image_N3hw, target_N3hw)
 
 
 class InvertingStage(Stage):
@@ -146,6 +171,7 @@ class InvertingStage(Stage):
     generator: GeneratorSource
     perceptual: PerceptualSource
     region: Region | None = None  # active part of the generator's canvas; None is all of it
+    spaces: tuple[str, ...] | None = None  # some of the generator's, most editable first; None is all of them
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
     start_samples: NonNegativeInt = 0
@@ -161,7 +187,7 @@ class InvertingStage(Stage):
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
 
     def inverter(self, device: torch.device) -> Inverter:
-        """Return the inverter on `device`; raises `ValueError` if the region does not fit the generator's canvas."""
+        """Return the inverter on `device`; raises `ValueError` if region or spaces are not the generator's."""
         generator = self.generator.load(device)
         region = (self.region or Region.whole(generator.resolution)).inside(generator.resolution)
         prior = cached_prior(
@@ -181,6 +207,7 @@ class InvertingStage(Stage):
             region,
             self.objective,
             self.schedule,
+            chosen_spaces(self.spaces, generator.spaces),
             learnt,
             precision=self.precision,
             compiles=self.compile,

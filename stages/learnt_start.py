@@ -55,7 +55,7 @@ class LearntStart:
         a process learnt last is kept: error_maps and invert of a run ask for the same.
         """
         device = next(generator.parameters()).device
-        key = (generator.digest, perceptual.digest, objective.side_px, region, samples, device)
+        key = (generator.digest, generator.manner, perceptual.digest, objective.side_px, region, samples, device)
         if key in _kept:
             return _kept[key]
         w_BD = draw_w(generator, samples).float().to(device)

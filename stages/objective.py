@@ -8,12 +8,12 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from generators.latents import Codes
 from generators.prior import Prior, gaussianize
+from stages.reduction import reduced
 
 if TYPE_CHECKING:
     from stages.perceptual import Features, Perceptual
@@ -66,7 +66,7 @@ def prepare_target(image_N3HW: Tensor, perceptual: Perceptual, objective: Object
     Raises:
         ValueError: the images are of another shape, or too small for the perceptual network.
     """
-    image_N3hw = to_loss_size(image_N3HW, objective.side_px)
+    image_N3hw = reduced(image_N3HW, objective.side_px)
     return Target(image_N3hw, perceptual.features(image_N3hw))
 
 
@@ -126,7 +126,7 @@ def reconstruction(
     Raises:
         ValueError: the image at the loss's size has not the shape of the target.
     """
-    image_N3hw = to_loss_size(image_N3HW, objective.side_px)
+    image_N3hw = reduced(image_N3HW, objective.side_px)
     if image_N3hw.shape != target.image.shape:
         raise ValueError(
             f"images at the size of the loss are {list(image_N3hw.shape)}, their targets "
@@ -185,20 +185,3 @@ def delta_term(deltas: Mapping[str, Tensor]) -> Tensor:
     """
     sizes = (delta_NChw.square().mean(dim=(1, 2, 3)) for delta_NChw in deltas.values())
     return reduce(torch.add, sizes)  # one by one: a space more, of zeros, does not change how the others are rounded
-
-
-def to_loss_size(image_N3HW: Tensor, side_px: int) -> Tensor:
-    """Return images whose longer side is at most `side_px`, reduced by averaging areas; never enlarged.
-
-    Args:
-        image_N3HW: ``[N, 3, H, W]`` floating.
-        side_px: the longest side allowed.
-    """
-    height, width = image_N3HW.shape[-2:]
-    longest = max(height, width)
-    if longest <= side_px:
-        return image_N3HW
-    reduced = (max(1, round(height * side_px / longest)), max(1, round(width * side_px / longest)))
-    if height % reduced[0] == 0 and width % reduced[1] == 0:  # the same values; repeatable on a GPU, and faster
-        return F.avg_pool2d(image_N3HW, (height // reduced[0], width // reduced[1]))
-    return F.interpolate(image_N3HW, size=reduced, mode="area")

@@ -10,10 +10,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 from torch import Tensor
 
 from stages.batched_worker import batched_worker
-from stages.region import Region, fit
+from stages.reduction import fit_reduced
+from stages.region import Region
 from stages.segmenter import load_segmenter
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Stage, Worker
@@ -29,19 +31,21 @@ class _Input:
 
 
 class PredictMaps(Stage):
-    """Predict the error map of every space, S_l(x).
+    """Predict the error map of every space, S_l(x), at `map_side_px`.
 
     Records `error_SPACE`, the mean predicted error, and the array `error_LHW` (float16, most editable space first);
     with `truth`, also `auroc` of the first space's map against the known occluder.
     """
 
     name: ClassVar[str] = "predict_maps"
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("train_segmenter",)
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"auroc": float}
 
     segmenter: Path  # the checkpoint that train_segmenter made
     region: Region
+    map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     truth: str | None = None
     batch: int = 64  # samples computed together
 
@@ -50,7 +54,8 @@ class PredictMaps(Stage):
         segmenter = load_segmenter(self.segmenter, device)
 
         def prepare(sample: Sample) -> _Input:
-            return _Input(sample.key, fit(sample.image(), self.region), known_occluder(sample, self.truth, self.region))
+            image_3hw = fit_reduced(sample.image(), self.region, self.map_side_px)
+            return _Input(sample.key, image_3hw, known_occluder(sample, self.truth, self.region, self.map_side_px))
 
         @torch.no_grad()
         def compute(inputs: Sequence[_Input]) -> Iterator[Record | Rejected]:

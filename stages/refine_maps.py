@@ -9,12 +9,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
 
 from stages.assignment import assign_spaces
 from stages.batched_worker import batched_worker
 from stages.connected_parts import connected_parts
 from stages.errors import BadSampleError
+from stages.reduction import at_size, reduced_size
 from stages.region import Region, fit, fit_labels, to_uint8
 from stages.segmentation import Segmentation, SegmentInput, Superpixels
 from stages.sources import column
@@ -33,17 +34,21 @@ class _Input:
 class RefineMaps(Stage):
     """Give each segment the most editable space that inverts it.
 
+    Segments have the region's size, so that a thin one has pixels; maps, which are smaller where the region is larger
+    than `map_side_px`, are enlarged to it pixel by pixel, so that a segment's mean is over what was compared there.
+
     Records `share_SPACE`, the share of pixels each space was given, `error`, the mean predicted error of every pixel in
     the space it was given, and the arrays `assignment_HW` (uint8 index into the spaces) and `labels_HW` (int32, the
     segments).
     """
 
     name: ClassVar[str] = "refine_maps"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("predict_maps",)
 
     spaces: tuple[str, ...]
     region: Region
+    map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused where its mean over a segment is larger
     segmentation: Segmentation = Superpixels()
     connected_components: bool = (
@@ -79,11 +84,11 @@ class RefineMaps(Stage):
                 "the sample has no predicted maps: its bundle of predict_maps lacks them; make it anew"
             )
         error_LHW = record.arrays["error_LHW"].astype(np.float32)
-        wanted = (len(self.spaces), *self.region.size)
+        wanted = (len(self.spaces), *reduced_size(self.region.size, self.map_side_px))
         if error_LHW.shape != wanted:
             raise BadSampleError(
-                f"the predicted maps are {list(error_LHW.shape)}, and spaces and region want {list(wanted)}: "
-                "predict them again"
+                f"the predicted maps are {list(error_LHW.shape)}, and {list(wanted)} was wanted by spaces, region "
+                "and size of maps: predict them again"
             )
         bad = [s for s, error_HW in zip(self.spaces, error_LHW, strict=True) if not np.isfinite(error_HW).all()]
         if bad:
@@ -102,9 +107,10 @@ class RefineMaps(Stage):
             return Rejected(one.key, str(labels_HW))
         if self.connected_components:
             labels_HW = connected_parts(labels_HW)
-        assignment_HW = assign_spaces(one.error_LHW, labels_HW, self.threshold)
+        error_LHW = at_size(one.error_LHW, labels_HW.shape)
+        assignment_HW = assign_spaces(error_LHW, labels_HW, self.threshold)
         counts = np.bincount(assignment_HW.ravel(), minlength=len(self.spaces)) / assignment_HW.size
         row = {f"share_{column(space)}": float(share) for space, share in zip(self.spaces, counts, strict=True)}
-        error_1HW = np.take_along_axis(one.error_LHW, assignment_HW[None].astype(np.intp), axis=0)
+        error_1HW = np.take_along_axis(error_LHW, assignment_HW[None].astype(np.intp), axis=0)
         row["error"] = float(error_1HW.mean(dtype=np.float64))
         return Record(one.key, row, {"assignment_HW": assignment_HW, "labels_HW": labels_HW})

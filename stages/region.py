@@ -83,7 +83,7 @@ def place(region_NChw: Tensor, region: Region, resolution: int) -> Tensor:
     return canvas_NCHW
 
 
-def fit(image_HW3: NDArray[np.uint8], region: Region) -> Tensor:
+def fit(image_HW3: NDArray[np.uint8], region: Region, size: tuple[int, int] | None = None) -> Tensor:
     """Return an image of any size as the region sees it: ``[3, h, w]`` float32 in [-1, 1].
 
     The middle of the image with the region's aspect (``region.fit``: or all of it) is resized with a Lanczos filter
@@ -92,23 +92,28 @@ def fit(image_HW3: NDArray[np.uint8], region: Region) -> Tensor:
     Args:
         image_HW3: ``[H, W, 3]`` uint8 RGB.
         region: gives size and fit.
+        size: height and width of the result, if other than the region's.
 
     Raises:
         ValueError: the image has another shape or type, or no pixels.
 
     Source: the authors' code, which always stretches.
     """
-    if image_HW3.ndim != 3 or image_HW3.shape[2] != 3 or image_HW3.size == 0 or image_HW3.dtype != np.uint8:
-        raise ValueError(f"wanted an RGB image [H, W, 3] of uint8, got {list(image_HW3.shape)} of {image_HW3.dtype}")
-    fitted_hw3 = image_HW3
-    if image_HW3.shape[:2] != region.size:
-        box = _box(image_HW3.shape[:2], region)
-        size = (region.width, region.height)
-        fitted_hw3 = np.asarray(Image.fromarray(image_HW3).resize(size, Image.Resampling.LANCZOS, box=box))
+    check_rgb(image_HW3)
+    fitted_hw3, (height, width) = image_HW3, size or region.size
+    if image_HW3.shape[:2] != (height, width):
+        box = box_of(image_HW3.shape[:2], region)
+        fitted_hw3 = np.asarray(Image.fromarray(image_HW3).resize((width, height), Image.Resampling.LANCZOS, box=box))
     fitted_3hw = fitted_hw3.transpose(2, 0, 1).astype(np.float32, order="C")
     fitted_3hw /= 127.5
     fitted_3hw -= 1
     return torch.from_numpy(fitted_3hw)
+
+
+def check_rgb(image_HW3: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless an array is an RGB image ``[H, W, 3]`` uint8 with at least one pixel."""
+    if image_HW3.ndim != 3 or image_HW3.shape[2] != 3 or image_HW3.size == 0 or image_HW3.dtype != np.uint8:
+        raise ValueError(f"wanted an RGB image [H, W, 3] of uint8, got {list(image_HW3.shape)} of {image_HW3.dtype}")
 
 
 def fit_labels(labels_HW: NDArray[Label], region: Region) -> NDArray[Label]:
@@ -123,9 +128,9 @@ def fit_labels(labels_HW: NDArray[Label], region: Region) -> NDArray[Label]:
     """
     if labels_HW.ndim != 2 or labels_HW.size == 0:
         raise ValueError(f"wanted labels [H, W], got {list(labels_HW.shape)}")
-    left, top, right, bottom = _box(labels_HW.shape, region)
-    rows_h = _nearest(top, bottom, region.height)
-    columns_w = _nearest(left, right, region.width)
+    left, top, right, bottom = box_of(labels_HW.shape, region)
+    rows_h = nearest(top, bottom, region.height)
+    columns_w = nearest(left, right, region.width)
     fitted: NDArray[Label] = labels_HW[rows_h[:, None], columns_w]
     return fitted
 
@@ -159,7 +164,7 @@ def psnr_db(x_N3HW: Tensor, y_N3HW: Tensor) -> Tensor:
     return -10 * torch.log10(difference.square().mean(dim=(1, 2, 3)))
 
 
-def _box(shape_HW: tuple[int, ...], region: Region) -> Box:
+def box_of(shape_HW: tuple[int, ...], region: Region) -> Box:
     """Return (left, top, right, bottom) of what `fit` keeps of an image, in its pixels, not rounded."""
     height, width = shape_HW
     if region.fit == "stretch":
@@ -170,6 +175,6 @@ def _box(shape_HW: tuple[int, ...], region: Region) -> Box:
     return left, top, left + kept_width, top + kept_height
 
 
-def _nearest(first: float, last: float, count: int) -> NDArray[np.intp]:
+def nearest(first: float, last: float, count: int) -> NDArray[np.intp]:
     """Return the index of the pixel that holds the middle of each of `count` equal parts of [first, last]."""
     return (first + (np.arange(count) + 0.5) * (last - first) / count).astype(np.intp)

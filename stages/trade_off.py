@@ -25,9 +25,9 @@ from stages.batch import Item
 from stages.batched_worker import batched_worker
 from stages.engine import Engine
 from stages.inversion import Inversion
-from stages.inverter import Inverter, InvertingStage
+from stages.inverter import Inverter, InvertingStage, Photograph
 from stages.packing import stack_codes
-from stages.region import fit
+from stages.reduction import at_size
 from stages.schedule import Schedule
 from stages.stage import Record, Rejected, Sample, Value, Worker
 
@@ -84,8 +84,8 @@ class Sweep:
     warm: Schedule
     _measuring: Lock = field(default_factory=Lock)  # one image at a time, as everywhere
 
-    def __call__(self, image_13HW: Tensor, mapped: Mapped) -> list[Inverted]:
-        """Return an image, `[1, 3, h, w]` in [-1, 1], of the region and on its device, inverted at each threshold.
+    def __call__(self, photograph: Photograph, mapped: Mapped) -> list[Inverted]:
+        """Return a photograph inverted at each threshold.
 
         At the first it is inverted as ever. At every other where its assignment is another than before it goes on from
         its codes under its new masks (`warm_start`); else nothing is done.
@@ -99,14 +99,15 @@ class Sweep:
             if before is not None and (assigned_HW == before.assignment_HW).all():
                 found.append(before)
                 continue
-            inversion = self.engine.submit(partial(self._begin, image_13HW, assigned_HW, before)).result()
+            inversion = self.engine.submit(partial(self._begin, photograph, assigned_HW, before)).result()
             steps = self.inverter.schedule.steps if before is None else self.warm.steps
             with self._measuring:
-                found.append(_measured(self.inverter, image_13HW, inversion, assigned_HW, steps))
+                found.append(_measured(self.inverter, photograph, inversion, assigned_HW, steps))
         return found
 
-    def _begin(self, image_13HW: Tensor, assigned_HW: NDArray[np.uint8], before: Inverted | None) -> Item:
-        target, masks = self.inverter.target(image_13HW), self.inverter.masks(assigned_HW[None])
+    def _begin(self, photograph: Photograph, assigned_HW: NDArray[np.uint8], before: Inverted | None) -> Item:
+        seen_13hw = photograph.seen_3hw[None].to(self.inverter.prior.mean_w.device)
+        target, masks = self.inverter.target(seen_13hw), self.inverter.masks(assigned_HW[None])
         if before is None:
             return self.inverter.item(target, masks)
         start = warm_start([before.codes], masks, self.inverter.generator.feature_shapes)
@@ -142,7 +143,7 @@ class TradeOff(InvertingStage):
     """
 
     name: ClassVar[str] = "trade_off"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("predict_maps", "refine_maps")
 
     thresholds: tuple[float, ...]
@@ -157,15 +158,15 @@ class TradeOff(InvertingStage):
         def sweep_of(count: int) -> Sweep:  # a slot without an image would cost as much as one with
             return Sweep(inverter, inverter.engine(min(width, count)), self.thresholds, self.warm)
 
-        def prepare(sample: Sample) -> tuple[str, Tensor, Mapped]:
+        def prepare(sample: Sample) -> tuple[str, Photograph, Mapped]:
             error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
             labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
-            return sample.key, fit(sample.image(), inverter.region), Mapped(error_LHW, labels_HW)
+            return sample.key, inverter.fitted(sample.image()), Mapped(at_size(error_LHW, labels_HW.shape), labels_HW)
 
-        def compute(taken: Sequence[tuple[str, Tensor, Mapped]]) -> list[Record | Rejected]:
-            keys, images, maps = zip(*taken, strict=True)
+        def compute(taken: Sequence[tuple[str, Photograph, Mapped]]) -> list[Record | Rejected]:
+            keys, photographs, maps = zip(*taken, strict=True)
             with ThreadPoolExecutor(len(taken)) as waiting:
-                found = waiting.map(sweep_of(len(taken)), [image[None].to(device) for image in images], maps)
+                found = waiting.map(sweep_of(len(taken)), photographs, maps)
                 return [self._record(key, one, inverter) for key, one in zip(keys, found, strict=True)]
 
         return batched_worker(prepare, compute, width)
@@ -189,10 +190,11 @@ class TradeOff(InvertingStage):
 
 
 def _measured(
-    inverter: Inverter, target_13HW: Tensor, inversion: Inversion, assignment_HW: NDArray[np.uint8], steps: int
+    inverter: Inverter, photograph: Photograph, inversion: Inversion, assignment_HW: NDArray[np.uint8], steps: int
 ) -> Inverted:
+    target_13HW = photograph.image_3HW[None].to(inversion.codes.w_plus.device)
     measures = inverter.measure(inverter.picture(inversion.codes), target_13HW)
-    spaces = len(inverter.generator.spaces)
+    spaces = len(inverter.spaces)
     return Inverted(
         assignment_HW=assignment_HW,
         codes=inversion.codes,

@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.reduction import at_size, reduced_size
 from stages.region import Region, fit_labels
 from stages.stage import Sample, decode_image
 
 
-def known_occluder(sample: Sample, member: str | None, region: Region) -> NDArray[np.bool_] | None:
+def known_occluder(
+    sample: Sample, member: str | None, region: Region, side_px: int | None = None
+) -> NDArray[np.bool_] | None:
     """Return which pixels of the region are occluded, `[h, w]`, or None where the shard does not say.
+
+    With `side_px` the region's longer side is reduced to that, as maps are; the nearest pixel decides.
 
     Raises:
         BadSampleError: the member does not decode.
@@ -18,7 +23,8 @@ def known_occluder(sample: Sample, member: str | None, region: Region) -> NDArra
     if member is None or member not in sample.members:
         return None
     mask_HW3 = decode_image(sample.members[member], f"{sample.key}.{member}")
-    return fit_labels(mask_HW3[..., 0], region) > 127
+    occluded_HW = fit_labels(mask_HW3[..., 0], region) > 127
+    return at_size(occluded_HW, reduced_size(region.size, side_px))
 
 
 def auroc(error_HW: NDArray[np.floating], occluded_HW: NDArray[np.bool_] | None) -> float | None:

@@ -96,6 +96,7 @@ def main(folder: Path) -> None:
         inventories=inventories,
         selection=Selection(Chosen(held_out_share=0.0)),
         region=Region.whole(SIDE_PX),
+        map_side_px=SIDE_PX,
         spaces=SPACES,
     )
     done = TrainJob(STAGE, Address(STAGE.name, FINGERPRINT, "segmenter"), supervision).run(torch.device("cpu"))

@@ -276,6 +276,19 @@ def test_a_full_mask_feels_an_edit_only_after_its_layer(spacious: Generator):
         assert torch.equal(spacious.edit(w, delta, {}, direction), spacious.edit(w, delta, full, direction))
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_a_mask_spares_its_part_without_a_delta_as_with_one_of_zeros(spacious: Generator, published: bool):
+    w, deltas, masks = codes(spacious)
+    direction = torch.randn(spacious.w_dim)
+    space = spacious.spaces[1]
+    others = {name: delta for name, delta in deltas.items() if name != space}
+    zeros = {space: torch.zeros_like(deltas[space])}
+    alone = spacious.edit(w, others, masks, direction, published=published)
+    torch.testing.assert_close(alone, spacious.edit(w, others | zeros, masks, direction, published=published))
+    unmasked = {name: mask for name, mask in masks.items() if name != space}
+    assert not torch.allclose(alone, spacious.edit(w, others, unmasked, direction, published=published))
+
+
 def test_an_empty_mask_feels_an_edit_in_every_layer(spacious: Generator):
     w, deltas, masks = codes(spacious)
     empty = {space: torch.zeros_like(mask) for space, mask in masks.items()}

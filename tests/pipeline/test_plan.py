@@ -109,6 +109,8 @@ def test_a_lost_receipt_is_left_to_do_again(committed):
         ("error_maps.objective.shrinkage=0.5", {"error_maps", "train_segmenter"}),
         ("error_maps.schedule.steps=5", {"error_maps", "train_segmenter"}),
         ("supervision.share=0.5", {"error_maps", "train_segmenter"}),
+        ("spaces=[W+, F4]", {"error_maps", "train_segmenter", "refine_maps", "invert"}),
+        ("maps.side_px=16", {"error_maps", "train_segmenter", "predict_maps", "refine_maps", "invert"}),
         ("train_segmenter.epochs=3", {"train_segmenter"}),
         ("train_segmenter.edition=2", {"train_segmenter"}),
         ("generator.noise=none", {"error_maps", "train_segmenter", "invert"}),

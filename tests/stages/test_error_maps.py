@@ -8,6 +8,7 @@ import torch
 
 from stages.error_maps import ErrorMaps
 from stages.objective import Objective
+from stages.reduction import fit_reduced
 from stages.region import Region
 from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
@@ -126,6 +127,45 @@ def test_maps_are_of_the_region_and_images_are_kept_on_request(sources):
     (record,) = results(sources, samples(1), region=region, keep_images=True)
     assert record.arrays["error_LHW"].shape == (3, 20, 32)
     assert record.arrays["image_LHW3"].shape == (3, 20, 32, 3)
+
+
+def test_maps_are_made_at_their_own_size_from_the_photograph_and_the_inversion_reduced(sources):
+    region = Region(top=8, height=24, width=32)
+    large = [Sample("large", "shard", {"png": tiny.picture(3, 96, 128)})]
+    settings = {"region": region, "keep_images": True, "map_side_px": 16}
+    (record,) = results(sources, large, **settings)
+    assert record.arrays["error_LHW"].shape == (3, 12, 16)
+    inverter = ErrorMaps(**sources, **settings).inverter(CPU)
+    image_L3HW = torch.from_numpy(record.arrays["image_LHW3"]).permute(0, 3, 1, 2) / 127.5 - 1
+    photograph = fit_reduced(large[0].image(), region, 16).expand(3, -1, -1, -1)
+    wanted = inverter.perceptual.map(torch.nn.functional.avg_pool2d(image_L3HW, 2), photograph)
+    np.testing.assert_allclose(record.arrays["error_LHW"], wanted, rtol=0.02, atol=0.01)  # images kept are of 8 bits
+    (whole,) = results(sources, large, **{**settings, "map_side_px": None})
+    assert whole.arrays["error_LHW"].shape == (3, 24, 32)
+    assert whole.row == {**record.row, "auroc": whole.row["auroc"]}, "measures are of the region at any size of maps"
+
+
+def test_an_occluder_is_looked_for_at_the_size_of_the_maps(sources):
+    mask = np.zeros((tiny.SIDE_PX, tiny.SIDE_PX), np.uint8)
+    mask[10:20, 10:20] = 255
+    taken = [Sample("a", "shard", {"png": tiny.picture(0), "occluder.png": tiny.png(mask)})]
+    (record,) = results(sources, taken, truth="occluder.png", map_side_px=16)
+    assert record.row["occluded"] is True
+    assert 0 <= record.row["auroc"] <= 1
+
+
+def test_an_image_is_inverted_in_the_chosen_spaces_only_and_as_it_is_among_all(sources, alone):
+    (record,) = results(sources, samples(1), spaces=("W+", "F4"), batch=1)
+    assert record.arrays["spaces"].tolist() == ["W+", "F4"]
+    assert not [name for name in record.row if name.endswith("f2")]
+    np.testing.assert_array_equal(record.arrays["error_LHW"], alone["s0"].arrays["error_LHW"][[0, 2]])
+    assert record.row["psnr_db_f4"] == alone["s0"].row["psnr_db_f4"]
+
+
+@pytest.mark.parametrize("spaces", [("F2", "W+"), ("F2",), ("W+", "F10")])
+def test_spaces_that_the_generator_does_not_have_in_this_order_are_refused(sources, spaces):
+    with pytest.raises(ValueError, match="W\\+"):
+        ErrorMaps(**sources, spaces=spaces).setup(CPU)
 
 
 def test_a_bad_picture_is_rejected_and_its_neighbours_are_not(sources):

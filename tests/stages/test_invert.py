@@ -1,20 +1,25 @@
 """Inverting in assigned spaces: every image with the steps that it needs, as if alone."""
 
 import pickle
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
 import pytest
 import torch
 
+from generators.checkpoints import save_generator
+from stages.error_maps import ErrorMaps
 from stages.invert import Invert
+from stages.inverter import MAX_PSNR_DB
 from stages.objective import Objective
 from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.stage import Record, Sample
+from stages.stage import Record, Rejected, Sample
 from stages.step_budget import Budget, Finish
 from tests import tiny
 
+CPU = torch.device("cpu")
 BUDGET = Budget(least=0.25, easy=0.1, hard=0.3)
 FINISH = Finish(window=2, improvement=0.05)
 
@@ -81,6 +86,50 @@ def test_a_budget_bounds_the_steps_of_an_early_finish(sources):
     impatient = Finish(window=1, improvement=0.99)
     (found,) = run(sources, [sample(0, 0.2)], budget=BUDGET, finish=impatient)
     assert found.row["steps"] == 4  # of 13: one to ramp up, two at the full rate, one to ramp down
+
+
+@pytest.fixture(scope="module")
+def white_sources(sources, tmp_path_factory):
+    """A generator whose pictures are all so bright that they are clamped to white, whatever its codes."""
+    generator = sources["generator"].load(CPU)
+    for name, parameter in generator.named_parameters():
+        if name.endswith("torgb.bias"):
+            parameter.add_(1000)
+    path = tmp_path_factory.mktemp("white") / "generator.safetensors"
+    save_generator(generator, path, about="white, for tests")
+    return {**sources, "generator": GeneratorSource(checkpoint=path)}
+
+
+def white() -> Sample:
+    pixels = np.full((tiny.SIDE_PX, tiny.SIDE_PX, 3), 255, np.uint8)
+    return replace(sample(0, 0.1), members={"png": tiny.png(pixels)})
+
+
+def test_a_perfect_inversion_is_recorded_with_the_largest_psnr_there_is(white_sources):
+    (found,) = run(white_sources, [white()], steps=2)
+    assert (found.row["psnr_db"], found.row["lpips"]) == (MAX_PSNR_DB, 0)
+    (mapped,) = ErrorMaps(**white_sources, schedule=Schedule(steps=2)).setup(CPU)([white()])
+    assert isinstance(mapped, Record)
+    assert mapped.row["psnr_db_w_plus"] == mapped.row["psnr_db_f4"] == MAX_PSNR_DB
+
+
+def test_codes_that_do_not_fit_float16_are_rejected_by_name(sources):
+    stage = Invert(**sources, schedule=Schedule(steps=2, learning_rate=1e7, ramp_up=0))
+    (found,) = stage.setup(CPU)([sample(0, 0.1)])
+    assert isinstance(found, Rejected)
+    assert "do not fit float16; lower the learning rate" in found.reason
+    assert "w_plus" in found.reason
+
+
+def test_shares_and_masks_are_of_the_chosen_spaces(sources):
+    assigned = sample(0, 0.1)
+    refined = assigned.records["refine_maps"]
+    halves_HW = (refined.arrays["assignment_HW"] == 2).astype(np.uint8)
+    halves = replace(assigned, records={"refine_maps": replace(refined, arrays={"assignment_HW": halves_HW})})
+    (found,) = run(sources, [halves], steps=2, spaces=("W+", "F4"))
+    assert found.row["share_f4"] == pytest.approx(halves_HW.mean())
+    assert "share_f2" not in found.row
+    assert {name.partition(".")[0] for name in found.arrays if "." in name} == {"F4"}
 
 
 def test_a_stage_survives_pickling(sources):

@@ -15,6 +15,7 @@ from stages.schedule import Schedule
 from stages.slots import invert_all
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
+from tests.generators.biggan_folder import tiny_biggan
 
 CPU = torch.device("cpu")
 DRAWS = 256
@@ -99,3 +100,20 @@ def test_scenes_the_generator_can_draw_start_nearer_than_from_the_mean(tmp_path)
     target = inverters[0].generator.synthesize(w_ND[:, None].expand(-1, inverters[0].generator.num_ws, -1), {}, {})
     mean, learnt = (first_loss(one, target.clamp(-1, 1)) for one in inverters)
     assert learnt < 0.9 * mean
+
+
+def test_what_was_learnt_is_kept_for_the_same_generator_driven_in_the_same_manner_only(tmp_path):
+    networks = tiny.write_networks(tmp_path)
+    perceptual = stage(tmp_path).inverter(CPU).perceptual
+
+    def learnt(noise: str) -> LearntStart:
+        generator = GeneratorSource(checkpoint=networks["generator"], noise=noise).load(CPU)
+        return LearntStart.from_draws(generator, perceptual, Objective(), Region.whole(tiny.SIDE_PX), 8)
+
+    const = learnt("const")
+    assert learnt("const") is const
+    assert learnt("none") is not const
+
+
+def test_a_truncation_is_a_manner_of_its_own():
+    assert len({tiny_biggan(truncation=truncation).manner for truncation in (0.5, 1.0)}) == 2

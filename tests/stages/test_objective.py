@@ -16,10 +16,10 @@ from stages.objective import (
     losses,
     prepare_target,
     reconstruction,
-    to_loss_size,
     variation_term,
 )
 from stages.perceptual import Perceptual, SmallBackbone
+from stages.reduction import reduced
 
 
 def prior(mean: list[float], precision: list[list[float]]) -> Prior:
@@ -160,9 +160,9 @@ def test_the_target_is_the_images_minimum(perceptual):
 )
 def test_only_images_with_a_longer_side_are_reduced(size, side_px, wanted):
     image = torch.rand(1, 3, *size)
-    reduced = to_loss_size(image, side_px)
-    assert reduced.shape[2:] == wanted
-    torch.testing.assert_close(reduced, F.interpolate(image, size=wanted, mode="area"))
+    smaller = reduced(image, side_px)
+    assert smaller.shape[2:] == wanted
+    torch.testing.assert_close(smaller, F.interpolate(image, size=wanted, mode="area"))
 
 
 def parts(perceptual: Perceptual, objective: Objective, count: int = 3):

@@ -73,14 +73,25 @@ def broken(value: float, where=np.s_[1, 2, 2]) -> np.ndarray:
     return error_LHW
 
 
+def test_maps_smaller_than_the_region_are_averaged_over_segments_of_the_regions_size():
+    thin = np.zeros((SIDE, SIDE), np.uint8)
+    thin[:, 3] = 1  # a segment that no pixel of a map of half the size lies in alone
+    error_LHW = np.full((2, SIDE // 2, SIDE // 2), 0.1, np.float16)
+    error_LHW[0, :, 1] = 0.9
+    (found,) = run(stage(map_side_px=SIDE // 2), sample(error_LHW=error_LHW, labels=thin))
+    assert found.arrays["labels_HW"].shape == found.arrays["assignment_HW"].shape == (SIDE, SIDE)
+    np.testing.assert_array_equal(found.arrays["assignment_HW"], thin)
+    assert found.row["error"] == pytest.approx((6 * 0.1 + 0.9 + 0.1) / 8, rel=1e-3)  # of a row: 7 pixels W+, 1 F4
+
+
 BAD = {
     "no record": (sample(records={}), "no predicted maps"),
     "no array": (sample(records={"predict_maps": Record("a")}), "no predicted maps"),
     "all zero": (sample(error_LHW=broken(0, np.s_[:])), "zero everywhere in every space"),
     "not a number": (sample(error_LHW=broken(np.nan)), "maps of F4 are not finite"),
     "infinite": (sample(error_LHW=broken(np.inf, np.s_[0])), r"maps of W\+ are not finite"),
-    "other size": (sample(error_LHW=maps()[:, :4]), r"\[2, 4, 8\], and spaces and region want \[2, 8, 8\]"),
-    "other spaces": (sample(error_LHW=maps()[:1]), r"\[1, 8, 8\], and spaces and region want \[2, 8, 8\]"),
+    "other size": (sample(error_LHW=maps()[:, :4]), r"\[2, 4, 8\], and \[2, 8, 8\] was wanted"),
+    "other spaces": (sample(error_LHW=maps()[:1]), r"\[1, 8, 8\], and \[2, 8, 8\] was wanted"),
     "unlisted class": (sample(labels=np.full((SIDE, SIDE), 9, np.uint8)), r"does not list the classes \[9\]"),
 }
 

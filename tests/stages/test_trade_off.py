@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from generators.latents import Codes
-from stages.inverter import Inverter
+from stages.inverter import Inverter, Photograph
 from stages.objective import Objective
 from stages.region import fit
 from stages.schedule import Schedule
@@ -73,7 +73,7 @@ def sweep_all(inverter, images, maps, warm) -> list[tuple[Inverted, ...]]:
     """Return the images at each threshold, all of them in one engine."""
     sweep = Sweep(inverter, inverter.engine(len(images)), THRESHOLDS, warm)
     with ThreadPoolExecutor(len(images)) as waiting:
-        return list(zip(*waiting.map(sweep, images.split(1), maps), strict=True))
+        return list(zip(*waiting.map(sweep, [Photograph(one, one) for one in images], maps), strict=True))
 
 
 @pytest.fixture(scope="module")
