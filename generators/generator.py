@@ -42,6 +42,8 @@ class Generator(nn.Module, ABC):
     """Which format the checkpoint was of; empty for a generator made in memory."""
     about: str = ""
     """Where the weights come from, if the checkpoint says so."""
+    remark: str = ""
+    """What is not in the checkpoint, and what stands in its place; empty where nothing is missing."""
 
     def freeze(self) -> Self:
         """Return this generator in eval mode, its weights fixed; what depends on nothing else is computed once.

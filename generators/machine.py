@@ -10,13 +10,18 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import IO, Any, cast
 
 from generators.errors import CheckpointError
-from generators.records import Buildable, brief, expect
+from generators.hostile_names import is_hostile
+from generators.records import Array, Buildable, DType, Ignored, Module, StoredTensor, brief, expect, refusal_of
 
 Makers = Mapping[str, Callable[..., object]]
 """What may be found in a pickle, as `module name`, and what makes a record in its place."""
+
+MAX_KEY = 8
+"""Parts of a tuple that is a key."""
 
 _COPIED_BYTES = 1024
 """Reads of at most this many bytes are copied out of the file; longer ones are views of it."""
@@ -28,6 +33,8 @@ class Global:
 
     name: str
     make: Callable[..., Any]
+    refusal: str = ""
+    """What a file is refused with where its weights depend on this name; empty for a name that is known."""
 
 
 class Budget:
@@ -75,8 +82,8 @@ class Machine:
         budget: shared by the pickles nested in a file.
         makers: what each name that may be found makes.
         persistent: turns a persistent id into a record; without it there must be none.
-        keys: types of the keys of a dictionary and of the items of a set: never tuples, because the hash of nested
-            ones can take for ever.
+        passes_over: whether a name that is not among the makers stands for nothing (`Ignored`), as what trainings keep
+            beside a generator does; otherwise, and always where the name could run a program, the file is refused.
     """
 
     def __init__(
@@ -85,9 +92,11 @@ class Machine:
         budget: Budget,
         makers: Makers,
         persistent: Callable[[object], object] | None = None,
-        keys: tuple[type, ...] = (str,),
+        *,
+        passes_over: bool = False,
     ) -> None:
-        self.file, self.budget, self.makers, self.persistent, self.keys = file, budget, makers, persistent, keys
+        self.file, self.budget, self.makers, self.persistent = file, budget, makers, persistent
+        self.passes_over = passes_over
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -136,15 +145,19 @@ class Machine:
         self._extend_list(self._pop_to_mark())
 
     def _extend_list(self, items: list[Any]) -> None:
-        target = expect(list, self._pop(), "what is appended to")
-        target.extend(items)
+        target = self._pop()
+        if not isinstance(target, Ignored):
+            expect(list, target, "what is appended to").extend(items)
         self.stack.append(target)
 
     def _add_items(self, _: object) -> None:
-        items = self._pop_to_mark()
-        target = expect(set, self._pop(), "what is added to")
-        target.update(map(self._key, items))
+        items, target = self._pop_to_mark(), self._pop()
+        if not isinstance(target, Ignored):
+            expect(set, target, "what is added to").update(map(_key, items))
         self.stack.append(target)
+
+    def _frozen_set(self, _: object) -> None:
+        self.stack.append(frozenset(map(_key, self._pop_to_mark())))
 
     def _set_item(self, _: object) -> None:
         value, key = self._pop(), self._pop()
@@ -154,15 +167,18 @@ class Machine:
         self._update_last(self._pop_to_mark())
 
     def _update_last(self, items: list[Any]) -> None:
-        target = expect(dict, self._pop(), "what items are set in")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[self._key(key)] = value
+        target = self._pop()
+        if not isinstance(target, Ignored):
+            dictionary = expect(dict, target, "what items are set in")
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                dictionary[_key(key)] = value
         self.stack.append(target)
 
-    def _key(self, value: object) -> object:
-        if not isinstance(value, self.keys):
-            expect(self.keys[0], value, "a key")
-        return value
+    def _drop(self, _: object) -> None:
+        self._pop()
+
+    def _drop_to_mark(self, _: object) -> None:
+        self._pop_to_mark()
 
     def _put(self, index: int | None) -> None:
         value = self._pop()
@@ -175,21 +191,36 @@ class Machine:
         self.stack.append(self.memo[index])
 
     def _find(self, name: str) -> None:
-        if name not in self.makers:
-            raise CheckpointError(
-                f"wants {brief(name.replace(' ', '.'))}, which is never loaded: the file is hostile, or of a kind "
-                "that is not read"
-            )
-        self.stack.append(Global(name, self.makers[name]))
+        if name in self.makers:
+            self.stack.append(Global(name, self.makers[name]))
+            return
+        refusal = f"wants {brief(name.replace(' ', '.'))}, which is never loaded"
+        if is_hostile(name):
+            raise CheckpointError(f"{refusal}, because it can run programs: the file is hostile; nothing of it was run")
+        refusal += ": neither code nor classes are taken from a file"
+        if not self.passes_over:
+            raise CheckpointError(refusal)
+        self.stack.append(Global(name, lambda *_: Ignored(refusal), refusal))
 
     def _find_on_stack(self, _: object) -> None:
         name, module = self._pop(), self._pop()
         self._find(f"{expect(str, module, 'a module name')} {expect(str, name, 'a name')}")
 
     def _reduce(self, _: object) -> None:
-        arguments = expect(tuple, self._pop(), "the arguments of a call")
-        made = expect(Global, self._pop(), "what is called")
-        self.stack.append(made.make(*arguments))
+        arguments, made = expect(tuple, self._pop(), "the arguments of a call"), self._pop()
+        refusals = filter(None, map(refusal_of, (made, *arguments)))  # what is made of something unknown is unknown
+        if refusal := next(refusals, ""):
+            self.stack.append(Ignored(refusal))
+        else:
+            self.stack.append(expect(Global, made, "what is called").make(*arguments))
+
+    def _reduce_with_names(self, _: object) -> None:
+        expect(dict, self._pop(), "the named arguments of a call")
+        expect(tuple, self._pop(), "the arguments of a call")
+        made = self._pop()
+        if not refusal_of(made):
+            raise CheckpointError("uses the pickle operation NEWOBJ_EX, which no published generator needs")
+        self.stack.append(Ignored(refusal_of(made)))
 
     def _build(self, _: object) -> None:
         state, target = self._pop(), self._pop()
@@ -205,11 +236,26 @@ class Machine:
         self.stack.append(self.persistent(identity))
 
 
+_FLAT = (str, bytes, int, float, complex, frozenset, Global, Ignored, DType, Array, StoredTensor, Module, NoneType)
+"""Types of keys and of items of sets: their hash is cheap, or that of an object."""
+
+
+def _key(value: object) -> object:
+    """Return a key of a dictionary or an item of a set; tuples are flat, because the hash of nested ones can take for
+    ever, or end the process."""
+    if isinstance(value, _FLAT):
+        return value
+    if isinstance(value, tuple) and len(value) <= MAX_KEY and all(isinstance(part, _FLAT) for part in value):
+        return value
+    return expect(str, value, "a key")
+
+
 _SILENT = frozenset({"PROTO", "FRAME", "STOP"})
 _LITERALS = frozenset(
     (
         *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+        *("BINSTRING", "SHORT_BINSTRING"),  # of Python 2
     )
 )
 _CONSTANTS: Mapping[str, Callable[[], Any]] = {
@@ -230,6 +276,9 @@ _OPERATIONS: Mapping[str, Callable[[Machine, Any], None]] = {
     "APPEND": Machine._append,
     "APPENDS": Machine._appends,
     "ADDITEMS": Machine._add_items,
+    "FROZENSET": Machine._frozen_set,
+    "POP": Machine._drop,
+    "POP_MARK": Machine._drop_to_mark,
     "SETITEM": Machine._set_item,
     "SETITEMS": Machine._set_items,
     "MEMOIZE": Machine._put,
@@ -241,6 +290,7 @@ _OPERATIONS: Mapping[str, Callable[[Machine, Any], None]] = {
     "STACK_GLOBAL": Machine._find_on_stack,
     "REDUCE": Machine._reduce,
     "NEWOBJ": Machine._reduce,
+    "NEWOBJ_EX": Machine._reduce_with_names,
     "BUILD": Machine._build,
     "BINPERSID": Machine._load_persistent,
 }

@@ -7,7 +7,19 @@ from functools import partial
 
 from generators.errors import CheckpointError
 from generators.machine import Budget, Machine, Makers, View
-from generators.records import Array, Network, dtype_of, latin_bytes_of, module_of, parameter_of, scalar_of, tensor_of
+from generators.records import (
+    Array,
+    Network,
+    default_of,
+    dtype_of,
+    expect,
+    latin_bytes_of,
+    module_of,
+    ordered_of,
+    parameter_of,
+    scalar_of,
+    tensor_of,
+)
 from generators.torch_streams import never, read_storage
 
 MAX_OPERATIONS = 2_000_000
@@ -21,11 +33,12 @@ def load_pickle(data: bytes) -> object:
         data: the whole file.
 
     Raises:
-        CheckpointError: the file is torn, names something that is never loaded, or is no pickle of a generator.
+        CheckpointError: the file is torn, hostile, or is itself something that is never loaded.
     """
     try:
         budget = Budget(MAX_OPERATIONS)
-        return Machine(View(data), budget, _published(budget)).run()
+        content = Machine(View(data), budget, _published(budget), passes_over=True).run()
+        return expect(object, content, "its content")
     except CheckpointError:
         raise
     except Exception as error:  # whatever a hostile file provokes, it is the file's fault
@@ -36,9 +49,10 @@ def _published(budget: Budget) -> Makers:
     """Return all names of the published pickles."""
     makers: dict[str, Callable[..., object]] = {
         "torch_utils.persistence _reconstruct_persistent_obj": module_of,
-        "dnnlib.util EasyDict": lambda: {},
+        "dnnlib.util EasyDict": default_of,
         "dnnlib.tflib.network Network": Network,
-        "collections OrderedDict": lambda: {},
+        "collections OrderedDict": ordered_of,
+        "collections defaultdict": default_of,
         "torch.storage _load_from_bytes": partial(read_storage, budget),
         "torch._utils _rebuild_tensor_v2": tensor_of,
         "torch._utils _rebuild_parameter": parameter_of,

@@ -41,7 +41,12 @@ class Network:
 
 @dataclass(eq=False)
 class Ignored:
-    """An object that says nothing of the weights, such as the arguments of a training; its attributes are not kept."""
+    """Something that says nothing of the weights, such as the arguments of a training; nothing of it is kept.
+
+    `refusal` is what the file is refused with where the weights depend on it after all (`expect`).
+    """
+
+    refusal: str
 
     def build(self, _state: object) -> None:
         """Take no attributes."""
@@ -52,6 +57,25 @@ class OrderedRecord(dict[Any, Any]):
 
     def build(self, _state: object) -> None:
         """Take no attributes."""
+
+
+def ordered_of(pairs: object = ()) -> OrderedRecord:
+    """Return an OrderedDict; Python 2 passes its items, pairs whose names are texts, to the call."""
+    made = OrderedRecord()
+    for pair in expect(list, pairs, "the items of an OrderedDict") if pairs != () else ():
+        name, value = expect(list, pair, "an item of an OrderedDict")
+        made[expect(str, name, "a key")] = value
+    return made
+
+
+def default_of(*_: object) -> OrderedRecord:
+    """Return a defaultdict: a dictionary here."""
+    return OrderedRecord()
+
+
+def size_of(*sizes: object) -> object:
+    """Return a torch.Size as the tuple it is made of."""
+    return sizes[0] if sizes else ()
 
 
 @dataclass(eq=False)
@@ -128,12 +152,13 @@ class DType:
     """The type of numpy numbers."""
 
     dtype: np.dtype[Any]
+    refusal: str = ""
 
     def build(self, state: object) -> None:
         """Take `(version, byte order, ...)`: the order must be little-endian, as it is without."""
         order = expect(str, expect(tuple, state, "the state of a numpy dtype")[1], "the byte order of numpy numbers")
         if order not in ("<", "|", "="):
-            raise CheckpointError(f"holds numpy numbers of byte order {brief(order)}: only little-endian is read")
+            self.refusal = f"holds numpy numbers of byte order {brief(order)}: only little-endian is read"
 
 
 @dataclass(eq=False)
@@ -142,10 +167,14 @@ class Array:
 
     value: NDArray[Any] = field(default_factory=lambda: np.empty(0))
     data: memoryview = field(default_factory=lambda: memoryview(b""))
+    refusal: str = ""
 
     def build(self, state: object) -> None:
-        """Take `(version, shape, dtype, is_fortran, bytes)`."""
+        """Take `(version, shape, dtype, is_fortran, bytes)`; an array of anything but plain numbers is not kept."""
         _, announced, dtype, is_fortran, content = expect(tuple, state, "the state of a numpy array")
+        self.refusal = refusal_of(dtype) or refusal_of(content)
+        if self.refusal:
+            return
         shape, data = sizes_of(announced), bytes_of(content, "the bytes of a numpy array")
         kind = expect(DType, dtype, "the dtype of a numpy array").dtype
         if math.prod(shape) * kind.itemsize != len(data):
@@ -192,15 +221,24 @@ def tensor_of(storage: object, offset: object, shape: object, stride: object, *_
 
 
 def parameter_of(data: object, *_rest: object) -> StoredTensor:
-    """Return the tensor of a parameter."""
+    """Return the tensor of a parameter; hooks and attributes are not read."""
     return expect(StoredTensor, data, "the data of a parameter")
 
 
-def dtype_of(name: object, *_rest: object) -> DType:
+def named_tensor(name: object, value: object) -> StoredTensor:
+    """Return the tensor of a state dictionary; raises CheckpointError where it is none, or its name is no text."""
+    if refusal := refusal_of(value):
+        raise CheckpointError(f"{refusal}; it stands for {brief(name)}")
+    if not isinstance(name, str) or not isinstance(value, StoredTensor):
+        raise CheckpointError(f"holds a {type(value).__name__} for {brief(name)}, not a tensor")
+    return value
+
+
+def dtype_of(name: object, *_rest: object) -> DType | Ignored:
     """Return the type of a name such as `f4`; objects, strings and structures have none here."""
     text = expect(str, name, "the name of a numpy dtype")
     if text not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-        raise CheckpointError(f"holds numpy numbers of type {brief(text)}: only plain numbers are read")
+        return Ignored(f"holds numpy numbers of type {brief(text)}: only plain numbers are read")
     return DType(np.dtype(text).newbyteorder("<"))
 
 
@@ -215,21 +253,29 @@ def expect(kind: type[_T], value: object, what: str) -> _T:
     """Return a value that is of a kind.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it is not, or stands for something that is never loaded.
     """
+    if refusal := refusal_of(value):
+        raise CheckpointError(refusal)
     if not isinstance(value, kind):
         raise CheckpointError(f"is not as published: {what} is a {type(value).__name__}, not a {kind.__name__}")
     return value
 
 
-def latin_bytes_of(text: object, encoding: object) -> bytes:
+def refusal_of(value: object) -> str:
+    """Return what a file is refused with where its weights depend on a value; empty for what can be used."""
+    refusal: str = getattr(value, "refusal", "")
+    return refusal
+
+
+def latin_bytes_of(text: object, encoding: object) -> bytes | Ignored:
     """Return bytes that were pickled as the text they are in Latin-1: those of numpy scalars, which are short.
 
-    Longer ones are refused, because a pickle can have one text encoded many times over.
+    Longer ones are not encoded, because a pickle can have one text encoded many times over.
     """
     encoded = expect(str, text, "encoded text")
     if encoding not in ("latin1", "latin-1") or len(encoded) > MAX_ENCODED:
-        raise CheckpointError(f"encodes a text of {len(encoded)} characters as {brief(encoding)}: only short Latin-1")
+        return Ignored(f"encodes a text of {len(encoded)} characters as {brief(encoding)}: only short Latin-1 is read")
     return encoded.encode("latin-1")
 
 

@@ -40,6 +40,8 @@ class StyleGAN2Config(BaseModel):
     mapping_lr_multiplier: PositiveFloat = 0.01
     channel_base: PositiveInt = 32768
     channel_max: PositiveInt = 512
+    block_channels: tuple[PositiveInt, ...] | None = None
+    """Channels of every block, first to last, where they do not follow from `channel_base` and `channel_max`."""
     conv_clamp: PositiveFloat | None = None
     architecture: Literal["skip", "resnet", "orig"] = "skip"
     """How features become the image: each block adds to it (skip), or the last makes it, behind residual blocks
@@ -49,6 +51,9 @@ class StyleGAN2Config(BaseModel):
     def _resolution_is_a_power_of_two(self) -> StyleGAN2Config:
         if self.img_resolution < 8 or self.img_resolution & (self.img_resolution - 1):
             raise ValueError(f"img_resolution must be a power of two of at least 8, got {self.img_resolution}")
+        blocks = self.img_resolution.bit_length() - 2
+        if self.block_channels is not None and len(self.block_channels) != blocks:
+            raise ValueError(f"block_channels must have {blocks} numbers, got {len(self.block_channels)}")
         return self
 
     @property
@@ -58,6 +63,8 @@ class StyleGAN2Config(BaseModel):
 
     def channels(self, resolution: int) -> int:
         """Return the number of feature channels at a resolution."""
+        if self.block_channels is not None:
+            return self.block_channels[self.block_resolutions.index(resolution)]
         return min(self.channel_base // resolution, self.channel_max)
 
 

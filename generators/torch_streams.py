@@ -28,6 +28,13 @@ STORAGES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
         "torch CharStorage": torch.int8,
         "torch ByteStorage": torch.uint8,
         "torch BoolStorage": torch.bool,
+        "torch ComplexFloatStorage": torch.complex64,
+        "torch ComplexDoubleStorage": torch.complex128,
+        "torch QInt8Storage": torch.qint8,
+        "torch QUInt8Storage": torch.quint8,
+        "torch QInt32Storage": torch.qint32,
+        "torch UntypedStorage": torch.uint8,
+        "torch.storage UntypedStorage": torch.uint8,
     }
 )
 
@@ -38,6 +45,14 @@ def never(*_: object) -> NoReturn:
 
 
 STORAGE_TYPES: Makers = MappingProxyType(dict.fromkeys(STORAGES, never))
+
+
+def unread_storage(identity: object) -> str:
+    """Return why a storage of a type that is not known is refused where it is used; empty for one that is known."""
+    match identity:
+        case ("storage", Global(refusal=refusal), *_):
+            return refusal
+    return ""
 
 
 def storage_of(identity: object) -> tuple[str, torch.dtype, int]:
@@ -54,7 +69,7 @@ def storage_of(identity: object) -> tuple[str, torch.dtype, int]:
 
 
 def read_stream(
-    data: bytes | memoryview, budget: Budget, makers: Makers, keys: tuple[type, ...] = (str,)
+    data: bytes | memoryview, budget: Budget, makers: Makers, *, passes_over: bool = False
 ) -> tuple[object, int]:
     """Return what a stream holds, its tensors as records that are views of it, and how many storages it has.
 
@@ -62,7 +77,7 @@ def read_stream(
         data: the whole stream.
         budget: operations that it may take.
         makers: what each name that may be found in it makes; the types of storages are added.
-        keys: types of the keys of its dictionaries.
+        passes_over: see `Machine`.
 
     Raises:
         CheckpointError: it is no such stream, or announces more than it holds.
@@ -70,9 +85,14 @@ def read_stream(
     file, storages = View(data), dict[str, Storage]()
 
     def value(makers: Makers, persistent: Callable[[object], object] | None = None) -> object:
-        return Machine(file, budget, makers, persistent, keys).run()
+        return Machine(file, budget, makers, persistent, passes_over=passes_over and persistent is not None).run()
 
-    def storage(identity: object) -> Storage:
+    def storage(identity: object) -> object:
+        match identity:
+            case ("module", Global() as kind, *_) if passes_over:
+                return kind  # the class of a whole network, beside which its source is not read
+        if refusal := unread_storage(identity):
+            raise CheckpointError(refusal)  # how long its numbers are is not known
         key, dtype, count = storage_of(identity)
         if count * dtype.itemsize > len(data):
             raise CheckpointError(f"announces a storage of {brief(count)} numbers in a stream of {len(data)} bytes")

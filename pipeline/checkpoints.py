@@ -46,6 +46,7 @@ def describe(generator: Generator, source: str) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "sha256": generator.digest,
         "about": generator.about,
+        **({"remark": generator.remark} if generator.remark else {}),
     }
 
 
@@ -122,6 +123,7 @@ def convert(source: str, target: Path, dtype: str, *, force: bool, sha256: str |
     assert isinstance(generator, StyleGAN2 | BigGANDeep)
     _check_range(generator, DTYPES[dtype])
     about = generator.about or f"{generator.format} {Path(shown(source)).name}, SHA-256 {generator.digest[:16]}"
+    about += f"; {generator.remark}" if generator.remark else ""
     half = ", half precision" if dtype == "float16" and not generator.about.endswith(", half precision") else ""
     partial = _make_folder(target.parent) / f".{target.name}.{uuid.uuid4().hex}.partial"
     try:

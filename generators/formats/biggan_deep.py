@@ -12,14 +12,22 @@ from torch import Tensor, nn
 from generators.biggan_deep import BigGANDeep, BigGANDeepConfig
 from generators.errors import CheckpointError
 from generators.formats.torch_file import load_torch_file
-from generators.formats.weights import Weights, biggan_deep_config, check_tensors, float32, network
-from generators.records import StoredTensor, brief, expect
+from generators.formats.weights import (
+    Weights,
+    biggan_deep_config,
+    check_finite,
+    check_tensors,
+    float32,
+    network,
+)
+from generators.records import StoredTensor, expect, named_tensor
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "pytorch_model.bin"
 EMBEDDINGS = "embeddings"
 IMAGE = "conv_to_rgb"
 PREFIX = "generator."
+WRAPPER = "module."  # of DataParallel
 
 
 def read_config(data: bytes) -> BigGANDeepConfig:
@@ -37,14 +45,15 @@ def read_biggan_deep(config: BigGANDeepConfig, data: bytes) -> Weights:
     Raises:
         CheckpointError: the file holds no BigGAN-deep of that shape as published.
     """
-    tensors = expect(dict, load_torch_file(data), "its content")
-    for name, value in tensors.items():
-        if not isinstance(name, str) or not isinstance(value, StoredTensor):
-            raise CheckpointError(f"holds a {type(value).__name__} for {brief(name)}, not a tensor")
+    content = expect(dict, load_torch_file(data), "its content")
+    tensors = {name: named_tensor(name, value) for name, value in content.items()}
+    if all(name.startswith(WRAPPER) for name in tensors):
+        tensors = {name.removeprefix(WRAPPER): tensor for name, tensor in tensors.items()}
     generator = network(config, len(tensors))
     assert isinstance(generator, BigGANDeep)
     check_tensors(published_shapes(generator), Weights(config, tensors))
-    return Weights(config, dict(_folded(generator, tensors)))
+    names = {name: _published(name) for name in generator.state_dict()}
+    return Weights(config, dict(_folded(generator, tensors)), stored_names=names)
 
 
 def folder_digest(config_sha256: str, weights_sha256: str) -> str:
@@ -82,6 +91,8 @@ def _folded(generator: BigGANDeep, tensors: Mapping[str, StoredTensor]) -> Itera
         published = _published(name)
         if name in normed:
             weight, u, v = (float32(tensors[f"{published}_{part}"]) for part in ("orig", "u", "v"))
+            for part, numbers in (("orig", weight), ("u", u), ("v", v)):
+                check_finite(f"{published}_{part}", numbers)
             sigma = torch.dot(u, torch.mv(weight.flatten(1), v))
             if not bool(sigma.isfinite()) or sigma == 0:
                 raise CheckpointError(f"holds {published} with a spectral norm of {float(sigma)}")

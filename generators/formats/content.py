@@ -12,7 +12,7 @@ from generators.formats.tensorflow import read_tensorflow
 from generators.formats.torch_file import LEGACY, ZIP, load_torch_file
 from generators.formats.weights import Weights
 from generators.pickles import load_pickle
-from generators.records import Network
+from generators.records import Network, refusal_of
 
 READ_TODAY = (
     "read today: invertmill's .safetensors; StyleGAN2 from NVIDIA's repositories stylegan2-ada-pytorch and stylegan3 "
@@ -51,6 +51,12 @@ def _from_pickle(data: bytes) -> Weights:
     content = load_pickle(data)
     if isinstance(content, tuple) and content and all(isinstance(part, Network) for part in content):
         return replace(read_tensorflow(content), format="NVIDIA TensorFlow pickle")
+    if isinstance(content, Network):
+        raise UnknownFormatError("is a TensorFlow pickle of one network, not of G, D and Gs")
+    if isinstance(content, tuple) and (refusal := next(filter(None, map(refusal_of, content)), "")):
+        raise UnknownFormatError(
+            f"is a pickle of other networks than StyleGAN2's, such as Progressive GAN's: it {refusal}"
+        )
     if not isinstance(content, dict):
         raise UnknownFormatError(f"is a pickle of a {type(content).__name__}, not of a dictionary with G_ema")
     return replace(read_nvidia(content), format="NVIDIA PyTorch pickle")

@@ -7,8 +7,9 @@ from typing import Any
 
 from generators.errors import CheckpointError, UnknownFormatError
 from generators.formats.arguments import check_argument, number, one_of
-from generators.formats.weights import Weights, stylegan2_config
-from generators.records import Module, StoredTensor, brief, expect
+from generators.formats.other_networks import refuse_other
+from generators.formats.weights import Weights, stylegan2_config, with_block_channels
+from generators.records import Module, StoredTensor, brief, expect, refusal_of
 from generators.stylegan2 import StyleGAN2Config
 
 MAX_DEPTH = 8
@@ -35,10 +36,15 @@ def read_nvidia(content: Mapping[Any, object]) -> Weights:
         CheckpointError: it holds no network G_ema, or one that is no StyleGAN2 as published.
     """
     network = content.get("G_ema")
+    if refusal := refusal_of(network):
+        raise CheckpointError(f"{refusal}; it stands for the network G_ema")
     if not isinstance(network, Module):
         names = ", ".join(brief(name) for name in list(content)[:10]) or "nothing"
         raise UnknownFormatError(f"is a pickle without a network named G_ema: it holds {names}")
-    return Weights(stylegan2_config(_published_config(network)), _state_dict(network))
+    config, tensors = stylegan2_config(_published_config(network)), _state_dict(network)
+    kernels = [tensors.get(f"synthesis.b{resolution}.conv1.weight") for resolution in config.block_resolutions]
+    found = [kernel.shape[0] for kernel in kernels if kernel is not None and len(kernel.shape) == 4]
+    return Weights(with_block_channels(config, found), tensors)
 
 
 def _published_config(network: Module) -> dict[str, Any]:
@@ -52,6 +58,7 @@ def _published_config(network: Module) -> dict[str, Any]:
     mapping = _mapping(arguments.pop("mapping_kwargs", {}), "mapping_kwargs")
     clamp = None if "synthesis_kwargs" in arguments else 256.0
     synthesis = _mapping(arguments.pop("synthesis_kwargs", {}), "synthesis_kwargs")
+    refuse_other(network, arguments | synthesis | mapping)
     config: dict[str, Any] = {"conv_clamp": clamp}
     for name, value in (arguments | synthesis).items():
         if name in StyleGAN2Config.model_fields and not name.startswith("mapping_"):
@@ -90,10 +97,14 @@ def _state_dict(network: Module) -> dict[str, StoredTensor]:
             raise CheckpointError(f"nests its modules deeper than {MAX_DEPTH} or has more than {MAX_MODULES:,} of them")
         for group in ("_parameters", "_buffers"):
             for name, value in _named(module, group, prefix):
+                if refusal := refusal_of(value):
+                    raise CheckpointError(f"{refusal}; it stands for the tensor {brief(name)}")
                 if not isinstance(value, StoredTensor):
                     raise CheckpointError(f"holds a {type(value).__name__} for the tensor {brief(name)}")
                 tensors[name] = value
         for name, value in _named(module, "_modules", prefix):
+            if refusal := refusal_of(value):
+                raise CheckpointError(f"{refusal}; it stands for the module {brief(name)}")
             if not isinstance(value, Module):
                 raise CheckpointError(f"holds a {type(value).__name__} for the module {brief(name)}")
             waiting.append((f"{name}.", value, depth + 1))

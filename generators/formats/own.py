@@ -34,10 +34,13 @@ def save_generator(generator: Family, path: Path, *, about: str, dtype: torch.dt
         dtype: type of the stored weights; float16 halves the file.
     """
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in generator.state_dict().items()}
+    config = generator.config.model_dump()
+    if config.get("block_channels", ...) is None:  # files stay as they were, byte by byte
+        del config["block_channels"]
     metadata = {
         "format": FORMAT,
         "family": generator.family,
-        "config": json.dumps(generator.config.model_dump()),
+        "config": json.dumps(config),
         "about": about,
     }
     path.write_bytes(_ordered(safetensors.torch.save(tensors, metadata)))

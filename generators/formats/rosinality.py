@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generators.errors import CheckpointError, UnknownFormatError
+from generators.errors import CheckpointError
+from generators.formats.state_dictionaries import PUBLISHED, StateDictionary, find_state_dictionary
 from generators.formats.weights import (
     FILTER,
     Weights,
@@ -22,13 +23,17 @@ from generators.formats.weights import (
     network,
     resample_filters,
     stylegan2_config,
+    with_block_channels,
 )
-from generators.records import StoredTensor, brief
+from generators.records import StoredTensor, brief, named_tensor
 from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 MEAN_DRAWS = 10_000
 MEAN_BATCH = 1_000
 MEAN_SEED = 0
+NOISE_SEED = 0
+MAX_DRAWN_PX = 4096
+"""The largest network for which noise is drawn: a small file must not announce much of it."""
 
 _Sources = Mapping[str, tuple[str, tuple[int, ...]]]
 
@@ -36,26 +41,64 @@ _Sources = Mapping[str, tuple[str, tuple[int, ...]]]
 def read_rosinality(content: object) -> Weights:
     """Return the generator `g_ema` of what a torch.save file holds; whatever stands beside it is not looked at.
 
-    A training writes no `latent_avg`: then the mean w is that of 10,000 seeded draws of z.
+    A training writes no `latent_avg`: then the mean w is that of 10,000 seeded draws of z. Early files have no
+    `noises.*`: then the noise is drawn, with a fixed seed too. Without g_ema, see `find_state_dictionary`.
 
     Raises:
-        CheckpointError: there is no g_ema, or it is no StyleGAN2 as published.
+        CheckpointError: there is no generator in it, or it is no StyleGAN2 as published.
     """
-    if not isinstance(content, dict) or not isinstance(content.get("g_ema"), dict):
-        found = ", ".join(map(brief, list(content)[:10])) if isinstance(content, dict) else brief(content)
-        raise UnknownFormatError(f"is a torch.save file without a state dictionary named g_ema: it holds {found}")
-    stored = {name: _stored(name, value) for name, value in content["g_ema"].items()}
+    found = find_state_dictionary(content)
+    stored = {name: named_tensor(name, value) for name, value in found.tensors.items()}
     config = _config(stored)
     _check_kernels(config, stored)
     generator = network(config, len(stored))
     assert isinstance(generator, StyleGAN2)
     tensors: dict[str, Tensor | StoredTensor] = dict(resample_filters(generator))
+    remarks = _remarks(found)
+    drawn = {} if any(name.startswith("noises.") for name in stored) else _noise(config)
+    if drawn:
+        remarks.append(
+            f"noises.* is not in the file: standard normal noise of seed {NOISE_SEED} (generator.noise: none omits it)"
+        )
     for name, (source, ones) in sources(config).items():
-        tensors[name] = _without(source, stored[source], ones) if source in stored else _missing(source)
-    average = content.get("latent_avg")
-    if average is None:
-        return Weights(config, tensors | {"mapping.w_avg": _mean_w(generator, tensors)})
-    return Weights(config, tensors | {"mapping.w_avg": _stored("latent_avg", average)})
+        if name in drawn:
+            tensors[name] = drawn[name]
+        else:
+            tensors[name] = _without(source, stored[source], ones) if source in stored else _missing(source)
+    if found.latent_avg is None:
+        tensors["mapping.w_avg"] = _mean_w(generator, tensors)
+        remarks.append(f"latent_avg is not in the file: the mean w of {MEAN_DRAWS:,} draws of seed {MEAN_SEED}")
+    else:
+        tensors["mapping.w_avg"] = _row(named_tensor("latent_avg", found.latent_avg))
+    names = {name: found.stored_names.get(source, source) for name, (source, _) in sources(config).items()}
+    return Weights(config, tensors, remark="; ".join(remarks), stored_names=names | {"mapping.w_avg": "latent_avg"})
+
+
+def _remarks(found: StateDictionary) -> list[str]:
+    if found.place.split(".")[0] == PUBLISHED:
+        return []
+    others = f" ({', '.join(map(brief, found.others[:3]))} passed over)" if found.others else ""
+    return [
+        f"the weights are those of {brief(found.place)}{others}"
+        if found.place
+        else "the file is a bare state dictionary"
+    ]
+
+
+def _noise(config: StyleGAN2Config) -> dict[str, Tensor]:
+    """Return noise buffers for a file that has none: the same wherever it is read."""
+    if config.img_resolution > MAX_DRAWN_PX:
+        raise CheckpointError(
+            f"has no noises.* and {config.img_resolution:,} px: noise is drawn for {MAX_DRAWN_PX:,} at most"
+        )
+    draws = torch.Generator().manual_seed(NOISE_SEED)
+    convolutions = [(name, int(name.split(".")[1].removeprefix("b"))) for name, _ in _convolutions(config)]
+    return {f"{name}.noise_const": torch.randn(side, side, generator=draws) for name, side in convolutions}
+
+
+def _row(average: StoredTensor) -> StoredTensor:
+    """Return a mean w that some forks keep as `[1, w_dim]`."""
+    return average.without(0) if len(average.shape) == 2 and average.shape[0] == 1 else average
 
 
 def sources(config: StyleGAN2Config) -> _Sources:
@@ -111,10 +154,7 @@ def _config(stored: Mapping[str, StoredTensor]) -> StyleGAN2Config:
     channels = [_sizes(stored, f"to_rgb{f's.{i - 1}' if i else '1'}.conv.weight", 5)[2] for i in range(blocks)]
     shape: dict[str, Any] = {"z_dim": z_dim, "w_dim": w_dim, "mapping_layers": layers, "img_resolution": resolution}
     config = stylegan2_config(shape | {"channel_base": channels[-1] * resolution, "channel_max": max(channels)})
-    expected = [config.channels(r) for r in config.block_resolutions]
-    if channels != expected:
-        raise CheckpointError(f"holds a StyleGAN2 of {channels} channels, where a published one has {expected}")
-    return config
+    return with_block_channels(config, channels)
 
 
 def _check_kernels(config: StyleGAN2Config, stored: Mapping[str, StoredTensor]) -> None:
@@ -125,6 +165,8 @@ def _check_kernels(config: StyleGAN2Config, stored: Mapping[str, StoredTensor]) 
     taps = torch.tensor(FILTER)
     wanted = torch.outer(taps, taps) / taps.sum() ** 2 * 4  # the gain of upsampling is in the kernel
     for name in kernels(config):
+        if name not in stored:
+            continue  # BasicSR's networks make them themselves
         if _sizes(stored, name, 2) != (4, 4) or not torch.allclose(float32(stored[name]), wanted, atol=1e-4):
             raise CheckpointError(f"holds {name} other than that of {FILTER}, which is the only one read")
 
@@ -141,12 +183,6 @@ def _without(name: str, stored: StoredTensor, ones: tuple[int, ...]) -> StoredTe
         return stored.without(*ones)
     except CheckpointError as error:
         raise CheckpointError(f"{error}: {name}") from error
-
-
-def _stored(name: object, value: object) -> StoredTensor:
-    if not isinstance(name, str) or not isinstance(value, StoredTensor):
-        raise CheckpointError(f"holds a {type(value).__name__} for {brief(name)}, not a tensor")
-    return value
 
 
 def _missing(name: str) -> StoredTensor:

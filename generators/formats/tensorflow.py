@@ -14,7 +14,14 @@ from torch import Tensor
 
 from generators.errors import CheckpointError, UnknownFormatError
 from generators.formats.arguments import check_argument, number, one_of
-from generators.formats.weights import Weights, check_shared, network, resample_filters, stylegan2_config
+from generators.formats.weights import (
+    Weights,
+    check_shared,
+    network,
+    resample_filters,
+    stylegan2_config,
+    with_block_channels,
+)
 from generators.records import Array, Network, StoredTensor, brief, expect, stored_array
 from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
@@ -39,8 +46,6 @@ _ONLY: Mapping[str, tuple[object, ...]] = {
     "resample_kernel": (None, [1, 3, 3, 1]),
     "use_noise": (True,),
     "normalize_latents": (True,),
-    "fmap_decay": (1.0,),
-    "fmap_min": (1,),
     "dtype": ("float32",),
     "synthesis_func": ("G_synthesis", "G_synthesis_stylegan2"),
     "mapping_func": ("G_mapping",),
@@ -49,9 +54,11 @@ _NO_MATTER = frozenset(  # training, speed, and defaults of what is an argument 
     (
         *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val", "style_mixing_prob"),
         *("dlatent_avg_beta", "w_avg_beta", "randomize_noise", "fused_modconv", "num_fp16_res", "structure"),
+        *("fmap_decay", "fmap_min"),  # the variables tell the channels
         *("conditioning", "func_name", "is_training", "is_validation", "is_template_graph", "return_dlatents"),
     )
 )
+_SIDES = ("resolution_w", "resolution_h")
 _UNUSED = frozenset(("lod",))
 
 _Change = Callable[[StoredTensor], StoredTensor | Tensor]
@@ -70,13 +77,16 @@ def read_tensorflow(networks: tuple[Network, ...]) -> Weights:
     version = state.get("version")
     if version not in VERSIONS:
         raise UnknownFormatError(
-            f"is a TensorFlow pickle of version {brief(version)}: only 4 and 5, StyleGAN2, is read"
+            f"is a TensorFlow pickle of version {brief(version)}: only 4 and 5, StyleGAN2, is read; StyleGAN has 3"
         )
     config = stylegan2_config(_config(state.get("static_kwargs")))
     variables = dict(_variables(state))
+    config = with_block_channels(config, _channels(config, variables))
     generator = network(config, len(variables))
     assert isinstance(generator, StyleGAN2)
-    return Weights(config, dict(_converted(sources(config), variables)) | resample_filters(generator))
+    names = {name: variable for name, (variable, _) in sources(config).items()}
+    tensors = dict(_converted(sources(config), variables)) | resample_filters(generator)
+    return Weights(config, tensors, stored_names=names)
 
 
 def sources(config: StyleGAN2Config) -> _Sources:
@@ -112,6 +122,24 @@ def _modulated(name: str, variable: str, change: _Change) -> _Sources:
     }
 
 
+def _channels(config: StyleGAN2Config, variables: Mapping[str, StoredTensor | Tensor]) -> list[int]:
+    """Return the channels that the kernels have, first block to last; too few where a kernel is missing."""
+    names = [f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight" for r in config.block_resolutions]
+    kernels = [variables[name] for name in names if name in variables]
+    return [kernel.shape[3] for kernel in kernels if len(kernel.shape) == 4]
+
+
+def _check_square(kwargs: Mapping[Any, object]) -> None:
+    """Raise CheckpointError where forks that have a width and a height of their own say that images are not square."""
+    side = kwargs.get("resolution", _FIELDS["resolution"][1])
+    for name in _SIDES:
+        found = kwargs.get(name)
+        if found is not None and found != side:
+            raise CheckpointError(
+                f"holds a StyleGAN2 whose images are not square: {name} {brief(found)}, resolution {brief(side)}"
+            )
+
+
 def _same(stored: StoredTensor) -> StoredTensor:
     return stored
 
@@ -142,6 +170,7 @@ def _config(static_kwargs: object) -> dict[str, Any]:
     config: dict[str, Any] = dict(_FIELDS.values())
     base: object = 16 << 10
     kwargs = expect(dict, static_kwargs, "static_kwargs")
+    _check_square(kwargs)
     for name, value in kwargs.items():
         if name in _FIELDS:
             config[_FIELDS[name][0]] = number(name, value)
@@ -149,7 +178,7 @@ def _config(static_kwargs: object) -> dict[str, Any]:
             base = value
         elif name == "architecture":
             config[name] = value
-        elif name not in ("mapping_fmaps", "label_fmaps"):
+        elif name not in ("mapping_fmaps", "label_fmaps", *_SIDES):
             check_argument(name, value, _ONLY, _NO_MATTER)
     config["channel_base"] = 2 * expect(int, base, "fmap_base")
     for name in ("mapping_fmaps", "label_fmaps"):

@@ -14,36 +14,54 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from generators.errors import CheckpointError, UnknownFormatError
-from generators.machine import Budget, Machine, Makers, View
+from generators.machine import Budget, Global, Machine, Makers, View
 from generators.pickles import numpy_makers
 from generators.records import (
     Ignored,
-    OrderedRecord,
     Storage,
+    StoredTensor,
     brief,
+    default_of,
+    expect,
+    ordered_of,
     parameter_of,
-    sizes_of,
+    refusal_of,
+    size_of,
     tensor_of,
 )
-from generators.torch_streams import STORAGE_TYPES, read_stream, storage_of
+from generators.torch_streams import STORAGE_TYPES, never, read_stream, storage_of, unread_storage
 
 ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
 MAX_OPERATIONS = 2_000_000
 MAX_ENTRIES = 50_000
-_KEYS = (str, int)  # optimisers number their parameters
 _ENTRY = b"PK\x01\x02"
 _LOCAL = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1
 
+
+def _subclass_of(make: object, _kind: object, arguments: object, *_state: object) -> StoredTensor:
+    """Return a tensor of another class, or with attributes, as the plain tensor it is."""
+    maker, parts = expect(Global, make, "what makes a tensor"), expect(tuple, arguments, "the arguments of a tensor")
+    if maker.make not in (tensor_of, parameter_of) or any(map(refusal_of, parts)):
+        raise CheckpointError(f"makes a tensor with {brief(maker.name)}, which no published generator does")
+    found: StoredTensor = maker.make(*parts)
+    return found
+
+
 _MAKERS: Final[Makers] = {
-    "collections OrderedDict": OrderedRecord,
+    "collections OrderedDict": ordered_of,
+    "collections defaultdict": default_of,
+    "torch._utils _rebuild_tensor": tensor_of,
     "torch._utils _rebuild_tensor_v2": tensor_of,
     "torch._utils _rebuild_parameter": parameter_of,
-    "torch Size": sizes_of,
-    "torch device": lambda *_: Ignored(),
-    "argparse Namespace": Ignored,
+    "torch._utils _rebuild_parameter_with_state": parameter_of,
+    "torch._tensor _rebuild_from_type_v2": _subclass_of,
+    "torch Tensor": never,
+    "torch._tensor Tensor": never,
+    "torch.nn.parameter Parameter": never,
+    "torch Size": size_of,
     **numpy_makers(),
 }
 
@@ -52,26 +70,40 @@ def load_torch_file(data: bytes) -> object:
     """Return what a torch.save file holds, made of plain values and records.
 
     Tensors are `StoredTensor`s: views of the file whose `tensor()` makes a copy, so that only what is used takes
-    memory. Numpy arrays are `Array`s, training arguments and devices are `Ignored`. Nothing is written anywhere.
+    memory. Numpy arrays are `Array`s; every object of other software, such as training arguments, is `Ignored`. Nothing
+    is written anywhere.
 
     Args:
         data: the whole file.
 
     Raises:
-        CheckpointError: the file is torn, announces more than it holds, names something that is never loaded, or is no
-            file of torch.save.
+        CheckpointError: the file is torn, hostile, announces more than it holds, is a whole object that is never
+            loaded, or is no file of torch.save.
     """
     try:
         if data.startswith(ZIP):
-            return _read_archive(data)
+            return _state_of(_read_archive(data))
         if data.startswith(LEGACY):
-            return read_stream(data, Budget(MAX_OPERATIONS), _MAKERS, _KEYS)[0]
+            return _state_of(read_stream(data, Budget(MAX_OPERATIONS), _MAKERS, passes_over=True)[0])
     except CheckpointError:
         raise
     except Exception as error:  # whatever a hostile file provokes, it is the file's fault
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise CheckpointError(f"is torn or no valid torch.save file ({reason})") from error
     raise UnknownFormatError("is no torch.save file")
+
+
+def _state_of(content: object) -> object:
+    if refusal := refusal_of(content):
+        nvidia = "torch_utils.persistence" in refusal
+        remedy = (
+            "pickle.dump({'G_ema': network}, file)" if nvidia else "torch.save({'g_ema': network.state_dict()}, file)"
+        )
+        raise CheckpointError(
+            f"{refusal}. The file is a whole network that torch.save pickled, as PTI does, not a dictionary of "
+            f"tensors: where it was made, write it with {remedy}"
+        )
+    return content
 
 
 def _read_archive(data: bytes) -> object:
@@ -83,7 +115,9 @@ def _read_archive(data: bytes) -> object:
         raise CheckpointError("holds numbers that are not little-endian")
     storages: dict[str, Storage] = {}
 
-    def storage(identity: object) -> Storage:
+    def storage(identity: object) -> Storage | Ignored:
+        if refusal := unread_storage(identity):
+            return Ignored(refusal)
         key, dtype, count = storage_of(identity)
         numbers = entries.get(f"data/{key}", memoryview(b""))
         found = storages.setdefault(key, Storage(dtype, count, numbers))
@@ -93,7 +127,8 @@ def _read_archive(data: bytes) -> object:
             )
         return found
 
-    return Machine(View(pickled), Budget(MAX_OPERATIONS), {**STORAGE_TYPES, **_MAKERS}, storage, _KEYS).run()
+    makers = {**STORAGE_TYPES, **_MAKERS}
+    return Machine(View(pickled), Budget(MAX_OPERATIONS), makers, storage, passes_over=True).run()
 
 
 def _entries(data: bytes) -> Mapping[str, memoryview]:

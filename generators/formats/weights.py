@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -34,6 +34,10 @@ class Weights:
     tensors: Mapping[str, Tensor | StoredTensor]
     about: str = ""
     format: str = ""
+    remark: str = ""
+    """What is not in the file, and what stands in its place."""
+    stored_names: Mapping[str, str] = field(default_factory=dict)
+    """The name of each tensor in the file, where it has another."""
 
 
 def stylegan2_config(values: object) -> StyleGAN2Config:
@@ -50,15 +54,17 @@ def build(weights: Weights, noise: Noise, truncation: float) -> Generator:
     """Return the generator of these weights; nothing is allocated before names and shapes are known to fit.
 
     Raises:
-        CheckpointError: the tensors are not those that the configuration announces.
+        CheckpointError: the tensors are not those that the configuration announces, or hold NaN or infinite numbers.
         ArgumentError: the family does not offer that truncation where it is loaded.
     """
     generator = network(weights.config, len(weights.tensors), noise, truncation)
     check_tensors({name: tensor.shape for name, tensor in generator.state_dict().items()}, weights)
     loaded = {name: float32(tensor) for name, tensor in weights.tensors.items()}
+    for name, tensor in loaded.items():
+        check_finite(weights.stored_names.get(name, name), tensor)
     _check_filters(loaded)
     generator.load_state_dict(loaded, strict=True, assign=True)
-    generator.about, generator.format = weights.about, weights.format
+    generator.about, generator.format, generator.remark = weights.about, weights.format, weights.remark
     return generator.freeze()
 
 
@@ -84,6 +90,26 @@ def network(config: Config, tensors: int, noise: Noise = "const", truncation: fl
         if truncation != 1.0:
             raise ArgumentError(f"a StyleGAN2 is truncated where z is mapped: use G.map(z, truncation={truncation})")
         return StyleGAN2(config, noise)
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Raise CheckpointError where a tensor holds NaN or infinite numbers: no image can be made with them."""
+    if bool(tensor.sum().isfinite()):  # one pass without a copy; a sum of finite numbers may overflow
+        return
+    odd = tensor.numel() - int(tensor.isfinite().sum())
+    if odd:
+        raise CheckpointError(
+            f"holds {brief(name)} with {odd:,} of {tensor.numel():,} numbers NaN or infinite: the training collapsed, "
+            "or the file is damaged; take an earlier snapshot"
+        )
+
+
+def with_block_channels(config: StyleGAN2Config, found: Sequence[int]) -> StyleGAN2Config:
+    """Return a configuration with the channels that the tensors have, first to last, where the formula differs."""
+    wanted = [config.channels(resolution) for resolution in config.block_resolutions]
+    if list(found) == wanted or len(found) != len(wanted):
+        return config
+    return stylegan2_config({**config.model_dump(), "block_channels": tuple(found)})
 
 
 def check_tensors(wanted: Mapping[str, Sequence[int]], weights: Weights) -> None:

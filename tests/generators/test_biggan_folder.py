@@ -155,7 +155,10 @@ def test_announced_layers_are_not_made_before_they_are_counted(tmp_path: Path):
         ({"generator__bn__running_means": torch.ones(51, 4)}, "running_means of [51, 4], not the [11, 4]"),
         ({"generator__bn__bias": torch.ones(4, dtype=torch.int32)}, "holds generator.bn.bias as torch.int32"),
         ({"generator__conv_to_rgb__weight_u": torch.zeros(4)}, "conv_to_rgb.weight with a spectral norm of 0"),
-        ({"generator__conv_to_rgb__weight_u": torch.full((4,), torch.nan)}, "with a spectral norm of nan"),
+        (
+            {"generator__conv_to_rgb__weight_u": torch.full((4,), torch.nan)},
+            "holds 'generator.conv_to_rgb.weight_u' with 4 of 4 numbers NaN or infinite",
+        ),
         ({"generator__bn__bias": {"a": 1}}, "holds a dict for 'generator.bn.bias', not a tensor"),
     ],
 )

@@ -157,7 +157,10 @@ def test_the_mean_w_that_a_training_does_not_write_is_made_of_seeded_draws(tmp_p
         ({"conv1.activate.bias": torch.ones(7, dtype=torch.int64)}, "synthesis.b4.conv1.bias as torch.int64"),
         ({"convs.0.conv.blur.kernel": torch.ones(4, 4)}, "holds convs.0.conv.blur.kernel other than that of"),
         ({"to_rgbs.0.upsample.kernel": torch.ones(2, 2)}, "holds to_rgbs.0.upsample.kernel other than that of"),
-        ({"to_rgbs.0.conv.weight": torch.ones(1, 3, 99, 1, 1)}, "a StyleGAN2 of [7, 99] channels"),
+        (
+            {"to_rgbs.0.conv.weight": torch.ones(1, 3, 99, 1, 1)},
+            "holds synthesis.b8.conv0.weight of [4, 7, 3, 3], not the [99, 7, 3, 3]",
+        ),
         ({"style.1.bias": "zeros"}, "holds a str for 'style.1.bias', not a tensor"),
         ({3: torch.ones(1)}, "holds a StoredTensor for 3, not a tensor"),
     ],

@@ -90,7 +90,7 @@ def test_only_the_running_mean_is_read(tmp_path: Path):
         ({"nonlinearity": "relu"}, "nonlinearity 'relu': only 'lrelu' is read"),
         ({"resample_kernel": [1, 1]}, "resample_kernel a list: only [1, 3, 3, 1] is read"),
         ({"use_noise": False}, "use_noise False: only True is read"),
-        ({"fmap_decay": 2.0}, "fmap_decay 2.0: only 1.0 is read"),
+        ({"resolution_w": 8, "resolution_h": 16}, "images are not square: resolution_h 16, resolution 8"),
         ({"synthesis_func": "G_synthesis_stylegan1"}, "only 'G_synthesis_stylegan2' is read"),
         ({"fmap_base": "many"}, "fmap_base is a str, not a int"),
         ({"resolution": None}, "img_resolution: Input should be a valid integer"),

@@ -1,0 +1,40 @@
+"""Names that can run a program or touch a file where a pickle is trusted, and that nobody keeps beside a generator.
+
+No name is ever loaded, whether it is listed here or not. The list decides only what is said of a file: one that names
+any of these is refused as hostile even where its generator is sound, lest a program that trusts it opens it next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_MODULES = frozenset(
+    (
+        *("subprocess", "pty", "runpy", "ctypes", "code", "pdb", "bdb", "timeit", "webbrowser", "commands", "popen2"),
+        *("marshal", "shutil", "importlib", "imp", "pkgutil", "pip", "socket", "urllib", "http", "requests", "ftplib"),
+    )
+)
+"""Whole packages."""
+
+_FUNCTIONS: Mapping[str, re.Pattern[str]] = {
+    "os posix nt": re.compile(
+        r"system|popen.*|exec.*|spawn.*|posix_spawn.*|fork.*|kill.*|remove.*|unlink|rmdir|rename.*|replace|(sym)?link"
+        r"|l?chmod|l?chown|mkdir|makedirs|mkfifo|open|fdopen|write|truncate|putenv|startfile|_exit|abort"
+    ),
+    "builtins __builtin__": re.compile(r"eval|exec|execfile|compile|open|__import__|input|breakpoint|exit|quit"),
+    "pickle _pickle cPickle dill dill._dill joblib cloudpickle numpy torch": re.compile(r"loads?"),
+    "torch.hub": re.compile(r"load.*|download.*"),
+    "io _io codecs": re.compile(r"open|FileIO"),
+    "sys": re.compile(r"exit|settrace|setprofile"),
+    "platform": re.compile(r"popen"),
+    "cProfile profile trace": re.compile(r"run.*"),
+}
+_BY_MODULE = {module: pattern for modules, pattern in _FUNCTIONS.items() for module in modules.split()}
+
+
+def is_hostile(name: str) -> bool:
+    """Return whether a name, `module name` as pickles have it, is one that only an attack needs."""
+    module, _, function = name.partition(" ")
+    pattern = _BY_MODULE.get(module)
+    return module.partition(".")[0] in _MODULES or (pattern is not None and pattern.fullmatch(function) is not None)
