@@ -26,7 +26,7 @@ from pipeline.stores import Stores
 from pipeline.summary import Summary
 from pipeline.tune import SAMPLES
 from pipeline.tune import tune as tune_threshold
-from pipeline.verify import verify_run
+from pipeline.verify import repair, verify_run
 
 if TYPE_CHECKING:
     from pipeline.conclude import Conclusion
@@ -93,14 +93,23 @@ def status(config: Config, overrides: Set = None, as_json: AsJson = False) -> No
 
 
 @app.command()
-def verify(config: Config, overrides: Set = None) -> None:
+def verify(
+    config: Config,
+    overrides: Set = None,
+    repairs: Annotated[
+        bool, typer.Option("--repair", help="set the receipts of damaged bundles aside, so that a run makes them again")
+    ] = False,
+) -> None:
     """Prove from storage that every sample is accounted for and every file is what its receipt says."""
     settings = load_config(config, overrides or ())
-    problems, facts = verify_run(Plan(settings, _reachable(settings)))
+    plan = Plan(settings, _reachable(settings))
+    problems, facts = verify_run(plan)
     for fact in facts:
-        console.print(fact, soft_wrap=True)
+        console.print(Text(fact), soft_wrap=True)
     for problem in problems:
-        console.print(Text.assemble(("problem ", "red"), problem), soft_wrap=True)
+        console.print(Text.assemble(("problem ", "red"), str(problem)), soft_wrap=True)
+    for repaired in repair(plan, problems) if repairs else ():
+        console.print(Text.assemble(("repaired ", "green"), repaired), soft_wrap=True)
     if problems:
         raise typer.Exit(INCOMPLETE)
     console.print("verified: inventory = recorded + quarantined in every stage, and every file has its checksum")

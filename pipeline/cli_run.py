@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.verify import faults_of
+
 if TYPE_CHECKING:
     from pipeline.run import Finished
 
@@ -28,6 +30,15 @@ def print_failed(console: Console, failed: Mapping[str, str]) -> None:
         console.print(Text.assemble(("failed ", "red"), f"{count}: {reason} ({named})"), soft_wrap=True)
 
 
+def print_faults(console: Console, finished: Finished) -> None:
+    """Print what is wrong with shards as wholes."""
+    faults = [(shard.name, fault) for shard, receipt in finished.shards.items() for fault in faults_of(receipt)]
+    for shard, fault in faults[:NAMED]:
+        console.print(Text.assemble(("damaged shard ", "yellow"), f"{shard}: {fault}"), soft_wrap=True)
+    if len(faults) > NAMED:
+        console.print(f"and {len(faults) - NAMED} more, in summary.json")
+
+
 def print_gaps(console: Console, finished: Finished) -> None:
     """Print what a result lacks, if anything."""
     if not finished.gaps:
@@ -40,6 +51,7 @@ def print_gaps(console: Console, finished: Finished) -> None:
 
 def print_end(console: Console, finished: Finished) -> bool:
     """Print what went wrong in a run, and return whether nothing did."""
+    print_faults(console, finished)
     print_failed(console, finished.failed)
     print_gaps(console, finished)
     if not finished.moved:

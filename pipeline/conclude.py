@@ -28,6 +28,7 @@ from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
 from pipeline.trade_off import committed_curve
 from pipeline.training_report import TrainingReport
 from pipeline.units import Shard, Unit
+from pipeline.verify import faults_of
 from stages.invert import Invert
 from stages.inverter import Inverter
 
@@ -99,7 +100,7 @@ def conclude(finished: Finished) -> Conclusion:
         maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.spaces),
         trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),
-        shard_faults={shard.name: _faults(receipt) for shard, receipt in shards.items() if _faults(receipt)},
+        shard_faults={shard.name: faults for shard, receipt in shards.items() if (faults := faults_of(receipt))},
         failed_units=dict(finished.failed),
         index=published.address.receipt_name,
         gaps=dict(finished.gaps),
@@ -143,11 +144,6 @@ def _timing(name: str, receipts: Sequence[Receipt]) -> StageTiming:
 
 def _number(receipt: Receipt, name: str) -> float:
     return float(str(receipt.info[name]))
-
-
-def _faults(receipt: Receipt) -> list[str]:
-    faults = receipt.info["faults"]
-    return [str(fault) for fault in faults] if isinstance(faults, list) else []
 
 
 def _about(plan: Plan, inverter: Inverter) -> dict[str, str]:

@@ -98,17 +98,21 @@ class Plan:
         """The shards of the input as listed now."""
         return self.stores.shards()
 
-    def inventories(self) -> dict[Shard, Receipt]:
-        """Return the inventory receipts of the listed shards, those that have one."""
+    def inventories(self, noted: Damages | None = None) -> dict[Shard, Receipt]:
+        """Return the inventory receipts of the listed shards, those that have one.
+
+        Receipts that are damaged are added to `noted`, or raise `DamagedBundleError` where that is None.
+        """
         wanted = {one.name for one in self.listed}
         done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
-        found, damages = {}, Damages()
+        found, damages = {}, noted or Damages()
         for name in sorted(wanted & done):
             with damages.noted():
                 receipt = self.ledger.receipt(Address(inventory.STAGE, inventory.FINGERPRINT, name))
                 if receipt is not None:
                     found[shard_of(receipt)] = receipt
-        damages.check()
+        if noted is None:
+            damages.check()
         return found
 
     def missing_inventories(self) -> list[Listed]:

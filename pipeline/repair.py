@@ -23,6 +23,7 @@ class Repairs:
 
     store: Store
     say: Callable[[str], None]
+    restore: Callable[[Damage], bool] = lambda _damage: False  # puts back what is elsewhere, where that can be
     repaired: set[str] = field(default_factory=set)  # names of receipts
 
     def until_whole(self, work: Callable[[], T]) -> T:
@@ -50,6 +51,9 @@ class Repairs:
                 ) from error
         for damage in error.damages:
             self.repaired.add(damage.receipt)
+            if self.restore(damage):
+                self.say(f"[yellow]damaged:[/] {escape(str(damage))}; it was put back from this machine's copy")
+                continue
             name = set_aside(self.store, damage)
             kept = f"its receipt is kept as {name}" if name else "another run has seen to it"
             self.say(f"[yellow]damaged:[/] {escape(str(damage))}; {escape(kept)}; the unit runs again")

@@ -32,6 +32,7 @@ from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
 from pipeline.training_states import drop_states
 from pipeline.units import Shard, Unit
+from pipeline.verify import restore_segmenter
 from stages.errors import StageError
 
 WORKER_ENVIRONMENT = {
@@ -83,7 +84,9 @@ class Run:
     @functools.cached_property
     def repairs(self) -> Repairs:
         """What this run does about damaged bundles."""
-        return Repairs(Stores.of(self.config).ledger.store, self.progress.say)
+        stores = Stores.of(self.config)
+        restore = functools.partial(restore_segmenter, Plan(self.config, stores))
+        return Repairs(stores.ledger.store, self.progress.say, restore)
 
     def trade_off(self) -> TradeOffCurve:
         """Return what editability costs in fidelity, inverting a few samples at several thresholds unless committed.

@@ -31,6 +31,13 @@ class TrainedSegmenter:
         """The digest of its content."""
         return self.receipt.file(SEGMENTER_FILE).sha256
 
+    def restore(self, ledger: Ledger) -> bool:
+        """Put the checkpoint back into the store if this machine has it; return whether the bundle is whole then."""
+        if not (self.path.is_file() and digest_of(self.path) == self.sha256):
+            return False
+        ledger.store.write(self.receipt.file(SEGMENTER_FILE).name, self.path)
+        return not ledger.verify(self.receipt)
+
     def fetch(self, ledger: Ledger) -> None:
         """Download the checkpoint unless this machine has it, whole.
 

@@ -72,7 +72,14 @@ def test_verify_names_what_is_wrong_and_ends_with_one(invertmill, committed):
     code, output, _ = invertmill("verify", committed.folder / "run.yaml")
     assert code == 1
     assert f"problem invert: {path.relative_to(committed.folder / 'store')} is missing" in output
+    assert "`invertmill verify --repair`, then run again" in output
     assert "verified" not in output
+    before = committed.files()
+    code, output, _ = invertmill("verify", committed.folder / "run.yaml", "--repair")
+    assert code == 1
+    assert "repaired invert: unit" in output
+    (kept,) = committed.files().keys() - before.keys()
+    assert f"its receipt is kept as {kept}" in output
 
 
 def test_report_makes_summary_and_page_anew(invertmill, committed):

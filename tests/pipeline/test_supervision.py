@@ -159,7 +159,7 @@ def test_damage_to_the_index_is_found(committed):
     (committed.folder / "store" / name).write_text("[]")
     problems, _ = verify_run(committed.plan())
     assert len(problems) == 1
-    assert "shards.json" in problems[0]
+    assert "shards.json" in problems[0].what
 
 
 @pytest.mark.parametrize("part", ["receipt", "index"])

@@ -187,7 +187,7 @@ def test_verify_looks_at_measured_curves(committed):
     assert verify_run(plan)[0] == []
     path = committed.file("bundles/trade_off/**/records.parquet")
     path.write_bytes(path.read_bytes()[:-1])
-    assert [problem.split(":")[0] for problem in verify_run(plan)[0]] == ["trade_off"]
+    assert [problem.stage for problem in verify_run(plan)[0]] == ["trade_off"]
 
 
 def test_the_same_labels_are_found_with_another_threshold(committed):
