@@ -8,6 +8,13 @@ from pathlib import Path
 from infra.errors import InfraError, NotFoundError, StoreError, TransientError
 
 _PASSING = {
+    errno.ENOTCONN,
+    errno.ECONNRESET,
+    errno.ECONNREFUSED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
     errno.EIO,
     errno.ESTALE,
     errno.ETIMEDOUT,
@@ -26,6 +33,17 @@ def explained(path: Path, action: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _explain(error, path, action) from error
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a file to write, which then takes the path's place; what could not be written whole is removed."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _explain(error: OSError, path: Path, action: str) -> InfraError:

@@ -1,12 +1,13 @@
 """A store in a bucket of S3-compatible object storage, through boto3."""
 
 import contextlib
+import functools
 import io
 import itertools
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -47,16 +48,21 @@ class S3Store(Store):
     that were measured, three overwrite without a word), so it is probed once a process for each endpoint and bucket.
     """
 
-    def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None) -> None:
+    def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None, *, waits: bool = False) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.removesuffix('/')}/" if prefix else ""
         self.options = with_endpoint(options or S3Options())
         self.url = f"s3://{bucket}/{self.prefix}".removesuffix("/")
+        self.waits = waits
         self._client: S3Client | None = None
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type["S3Store"], tuple[str, str, S3Options]]:
-        return S3Store, (self.bucket, self.prefix, self.options)
+    def __reduce__(self) -> tuple[Callable[..., "S3Store"], tuple[str, str, S3Options]]:
+        return functools.partial(S3Store, waits=self.waits), (self.bucket, self.prefix, self.options)
+
+    def patient(self) -> "S3Store":
+        """Return this store with calls that wait, up to `patience_s`, while the server does not answer."""
+        return S3Store(self.bucket, self.prefix, self.options, waits=True)
 
     @property
     def conditional(self) -> bool:
@@ -172,7 +178,7 @@ class S3Store(Store):
         with self._lock:
             if self._client is None:
                 with self._explained(client=False):
-                    self._client = client_of(self.options)
+                    self._client = client_of(self.options, patient=self.waits)
             return self._client
 
     @property
@@ -193,7 +199,8 @@ class S3Store(Store):
     def _place(self, name: str = "", endpoint: str | None = None) -> Place:
         endpoint = endpoint or self._api.meta.endpoint_url
         url = f"{self.url}/{name}" if name else self.url
-        return Place(self.bucket, endpoint, self.options.profile, url, anonymous=self.options.anonymous)
+        waited_s = self.options.patience_s if self.waits else 0.0
+        return Place(self.bucket, endpoint, self.options.profile, url, self.options.anonymous, waited_s)
 
     @contextlib.contextmanager
     def _explained(self, name: str = "", client: bool = True) -> Iterator[None]:

@@ -10,7 +10,9 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from infra.waiting import make_patient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,6 +33,7 @@ class S3Options(BaseModel):
     connect_timeout_s: PositiveFloat = 5
     read_timeout_s: PositiveFloat = 60
     attempts: PositiveInt = 5
+    patience_s: NonNegativeFloat = 3600  # how long a run waits for a store that no longer answers, before it ends
     anonymous: bool = False  # send unsigned requests, as public buckets take them without credentials
     requester_pays: bool = False  # pay for the requests to a requester-pays bucket
 
@@ -65,14 +68,17 @@ def configured_endpoint(profile: str | None) -> str | None:
     )
 
 
-def client_of(options: S3Options) -> "S3Client":
-    """Return the client of these options; stores with the same ones share it while boto3's environment is the same."""
+def client_of(options: S3Options, *, patient: bool = False) -> "S3Client":
+    """Return the client of these options; stores with the same ones share it while boto3's environment is the same.
+
+    Only a patient one waits for a server that is away; any other raises within seconds.
+    """
     environment = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "HOME")
-    return _shared_client(options, environment)
+    return _shared_client(options, environment, patient)
 
 
 @functools.lru_cache(_CLIENTS)
-def _shared_client(options: S3Options, _: frozenset[tuple[str, str]]) -> "S3Client":
+def _shared_client(options: S3Options, _: frozenset[tuple[str, str]], patient: bool) -> "S3Client":
     # Servers other than AWS mostly do not know the newer checksums, and want the bucket in the path.
     other: dict[str, Any] = {
         "request_checksum_calculation": "when_required",
@@ -90,4 +96,7 @@ def _shared_client(options: S3Options, _: frozenset[tuple[str, str]]) -> "S3Clie
     session = botocore.session.get_session()
     session.register_component("data_loader", _loader)
     boto = boto3.Session(region_name=options.region, profile_name=options.profile, botocore_session=session)
-    return boto.client("s3", endpoint_url=options.endpoint_url, config=config)
+    client = boto.client("s3", endpoint_url=options.endpoint_url, config=config)
+    if patient:
+        make_patient(client, options.patience_s)
+    return client

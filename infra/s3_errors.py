@@ -9,6 +9,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.errors import InfraError, NotFoundError, StoreError, TransientError
+from infra.waiting import AWAY
 
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
 _BAD_CREDENTIALS = {
@@ -56,6 +57,7 @@ class Place:
     profile: str | None
     url: str
     anonymous: bool = False
+    waited_s: float = 0.0  # how long an answer was waited for, where calls wait
 
 
 def code_of(error: ClientError) -> str:
@@ -81,6 +83,11 @@ def explain(error: Exception, place: Place) -> InfraError:
         return StoreError(
             f"{place.endpoint} (for {place.url}) has a certificate that is not trusted here: {error}; set "
             "AWS_CA_BUNDLE to the file of its certificate authority"
+        )
+    if isinstance(error, AWAY) and place.waited_s:
+        return StoreError(
+            f"cannot reach {place.endpoint} for {place.url}, and waited for it for {place.waited_s:.0f} s "
+            f"(patience_s): {error}. What is committed stays; run again when it answers"
         )
     if isinstance(error, BROKEN_OFF):
         return TransientError(

@@ -96,6 +96,10 @@ class Store(ABC):
         Only for use when nobody is writing there: a write in progress cannot be told from an interrupted one.
         """
 
+    def patient(self) -> "Store":
+        """Return this store with calls that wait for it where it is away, if it is one that can be."""
+        return self
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 import yaml
 
+from infra.errors import StoreError
+from infra.os_errors import explained, staged
 from infra.receipts import Receipt
 from pipeline import inventory
 from pipeline.described import REPORTS
+from pipeline.errors import RunError
 from pipeline.gallery import Gallery
 from pipeline.held_out import HeldOutSamples
 from pipeline.index_parts import parts_of
@@ -54,11 +57,24 @@ class Conclusion:
         If this is about what is published, they are written beside the bundles as well.
         """
         folder = plan.config.folder
-        folder.mkdir(parents=True, exist_ok=True)
         summary, report = folder / "summary.json", folder / "report.html"
-        partial = report.with_suffix(".partial")
+        try:
+            with explained(folder, "write to"):
+                self._write_locally(plan, report, summary)
+        except StoreError as error:
+            raise RunError(
+                f"{error}. The results are committed: `invertmill report` writes the report again"
+            ) from error
+        for path in (report, summary) if published else ():
+            plan.ledger.store.write(f"{REPORTS}/{path.name}", path)
+        return report
+
+    def _write_locally(self, plan: Plan, report: Path, summary: Path) -> None:
+        """Write both files, each whole or not at all, the summary last: it says what the report is about."""
+        folder = plan.config.folder
+        folder.mkdir(parents=True, exist_ok=True)
         write_report(
-            partial,
+            report,
             title=folder.name,
             summary=self.summary,
             timings=self.timings,
@@ -70,11 +86,8 @@ class Conclusion:
             psnr_db=self.psnr_db,
             latents=self.latents,
         )
-        partial.replace(report)
-        _replace(summary, json.dumps(self.summary.as_json(), indent=2))  # last: it says what the report is about
-        for path in (report, summary) if published else ():
-            plan.ledger.store.write(f"{REPORTS}/{path.name}", path)
-        return report
+        with staged(summary) as partial:
+            partial.write_text(json.dumps(self.summary.as_json(), indent=2) + "\n")
 
 
 def conclude(finished: Finished) -> Conclusion:
@@ -165,9 +178,3 @@ def _latents(plan: Plan, published: Receipt) -> dict[str, str]:
         "of each row, `arrays`": "tar with KEY.invert.npz: deltas and masks on their support",
         "of each row, `records`": "parquet with w_plus and the figures",
     }
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n")
-    partial.replace(path)

@@ -184,7 +184,10 @@ class Supervisor(Generic[AnyTask_contra]):
         for ref in answered:
             worker, asked[ref].asked = asked[ref], None
             with suppress(RayError):  # what becomes of a lost worker, its tasks say
-                self.watcher.reached(worker.name, ray.get(ref, timeout=TICK_S) if worker.flights else ())
+                reached = ray.get(ref, timeout=TICK_S) if worker.flights else ()
+                self.watcher.reached(worker.name, reached)
+                if any(part.waiting for part in reached):
+                    worker.alive_at = time.monotonic()  # its unit's time is not spent
         for worker in self.workers:
             if worker.node is not None and worker.asked is None and time.monotonic() - worker.asked_at > WATCH_S:
                 worker.asked, worker.asked_at = worker.actor.reached.remote(), time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import ray
 
+from infra import waiting
 from pipeline.jobs import Done, Job
 from stages.progress import WorkProgress, listen
 
@@ -50,6 +51,7 @@ class Host:
         self._warnings = _Warnings()
         self._reached: dict[str, WorkProgress] = {}
         listen(self._note)
+        waiting.listen(lambda wait: self._note(as_progress(wait)))
         for package in HEARD:
             logging.getLogger(package).addHandler(self._warnings)
 
@@ -76,6 +78,12 @@ class Host:
             self._reached[reached.what] = reached
         else:
             self._reached.pop(reached.what, None)
+
+
+def as_progress(wait: waiting.Waiting) -> WorkProgress:
+    """Return what a thread waits for as progress: seconds of its patience."""
+    done = wait.patience_s if wait.over else min(wait.waited_s, wait.patience_s * 0.999)
+    return WorkProgress(f"s waited for {wait.place}", done, wait.patience_s, str(wait), waiting=True)
 
 
 @dataclass(frozen=True)

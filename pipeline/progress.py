@@ -6,6 +6,7 @@ with the time of day: where a stage begins and ends, and every half minute how f
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from infra.waiting import Waiting
 from pipeline.jobs import Done
 from stages.progress import WorkProgress
 
@@ -48,6 +50,10 @@ class Shown:
     def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
         """Take note of how far a worker is with what it has in hand."""
         self._at_work[worker] = tuple(reached)
+        for part in reached:
+            if part.waiting and part.what not in self._warned:
+                self.say(f"[yellow]warning:[/] {escape(part.note)}")
+                self._warned.add(part.what)
         self.update()
 
     def update(self) -> None:
@@ -56,7 +62,7 @@ class Shown:
     @property
     def share(self) -> float:
         """The share of the stage that is done; of what a worker has in hand a unit at most."""
-        begun = sum(max(part.share for part in parts) for parts in self._at_work.values() if parts)
+        begun = sum(max((p.share for p in parts if not p.waiting), default=0) for parts in self._at_work.values())
         return min(1.0, (self.ended + min(begun, self.units - self.ended)) / self.units) if self.units else 1.0
 
     def details(self) -> str:
@@ -66,7 +72,7 @@ class Shown:
         for what in dict.fromkeys(part.what for part in parts):
             same = [part for part in parts if part.what == what]
             texts.append(f"{what} {sum(p.done for p in same):.0f} of {sum(p.total for p in same):.0f}")
-            texts += dict.fromkeys(part.note for part in same[:1] if part.note)
+            texts += dict.fromkeys(part.note for part in same[:1] if part.note and not part.waiting)
         return ", ".join(texts)
 
     def line(self) -> str:
@@ -128,6 +134,7 @@ class Progress:
     console: Console
     notice_s: float = NOTICE_S
     _said_at: float = field(default_factory=time.monotonic)
+    _waited_at: float = -math.inf
 
     def say(self, text: str) -> None:
         """Print one line, markup allowed; with the time of day where there is no terminal."""
@@ -146,9 +153,17 @@ class Progress:
         with self._unless_silent(lambda: f"still {what}, {_clock(time.monotonic() - started)} so far"):
             yield
 
+    def waits(self, waiting: Waiting) -> None:
+        """Say that a store is waited for, once in a while."""
+        if waiting.over:
+            self._waited_at = -math.inf
+        elif time.monotonic() - self._waited_at > self.notice_s:
+            self._waited_at = time.monotonic()
+            self.warn(str(waiting))
+
     def warn(self, text: str) -> None:
         """Print one warning."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        self.say(f"[yellow]warning:[/] {escape(text)}")
 
     @contextmanager
     def stage(self, name: str, units: int, samples: int) -> Iterator[Shown]:

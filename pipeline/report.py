@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from infra.os_errors import staged
 from pipeline.charts import (
     Curve,
     Drawing,
@@ -125,9 +126,8 @@ def write_report(
         latents=latents,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a key may hold what is no text
-    partial.replace(path)
+    with staged(path) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a key may hold what is no text
 
 
 def render_report(

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from infra import waiting
 from infra.errors import DamagedBundleError
 from infra.receipts import Receipt
 from pipeline.config import RunConfig
@@ -76,6 +77,7 @@ class Run:
         Raises:
             One of `pipeline.errors.USER_ERRORS`: what is committed stays, and the next call goes on from there.
         """
+        waiting.listen(self.progress.waits)  # to the end of the process: the report is written after this
         try:
             return self.repairs.until_whole(self._execute_stages)
         finally:
@@ -86,7 +88,7 @@ class Run:
         """What this run does about damaged bundles."""
         stores = Stores.of(self.config)
         restore = functools.partial(restore_segmenter, Plan(self.config, stores))
-        return Repairs(stores.ledger.store, self.progress.say, restore)
+        return Repairs(stores.ledger.store.patient(), self.progress.say, restore)
 
     def trade_off(self) -> TradeOffCurve:
         """Return what editability costs in fidelity, inverting a few samples at several thresholds unless committed.
@@ -96,7 +98,7 @@ class Run:
         """
         stores = Stores.of(self.config)
         stores.check(write=True)
-        plan = Plan(self.config, stores)
+        plan = Plan(self.config, stores.patient())
         asked = ask(plan)
         todo = asked.todo
         try:
@@ -112,11 +114,11 @@ class Run:
         stores.check(write=True)
         for warning in stores.warnings:
             self.progress.warn(warning)
-        plan = Plan(self.config, stores)
+        plan = Plan(self.config, stores.patient())
         self.config.refine_maps.segmentation.check()
         plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
         if missing := plan.missing_inventories():
-            self._execute(InventoryJob(stores.sources, stores.ledger), missing, {}, workers_use_gpu=False)
+            self._execute(InventoryJob(plan.sources, plan.ledger), missing, {}, workers_use_gpu=False)
         shards = plan.inventories()
         segmenter = self._supervise(plan, shards)
         for step in plan.map_steps(segmenter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.addresses import InputAddress, shown
 from infra.errors import NotFoundError, StoreError
@@ -39,6 +39,12 @@ class Input:
         except StoreError as error:
             raise ConfigError(f"input {shown(self.address.written)}: {error}") from error
 
+    def patient(self) -> Input:
+        """Return this input, as it was found, with a store that is waited for."""
+        patient = Input(self.address, self.options)
+        patient.__dict__["found"] = replace(self.found, store=self.store.patient())
+        return patient
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -52,6 +58,11 @@ class Stores:
         """Return the stores that a configuration names."""
         inputs = tuple(Input(InputAddress.parse(url), config.storage.input) for url in config.inputs)
         return cls(inputs, Ledger(open_store(config.output, config.storage.output)))
+
+    def patient(self) -> Stores:
+        """Return these stores with calls that wait for one that is away; for a run, once all have answered."""
+        inputs = tuple(one.patient() for one in self.inputs)
+        return Stores(inputs, Ledger(self.ledger.store.patient()))
 
     @property
     def sources(self) -> tuple[Store, ...]:

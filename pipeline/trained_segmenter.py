@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generators.cache import digest_of
+from infra.os_errors import explained
 from infra.receipts import Ledger, Receipt
 
 SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
@@ -42,14 +43,19 @@ class TrainedSegmenter:
         """Download the checkpoint unless this machine has it, whole.
 
         Raises:
+            StoreError: the run's folder cannot be written.
             DamagedBundleError: the store lacks it too, or has another one.
         """
         if self.path.is_file() and digest_of(self.path) == self.sha256:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.part")  # several actors may come at once
-        try:
-            partial.write_bytes(ledger.read_file(self.receipt, SEGMENTER_FILE))
-            partial.replace(self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+        data = ledger.read_file(self.receipt, SEGMENTER_FILE)
+        with explained(self.path, "write"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.path.with_name(
+                f"{self.path.name}.{uuid.uuid4().hex}.part"
+            )  # several actors may come at once
+            try:
+                partial.write_bytes(data)
+                partial.replace(self.path)
+            finally:
+                partial.unlink(missing_ok=True)

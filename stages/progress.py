@@ -22,6 +22,7 @@ class WorkProgress:
     done: float
     total: float
     note: str = ""  # in words, as "epoch 3 of 100"
+    waiting: bool = False  # for something outside, which no deadline counts
 
     @property
     def share(self) -> float:

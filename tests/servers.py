@@ -137,9 +137,13 @@ class _Gate(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     target = ""
     refuse: Callable[[BaseHTTPRequestHandler], str | None]
+    closed: threading.Event
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.closed.is_set():  # a connection that was open before
+            self.close_connection = True
+            return
         if reason := type(self).refuse(self):
             self._send(403, {}, f"<Error><Code>AccessDenied</Code><Message>{reason}</Message></Error>".encode())
             return
@@ -166,18 +170,25 @@ class _Gate(BaseHTTPRequestHandler):
         pass
 
 
+class _Gateway(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # a client may keep its connection open
+
+
 _HOP_HEADERS = ("transfer-encoding", "content-length", "connection")
 
 
 @contextmanager
-def gate(target: str, refuse: Callable[[BaseHTTPRequestHandler], str | None]) -> Iterator[str]:
+def gate(target: str, refuse: Callable[[BaseHTTPRequestHandler], str | None], port: int = 0) -> Iterator[str]:
     """Stand before a server and answer 403 where `refuse` gives a reason; yields the endpoint."""
-    handler = type("Gate", (_Gate,), {"target": target, "refuse": staticmethod(refuse)})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    closed = threading.Event()
+    handler = type("Gate", (_Gate,), {"target": target, "refuse": staticmethod(refuse), "closed": closed})
+    with _Gateway(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
+            closed.set()
             server.shutdown()
             thread.join()

@@ -1,6 +1,7 @@
 """The same run from object storage to object storage, on a server with conditional writes and on one without."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.storage import open_store
-from tests.integration.mill import MAPPED, SAMPLES_PER_SHARD, SHARDS, Mill, differences
-from tests.servers import S3Server
+from tests.integration.mill import MAPPED, SAMPLES_PER_SHARD, SHARDS, Mill, Said, differences
+from tests.servers import S3Server, free_port, gate
 
 SCENES = SAMPLES_PER_SHARD * len(SHARDS)
 
@@ -38,10 +39,25 @@ def in_s3(new_mill: Callable[..., Mill], use_server) -> Callable[[S3Server], tup
     return make
 
 
-def test_a_run_from_s3_to_s3_equals_the_one_in_folders(in_s3, ministack: S3Server, finished: Mill):
+def run_with_server_away(mill: Mill, server: S3Server, seconds: float) -> Said:
+    """Run through a gate that is shut for a while once the first error maps are committed."""
+    port = free_port()
+    mill = replace(mill, environment={**mill.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"})
+    with gate(server.endpoint_url, lambda _: None, port):
+        process = mill.start("run", "compute.attempts=1")
+        mill.watch(process, lambda: mill.committed("error_maps"), "the first error maps")
+    time.sleep(seconds)
+    with gate(server.endpoint_url, lambda _: None, port):
+        return mill.finish(process)
+
+
+def test_a_run_from_s3_to_s3_whose_server_was_away_equals_the_one_in_folders(
+    in_s3, ministack: S3Server, finished: Mill
+):
     mill, address = in_s3(ministack)
-    said = mill.call("run")
+    said = run_with_server_away(mill, ministack, 15)
     assert said.code == 0, said.text
+    assert "trying again for up to 60 min" in said.text
     verified = mill.call("verify")
     assert verified.code == 0, verified.text
     assert f"invert: {SCENES} samples = {SCENES} recorded + 0 quarantined" in verified.text

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import waiting
 from infra.errors import Damage, DamagedBundleError, StoreError, TransientError
 from pipeline.jobs import Done
 from stages.progress import report_progress
@@ -90,6 +91,14 @@ def go_on(folder: Path) -> None:
     (folder / "go on").touch()
 
 
+def _wait(_folder: Path) -> None:
+    """Wait for a store, for longer than a unit may take."""
+    for second in range(7):
+        waiting.tell(waiting.Waiting("http://store", "nobody answers", float(second), 3600))
+        time.sleep(1)
+    waiting.tell(waiting.Waiting("http://store", "", 7.0, 3600, over=True))
+
+
 def _read_damaged(_folder: Path) -> None:
     raise DamagedBundleError([Damage("receipts/earlier/f00d/unit-7.json", "1", "rows.parquet is missing")])
 
@@ -103,5 +112,6 @@ _ACTS: dict[str, Callable[[Path], None]] = {
     "refuse": _refuse,
     "warn": _warn,
     "advance": _advance,
+    "wait": _wait,
     "read damaged": _read_damaged,
 }

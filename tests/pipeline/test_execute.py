@@ -177,6 +177,14 @@ def test_a_task_that_always_hangs_is_given_up_with_the_setting_to_change(run):
     assert units(told.ended) == ["quick"]
 
 
+def test_the_time_for_which_a_task_waits_for_a_store_is_not_its_own(run):
+    outcome, told, job = run(Task("waiting", "wait", times=1), deadline_s=4.0, attempts=1)
+    assert outcome.failed == {}
+    assert len(job.calls("waiting")) == 1
+    waits = [part for parts in told.at_work for part in parts if part.waiting]
+    assert waits[0].note == "cannot reach http://store: nobody answers; trying again for up to 60 min"
+
+
 def test_a_task_that_meets_a_damaged_bundle_is_not_blamed_and_its_neighbours_are_done(run):
     outcome, told, job = run(Task("a"), Task("reader", "read damaged"), Task("b"), attempts=3)
     assert outcome.failed == {}

@@ -3,9 +3,12 @@
 import io
 import re
 import time
+from dataclasses import replace
 
 from rich.console import Console
 
+from infra.waiting import Waiting
+from pipeline.hosts import as_progress
 from pipeline.jobs import Done
 from pipeline.progress import NOTICE_S, Progress
 from stages.progress import WorkProgress
@@ -85,3 +88,20 @@ def _until(condition, within_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_store_that_is_waited_for_is_said_once_and_moves_no_bar():
+    sink = io.StringIO()
+    progress = Progress(Console(file=sink, width=200))
+    wait = Waiting("http://store", "nobody answers", 3.0, 3600)
+    with progress.stage("invert", 2, 0) as stage:
+        stage.reached("worker", [as_progress(wait), WorkProgress("steps", 1, 4)])
+        stage.reached("worker", [as_progress(replace(wait, waited_s=1800.0))])
+        assert stage.share == 0
+        assert "s waited for http://store 1800 of 3600" in stage.line()
+    assert sink.getvalue().count("cannot reach http://store: nobody answers; trying again for up to 60 min") == 1
+    for _ in range(3):
+        progress.waits(wait)
+    progress.waits(replace(wait, over=True))
+    progress.waits(wait)
+    assert sink.getvalue().count("cannot reach http://store") == 3

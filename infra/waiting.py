@@ -1,0 +1,107 @@
+"""Waiting for a store that is away: what waits tells, and who listens.
+
+boto3 asks a server that does not answer a few times within seconds. A run that lasts days has more patience: the
+requests of a patient store (`S3Store.patient`) are asked again until `patience_s` is over, on the thread that asks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from botocore import exceptions as boto
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+TELL_AFTER_S = 2.0
+"""What passes within that is not worth a word."""
+AWAY = (
+    boto.EndpointConnectionError,
+    boto.ConnectTimeoutError,
+    boto.ReadTimeoutError,
+    boto.ConnectionClosedError,
+    boto.ProxyConnectionError,
+)
+"""What boto3 raises where nobody answers."""
+_AWAY_STATUS = (429, 502, 503, 504)
+_SINCE, _WAITS, _TOLD = "invertmill_away_since", "invertmill_waits", "invertmill_told"  # in a request's context
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a thread waits for."""
+
+    place: str
+    reason: str
+    waited_s: float
+    patience_s: float
+    over: bool = False  # it answers again, or patience is
+
+    def __str__(self) -> str:
+        return f"cannot reach {self.place}: {self.reason}; trying again for up to {self.patience_s / 60:.0f} min"
+
+
+Listener = Callable[[Waiting], None]
+
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> None:
+    """Let a function hear what threads of this process wait for, from now on."""
+    _listeners.append(listener)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let a function hear what threads of this process wait for until the block ends."""
+    listen(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def make_patient(client: "S3Client", patience_s: float) -> None:
+    """Have a client ask again what nobody answered, for so long, with waits that double from 1 s to 30 s."""
+    place = client.meta.endpoint_url
+
+    def wait(
+        response: tuple[Any, Mapping[str, Any]] | None = None,
+        caught_exception: Exception | None = None,
+        request_dict: Mapping[str, Any] | None = None,
+        **_: object,
+    ) -> float | None:
+        """Return how long to wait before the request is sent again, None to leave it as it is."""
+        context = (request_dict or {}).get("context", {})
+        reason = _away(response, caught_exception)
+        waited_s = monotonic() - context.setdefault(_SINCE, monotonic()) if reason else 0.0
+        if reason is None or waited_s >= patience_s:
+            if context.pop(_TOLD, False):
+                tell(Waiting(place, reason or "", waited_s, patience_s, over=True))
+            context.pop(_SINCE, None)
+            return None
+        waits = context[_WAITS] = context.get(_WAITS, -1) + 1
+        if waited_s >= TELL_AFTER_S:
+            context[_TOLD] = True
+            tell(Waiting(place, reason, waited_s, patience_s))
+        return min(FIRST_WAIT_S * 2.0 ** int(waits), LONGEST_WAIT_S, max(0.0, patience_s - waited_s))
+
+    handler: Callable[..., Any] = wait
+    client.meta.events.register_last("needs-retry.s3", handler)
+
+
+def _away(response: tuple[Any, Mapping[str, Any]] | None, error: Exception | None) -> str | None:
+    """Return why nobody answered, None if somebody did."""
+    if error is not None:
+        return str(error) if isinstance(error, AWAY) else None
+    status = response[0].status_code if response else 0
+    return f"the server answers {status}" if status in _AWAY_STATUS else None
+
+
+def tell(waiting: Waiting) -> None:
+    """Tell everyone who listens in this process."""
+    for listener in tuple(_listeners):
+        listener(waiting)
