@@ -73,13 +73,12 @@ def run(config: Config, overrides: Set = None) -> None:
 @app.command()
 def plan(config: Config, overrides: Set = None, as_json: AsJson = False) -> None:
     """Say what a run would do, in units, GPU-hours and bytes; touch nothing."""
-    status = _status(config, overrides)
+    status = _status(config, overrides, ahead=True)
     if as_json:
         console.print_json(json.dumps(status.as_json()))
         return
     console.print(_table(status, ("stage", "to do", "units", "samples", "hours", "bytes"), Stage.planned))
-    console.print(f"{status.shards} shards, {status.new_shards} of them new or changed; hours of one worker and bytes "
-                  "are estimated from the units that are committed")  # fmt: skip
+    cli_run.print_basis(console, status)
 
 
 @app.command()
@@ -161,9 +160,9 @@ def main() -> None:
         sys.exit(REFUSED)
 
 
-def _status(config: Path, overrides: list[str] | None) -> Status:
+def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -> Status:
     settings = load_config(config, overrides or ())
-    return status_of(Plan(settings, _reachable(settings)))
+    return status_of(Plan(settings, _reachable(settings)), ahead=ahead)
 
 
 def _reachable(settings: RunConfig) -> Stores:

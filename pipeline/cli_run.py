@@ -1,4 +1,4 @@
-"""What `invertmill run` and `report` say at their end: failed units by reason, and what a result lacks."""
+"""What `run`, `plan` and `report` say at their end: failed units by reason, what a result lacks, warnings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipeline.verify import faults_of
 
 if TYPE_CHECKING:
     from pipeline.run import Finished
+    from pipeline.status import Status
 
 NAMED = 10
 """Units that are named for each reason."""
@@ -37,6 +38,19 @@ def print_faults(console: Console, finished: Finished) -> None:
         console.print(Text.assemble(("damaged shard ", "yellow"), f"{shard}: {fault}"), soft_wrap=True)
     if len(faults) > NAMED:
         console.print(f"and {len(faults) - NAMED} more, in summary.json")
+
+
+def print_basis(console: Console, status: Status) -> None:
+    """Print what a plan's figures rest on, and what it warns of."""
+    console.print(
+        f"{status.shards} shards, {status.new_shards} of them new or changed; hours of one worker and bytes are "
+        "estimated from units that are committed, unknown before the first",
+        soft_wrap=True,
+    )
+    if status.basis:
+        console.print(status.basis, soft_wrap=True)
+    for warning in status.warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
 
 
 def print_gaps(console: Console, finished: Finished) -> None:

@@ -20,6 +20,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.execute import Outcome, Resources, Supervisor
 from pipeline.hosts import Hosts, Size
+from pipeline.input_check import check_input
 from pipeline.inventory import InventoryJob
 from pipeline.jobs import Job
 from pipeline.map_job import MapJob
@@ -120,6 +121,9 @@ class Run:
         if missing := plan.missing_inventories():
             self._execute(InventoryJob(plan.sources, plan.ledger), missing, {}, workers_use_gpu=False)
         shards = plan.inventories()
+        if not shards:
+            raise RunError(f"not one of {len(missing)} shards could be read; the reasons are above, or try again")
+        check_input(self.config, plan.ledger, shards)
         segmenter = self._supervise(plan, shards)
         for step in plan.map_steps(segmenter):
             units = plan.units(shards, step.selection)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from infra.receipts import Ledger, Receipt
+from infra.receipts import Address, Receipt
 from pipeline import inventory
-from pipeline.plan import MapStep, Plan
-from pipeline.units import Unit
+from pipeline.errors import RunError
+from pipeline.expected import Expected, expected_of
+from pipeline.input_check import check_input
+from pipeline.plan import Plan
+from pipeline.redone import cut_warning, settings_warning
+from pipeline.units import Selection, Shard, Unit
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Stage:
     samples: int
     recorded: int
     quarantined: int
-    hours_left: float | None  # of one worker, as the committed units took; None before the first
+    hours_left: float | None  # of one worker, as committed units took; None where the store has none of this stage
     bytes_left: int | None
 
     def planned(self) -> tuple[str, ...]:
@@ -45,6 +51,8 @@ class Status:
     shards: int
     new_shards: int
     stages: tuple[Stage, ...]
+    basis: str = ""  # how the samples of new shards are estimated
+    warnings: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -56,49 +64,145 @@ class Status:
         return {**asdict(self), "complete": self.complete}
 
 
-def status_of(plan: Plan) -> Status:
-    """Return the state of a run, from its listing and its receipts."""
+@dataclass(frozen=True)
+class _Rate:
+    """What a sample cost so far."""
+
+    hours: float
+    size: float
+
+    @classmethod
+    def from_receipts(cls, receipts: Sequence[Receipt]) -> _Rate | None:
+        """Return the mean over committed units; None where not one sample is in them."""
+        samples = sum(len(receipt.outcomes) for receipt in receipts)
+        if not samples:
+            return None
+        hours = sum(_seconds(receipt) for receipt in receipts) / 3600
+        return cls(hours / samples, sum(entry.size for r in receipts for entry in r.files) / samples)
+
+
+def status_of(plan: Plan, *, ahead: bool = False) -> Status:
+    """Return the state of a run, from its listing and its receipts.
+
+    Args:
+        plan: of the run.
+        ahead: also count what new shards probably hold, and warn of what is done again.
+    """
     shards, missing = plan.inventories(), plan.missing_inventories()
-    error_maps = plan.error_maps()
+    expected = expected_of(plan, shards, missing) if ahead else Expected()
+    error_maps, address = plan.error_maps(), plan.train_segmenter()
     chosen, everything = plan.units(shards, error_maps.selection), plan.units(shards, plan.everything)
-    address = plan.train_segmenter()
     trained = plan.ledger.receipt(address)
+    counts = _Counts(plan, expected, ahead)
     stages = [
-        _stage(inventory.STAGE, inventory.FINGERPRINT, list(shards.values()), len(shards) + len(missing), 0),
-        _map_stage(plan.ledger, error_maps, chosen),
-        _stage(address.stage, address.fingerprint, [trained] if trained else [], 1, 0),
+        counts.inventory(list(shards.values()), len(missing)),
+        counts.mapped(error_maps.stage.name, error_maps.fingerprint, chosen, error_maps.selection),
+        counts.trained(address, trained),
     ]
     if trained is not None:
-        stages += [_map_stage(plan.ledger, step, everything) for step in plan.map_steps(trained)]
+        steps: list[tuple[str, str | None]] = [(s.stage.name, s.fingerprint) for s in plan.map_steps(trained)]
     else:
-        names = ("predict_maps", "refine_maps", "invert")
-        samples = sum(unit.stop - unit.first for unit in everything)
-        stages += [Stage(name, None, len(everything), 0, samples, 0, 0, None, None) for name in names]
-    return Status(len(plan.listed), len(missing), tuple(stages))
+        steps = [(name, None) for name in ("predict_maps", "refine_maps", "invert")]
+    stages += [counts.mapped(name, digest, everything, plan.everything) for name, digest in steps]
+    warnings = _warnings(plan, stages, chosen, everything) if ahead else ()
+    lacks = _lacks(plan, shards) if ahead and shards else ()
+    return Status(len(plan.listed), len(missing), tuple(stages), expected.basis, (*warnings, *lacks))
 
 
-def _map_stage(ledger: Ledger, step: MapStep, units: Sequence[Unit]) -> Stage:
-    names = {unit.name for unit in units}
-    receipts = [r for r in ledger.receipts(step.stage.name, step.fingerprint) if r.unit in names]
-    samples = sum(unit.stop - unit.first for unit in units)
-    return _stage(step.stage.name, step.fingerprint, receipts, len(units), samples)
+@dataclass(frozen=True)
+class _Counts:
+    """Counts the units of stages, with those that new shards will probably have."""
+
+    plan: Plan
+    expected: Expected
+    ahead: bool
+
+    def inventory(self, receipts: Sequence[Receipt], missing: int) -> Stage:
+        name, digest = inventory.STAGE, inventory.FINGERPRINT
+        rate, new = _Rate.from_receipts(receipts), sum(self.expected.samples.values())
+        units, samples = len(receipts) + missing, _samples(receipts) + new
+        return _stage(name, digest, receipts, units=units, samples=samples, rate=rate)
+
+    def mapped(self, name: str, digest: str | None, units: Sequence[Unit], selection: Selection) -> Stage:
+        names = {unit.name for unit in units}
+        held = self.plan.ledger.receipts(name, digest) if digest is not None else ()
+        receipts = [receipt for receipt in held if receipt.unit in names]
+        new = self.expected.chosen(selection)
+        size = self.plan.config.unit_samples
+        samples = sum(unit.stop - unit.first for unit in units) + sum(new)
+        count = len(units) + sum(math.ceil(chosen / size) for chosen in new)
+        return _stage(name, digest, receipts, units=count, samples=samples, rate=self._rate(name, receipts))
+
+    def trained(self, address: Address, receipt: Receipt | None) -> Stage:
+        """A training has no samples to go by: another one of this store took as long."""
+        if receipt is not None:
+            samples = _samples([receipt])
+            return _stage(address.stage, address.fingerprint, [receipt], units=1, samples=samples, rate=None)
+        stage = _stage(address.stage, address.fingerprint, [], units=1, samples=0, rate=None)
+        earlier = self._others(address.stage)[:1]
+        if not earlier:
+            return stage
+        size = sum(entry.size for entry in earlier[0].files)
+        return replace(stage, hours_left=_seconds(earlier[0]) / 3600, bytes_left=size)
+
+    def _rate(self, name: str, receipts: Sequence[Receipt]) -> _Rate | None:
+        return _Rate.from_receipts(receipts) or _Rate.from_receipts(self._others(name))
+
+    def _others(self, name: str) -> list[Receipt]:
+        """Return the receipts of the stage under the settings that the store has most units of."""
+        held = self.plan.ledger.fingerprints(name) if self.ahead else {}
+        most = max(held, key=lambda digest: len(held[digest]), default=None)
+        return [] if most is None else list(self.plan.ledger.receipts(name, most))
 
 
-def _stage(name: str, fingerprint: str, receipts: Sequence[Receipt], units: int, samples: int) -> Stage:
+def _warnings(plan: Plan, stages: Sequence[Stage], chosen: Sequence[Unit], everything: Sequence[Unit]) -> Iterator[str]:
+    """Yield what a user should know before the run that is planned."""
+    units = {"error_maps": chosen, **dict.fromkeys(("predict_maps", "refine_maps", "invert"), everything)}
+    cuts = (
+        cut_warning(plan, plan.ledger.units(stage.name, stage.fingerprint), units[stage.name])
+        for stage in stages
+        if stage.name in units and stage.fingerprint is not None
+    )
+    yield from itertools.islice(filter(None, cuts), 1)  # of one stage: all are cut alike
+    if warning := settings_warning(plan, [(s.name, s.fingerprint) for s in stages if s.name != inventory.STAGE]):
+        yield warning
+
+
+def _lacks(plan: Plan, shards: Mapping[Shard, Receipt]) -> tuple[str, ...]:
+    """Return what the run would refuse its input for, so far as it was read."""
+    try:
+        check_input(plan.config, plan.ledger, shards)
+    except RunError as error:
+        return (str(error),)
+    return ()
+
+
+def _samples(receipts: Sequence[Receipt]) -> int:
+    return sum(len(receipt.outcomes) for receipt in receipts)
+
+
+def _seconds(receipt: Receipt) -> float:
+    info = receipt.info
+    if "computed_s" in info:
+        return float(str(info["computed_s"]))
+    return float(str(info["finished"])) - float(str(info["started"]))
+
+
+def _stage(
+    name: str, fingerprint: str | None, receipts: Sequence[Receipt], *, units: int, samples: int, rate: _Rate | None
+) -> Stage:
     recorded, quarantined = sum(len(r.recorded) for r in receipts), sum(len(r.quarantined) for r in receipts)
-    done = recorded + quarantined
-    left = max(0, samples - done) if samples else 0
-    hours = sum(float(str(r.info.get("computed_s", 0.0))) for r in receipts) / 3600
-    size = sum(entry.size for r in receipts for entry in r.files)
-    known = done > 0 or units == len(receipts)
+    left = max(0, samples - recorded - quarantined)
+    if units == len(receipts):
+        rate = rate or _Rate(0.0, 0.0)
     return Stage(
         name=name,
         fingerprint=fingerprint,
         units=units,
         done=len(receipts),
-        samples=samples or done,
+        samples=samples,
         recorded=recorded,
         quarantined=quarantined,
-        hours_left=hours / max(done, 1) * left if known else None,
-        bytes_left=round(size / max(done, 1) * left) if known else None,
+        hours_left=rate.hours * left if rate else None,
+        bytes_left=round(rate.size * left) if rate else None,
     )

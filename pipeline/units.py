@@ -75,6 +75,14 @@ class Selection:
             return "held_out"
         return "supervision" if fnmatchcase(shard, chosen.shards) else None
 
+    def share_of(self, shard: str) -> float:
+        """Return the share of a shard's samples that the stage can be expected to look at."""
+        chosen = self.supervision
+        if chosen is None:
+            return 1.0
+        patterns = (chosen.shards, chosen.held_out_shards)
+        return chosen.share if any(fnmatchcase(shard, pattern) for pattern in patterns if pattern) else 0.0
+
     def includes(self, shard: str, key: str) -> bool:
         """Return whether the stage looks at this sample."""
         return self.supervision is None or self.role(shard, key) is not None

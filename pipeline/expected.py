@@ -1,0 +1,69 @@
+"""What is expected of shards that nobody has read yet, for a plan: samples by size, as in the shards that were read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from infra.errors import NotFoundError
+from infra.receipts import Receipt
+from infra.shards import scan_shard
+from pipeline.inventory import Listed
+from pipeline.plan import Plan
+from pipeline.units import Selection, Shard
+
+HEAD_BYTES = 4 << 20
+HEADS = 4
+GUESSED_BYTES = 100_000
+"""Of a sample, where no shard could be read so far."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The samples that new shards probably hold, and how that was found out."""
+
+    samples: Mapping[str, int] = field(default_factory=dict)  # by the shard's name
+    size: int = 0  # bytes of those shards
+    basis: str = ""
+
+    def chosen(self, selection: Selection) -> list[int]:
+        """Return how many samples of each shard a stage will probably look at."""
+        return [round(count * selection.share_of(name)) for name, count in self.samples.items()]
+
+
+def expected_of(plan: Plan, shards: Mapping[Shard, Receipt], missing: Sequence[Listed]) -> Expected:
+    """Return what new shards probably hold: exactly what is in small ones, and by size otherwise."""
+    if not missing:
+        return Expected()
+    read = sum(shard.samples for shard in shards)
+    if read:
+        size = sum(int(str(receipt.info["bytes"])) for receipt in shards.values())
+        return _by_size(missing, size / read, f"as in the {len(shards)} shards that were read")
+    whole, size, read = {}, 0, 0
+    for listed in missing[:: max(1, len(missing) // HEADS)][:HEADS]:
+        count, stop = _head(plan, listed)
+        size, read = size + stop, read + count
+        if listed.entry.size <= HEAD_BYTES:
+            whole[listed.entry.name] = count
+    if not read:
+        return _by_size(missing, GUESSED_BYTES, "which is a guess")
+    found = _by_size(missing, size / read, "as at the beginning of some of them")
+    return Expected({**found.samples, **whole}, found.size, found.basis)
+
+
+def _by_size(missing: Sequence[Listed], bytes_per_sample: float, basis: str) -> Expected:
+    samples = {one.entry.name: max(1, round(one.entry.size / bytes_per_sample)) for one in missing}
+    about = f"samples of new shards by their size, {bytes_per_sample:,.0f} bytes each, {basis}"
+    return Expected(samples, sum(one.entry.size for one in missing), about)
+
+
+def _head(plan: Plan, listed: Listed) -> tuple[int, int]:
+    """Return how many whole samples the beginning of a shard holds, and where the last of them ends."""
+    try:
+        data = plan.sources[listed.address].read(listed.entry.name, 0, HEAD_BYTES)
+    except NotFoundError:
+        return 0, 0
+    samples = scan_shard(io.BytesIO(data), listed.entry.name, len(data)).samples
+    whole = samples if listed.entry.size <= HEAD_BYTES else samples[:-1]
+    return len(whole), whole[-1].stop if whole else 0

@@ -1,0 +1,82 @@
+"""What a run needs of its input, and would miss only after hours: looked for in the inventories."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from infra.receipts import Ledger, Receipt
+from infra.shards import ShardSample
+from pipeline.config import RunConfig
+from pipeline.errors import RunError
+from pipeline.units import Shard, read_inventory
+from pipeline.verify import faults_of
+from stages.segmentation import Labels
+from stages.stage import IMAGE_EXTENSIONS
+
+SHOWN = 10
+"""Extensions, and reasons, that a message names."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A member that every sample should have, by any of some extensions."""
+
+    what: str
+    extensions: tuple[str, ...]
+    remedy: str
+
+
+def wanted_members(config: RunConfig) -> list[Wanted]:
+    """Return the members that a configuration reads."""
+    wanted = [Wanted("an image", IMAGE_EXTENSIONS, "write the images under one of these extensions")]
+    if config.truth is not None:
+        wanted.append(Wanted("its mask", (config.truth,), "add it to the shards, or correct `truth`"))
+    segmentation = config.refine_maps.segmentation
+    if isinstance(segmentation, Labels):
+        remedy = "add it to the shards, or correct `refine_maps.segmentation`"
+        wanted.append(Wanted("its labels", (segmentation.member,), remedy))
+    return wanted
+
+
+def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receipt]) -> None:
+    """Return if some sample can be read, and every member that the configuration reads is in at least one sample.
+
+    Inventories are read only until all members are found. A member that only some samples lack quarantines those.
+
+    Raises:
+        RunError: there is no such sample, or a member is in none; says what there is, and what to do.
+    """
+    missing, extensions, faults = wanted_members(config), Counter[str](), Counter[str]()
+    for sample in _samples(ledger, shards):
+        if sample.fault is not None:
+            faults[sample.fault] += 1
+            continue
+        held = {member.extension for member in sample.members}
+        extensions.update(held)
+        missing = [wanted for wanted in missing if held.isdisjoint(wanted.extensions)]
+        if not missing:
+            return
+    if not extensions:
+        raise RunError(_unreadable(shards, faults))
+    wanted = missing[0]
+    held_by_count = ", ".join(f"{name} ({count})" for name, count in extensions.most_common(SHOWN))
+    raise RunError(
+        f"no sample of the input has {wanted.what}, {' or '.join(map(repr, wanted.extensions))}; samples have: "
+        f"{held_by_count}; {wanted.remedy}"
+    )
+
+
+def _samples(ledger: Ledger, shards: Mapping[Shard, Receipt]) -> Iterator[ShardSample]:
+    for receipt in shards.values():
+        yield from read_inventory(ledger, receipt)
+
+
+def _unreadable(shards: Mapping[Shard, Receipt], faults: Counter[str]) -> str:
+    """Return why not one sample can be read."""
+    reasons = [f"{shard.name}: {fault}" for shard, receipt in shards.items() for fault in faults_of(receipt)]
+    reasons += [f"{count} samples: {fault}" for fault, count in faults.most_common()]
+    named = "; ".join(reasons[:SHOWN]) or "the shards are empty"
+    more = f"; and {len(reasons) - SHOWN} more reasons" if len(reasons) > SHOWN else ""
+    return f"not one sample of {len(shards)} shards can be read: {named}{more}"
