@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pytest
 import webdataset
+from PIL import Image
 
 from infra.shards import write_shard
 from pipeline.config import Supervision
@@ -19,7 +20,7 @@ from pipeline.publish import POINTER, published_supervision
 from pipeline.units import Selection
 from pipeline.verify import verify_run
 from tests import tiny
-from tests.pipeline.conftest import commit_all, compute
+from tests.pipeline.conftest import COUNTS, commit_all, compute
 
 pytestmark = pytest.mark.filterwarnings(  # webdataset leaves the files it has read to the garbage collector
     "ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning"
@@ -93,15 +94,38 @@ def test_images_and_error_maps_are_listed_in_one_order(committed):
     assert [one["__key__"] for one in read_tars(paths)] == TRAINED
 
 
-def test_the_documents_example_runs_without_this_project(committed):
+@pytest.mark.parametrize("extension", ["jpg", "webp"])
+def test_the_documents_example_reads_images_of_other_formats(fresh, extension):
+    sizes = []
+    for name, count in COUNTS.items():
+        samples = tiny.samples(name, count)
+        for sample in samples:
+            sample[extension] = encoded(sample.pop("png"), extension)
+            sizes += [len(sample[extension])] if name.startswith("train") else []
+        write_shard(fresh.folder / f"shards/{name}.tar", samples)
+    commit_all(fresh.plan())
+    fresh.index().publish()
+    ran = run_example(fresh)
+    assert ran.returncode == 0, ran.stderr
+    assert [int(line.split()[0]) for line in ran.stdout.splitlines()] == sizes
+
+
+def encoded(png, extension):
+    """Return a PNG in another format."""
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(sink, {"jpg": "jpeg"}.get(extension, extension))
+    return sink.getvalue()
+
+
+def run_example(run):
+    """Run the example of the document in the folder of a run."""
     (example,) = re.findall("```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    ran = subprocess.run(
-        [sys.executable, "-I", "-W", "error", "-c", example],
-        cwd=committed.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-I", "-W", "error", "-c", example]
+    return subprocess.run(command, cwd=run.folder, capture_output=True, text=True, check=False)
+
+
+def test_the_documents_example_runs_without_this_project(committed):
+    ran = run_example(committed)
     assert ran.returncode == 0, ran.stderr
     sizes = [len(sample["png"]) for sample in tiny.samples("train-a", 5)]
     spaces, shape = list(tiny.SPACES), (3, tiny.SIDE_PX, tiny.SIDE_PX)
