@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages.seeded import seeded
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 PASTED_CONTRAST = (0.8, 1.6)  # of what is pasted, as shares of its own
@@ -35,9 +37,7 @@ class Augmentation(BaseModel):
 
 def augmented(options: Augmentation, image_N3HW: Tensor, root_NLHW: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Return images and maps varied together; image in [0, 1]; what happens depends on `seed` and the batch only."""
-    device = image_N3HW.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, image_N3HW.device):
         if options.paste:
             image_N3HW, root_NLHW = _pasted(options.paste, image_N3HW, root_NLHW)
         image_N3HW, root_NLHW = _variations(options)(image_N3HW, root_NLHW)

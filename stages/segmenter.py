@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import safetensors
 import safetensors.torch
@@ -15,11 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.calibration import Calibration
 from stages.errors import WeightsError
+from stages.seeded import seeded
 
 FORMAT = "invertmill-segmenter"
 LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code
-FIRST_ROOT = 0.5  # what a new head predicts everywhere: above zero, so that its ReLU passes gradients
+FIRST = 0.5  # what a new head says everywhere: above zero, so that its ReLU passes gradients
+CALIBRATION = "calibration.error_LK"  # the tensor of a checkpoint that holds it, if it has one
+
+Target = Literal["error", "root"]
+"""What the heads are fitted to: the error itself (Eq. 3.2 as printed), or its square root."""
 
 Backbone = Literal["light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
 
@@ -47,30 +53,33 @@ class SegmenterNetwork(BaseModel):
 class Segmenter(nn.Module):
     """One backbone, and a head for each space: 3x3 convolution, batch norm, LeakyReLU, 1x1 convolution, ReLU.
 
-    The heads predict the square root of the error, because error maps are heavy-tailed: most pixels invert well.
+    Heads that are fitted to square roots of errors are squared, and `calibration`, where there is one, then stands in
+    place of the square.
     """
 
     digest: str = ""  # of the checkpoint it was loaded from
 
-    def __init__(self, config: SegmenterNetwork, spaces: Sequence[str]) -> None:
+    def __init__(self, config: SegmenterNetwork, spaces: Sequence[str], target: Target = "error") -> None:
         super().__init__()
         if not spaces or len(set(spaces)) != len(spaces):
             raise ValueError(f"wanted the names of one or more different spaces, got {list(spaces)}")
-        self.config, self.spaces = config, tuple(spaces)
+        self.config, self.spaces, self.target = config, tuple(spaces), target
         self.backbone = _backbone(config)
         self.heads = _heads(config.head_channels, len(self.spaces))
+        self.calibration: Calibration | None = None
 
     def forward(self, image_N3HW: Tensor) -> Tensor:
-        """Return the predicted error `[N, L, H, W]` float32 >= 0, one map a space; image in [-1, 1], any size.
+        """Return the predicted error `[N, L, H, W]` float32 >= 0, one map per space; image in [-1, 1], any size.
 
         Raises ValueError for other layouts. Thesis S_l(x), Eq. 3.2.
         """
-        return self.unbounded_roots(image_N3HW).relu().square()
+        said_NLHW = self.unbounded(image_N3HW).relu()
+        return self.uncalibrated(said_NLHW) if self.calibration is None else self.calibration(said_NLHW.float())
 
-    def unbounded_roots(self, image_N3HW: Tensor) -> Tensor:
-        """Return the heads' output before the last ReLU, `[N, L, H, W]`: square roots of errors, possibly negative.
+    def unbounded(self, image_N3HW: Tensor) -> Tensor:
+        """Return the heads' output before the last ReLU, `[N, L, H, W]`: of the target's kind, possibly negative.
 
-        Training looks here: the least squares fit to targets >= 0 is the same as behind the ReLU, and a head cannot
+        Training looks here: the least squares fit to targets >= 0 is the same as after the ReLU, and a head cannot
         die.
         """
         if image_N3HW.ndim != 4 or image_N3HW.shape[1] != 3:
@@ -79,33 +88,41 @@ class Segmenter(nn.Module):
         features_NCHW = features["out"] if isinstance(features, Mapping) else features
         return cast(Tensor, self.heads(features_NCHW))
 
-    def start_from(self, root_L: Tensor) -> None:
-        """Make every head predict its space's constant first: `root_L [L]`, the mean square root of the error."""
+    def fitted_to(self, root_NLHW: Tensor) -> Tensor:
+        """Return what the heads should say where the square root of the error is this."""
+        return root_NLHW if self.target == "root" else root_NLHW.square()
+
+    def uncalibrated(self, said_NLHW: Tensor) -> Tensor:
+        """Return the error that heads mean by what they say, >= 0."""
+        return said_NLHW.square() if self.target == "root" else said_NLHW
+
+    def start_from(self, mean_L: Tensor) -> None:
+        """Make every head say its space's constant first: `mean_L [L]`, the mean of what it is fitted to."""
         bias_L = _bias(self.heads[-1])
         with torch.no_grad():
-            bias_L.copy_(root_L.clamp(min=1e-3))
+            bias_L.copy_(mean_L.clamp(min=1e-3))
 
 
-def new_segmenter(config: SegmenterNetwork, spaces: Sequence[str], seed: int) -> Segmenter:
+def new_segmenter(config: SegmenterNetwork, spaces: Sequence[str], seed: int, target: Target = "error") -> Segmenter:
     """Return an untrained segmenter on the CPU, whose random weights depend on `seed` only.
 
     Raises WeightsError where the backbone's weights are missing or belong to another network.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        segmenter = Segmenter(config, spaces)
+    with seeded(seed, torch.device("cpu")):
+        segmenter = Segmenter(config, spaces, target)
     if config.weights is not None:
         _fill_backbone(segmenter.backbone.backbone, config.weights, config.backbone)  # type: ignore[arg-type]
     return segmenter
 
 
 def save_segmenter(segmenter: Segmenter, about: str) -> bytes:
-    """Return the segmenter as a safetensors file: weights, configuration, spaces, and a sentence on its origin.
+    """Return the segmenter as a safetensors file: weights, configuration, spaces, target, and a sentence on its origin.
 
     Equal segmenters give equal bytes.
     """
     config = segmenter.config.model_dump(mode="json", exclude={"weights"})
-    metadata = {"format": FORMAT, "config": config, "spaces": segmenter.spaces, "about": about}
+    metadata = {"format": FORMAT, "config": config, "spaces": segmenter.spaces, "target": segmenter.target}
+    metadata |= {"about": about}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
     # one entry, because safetensors writes several in an order that differs from run to run
     return bytes(safetensors.torch.save(tensors, {FORMAT: json.dumps(metadata)}))
@@ -114,14 +131,16 @@ def save_segmenter(segmenter: Segmenter, about: str) -> bytes:
 def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
     """Return the segmenter of a checkpoint, frozen and in evaluation mode, with the checkpoint's `digest`.
 
-    Raises WeightsError where the file is missing, damaged or no segmenter.
+    Raises WeightsError where the file is missing, damaged or not a segmenter.
     """
     path = Path(path)
     data, metadata, tensors = _read_checkpoint(path)
     try:
         config = SegmenterNetwork.model_validate(metadata["config"])
         with torch.device("meta"):
-            segmenter = Segmenter(config, metadata["spaces"])
+            segmenter = Segmenter(config, metadata["spaces"], _target_of(metadata))
+            if CALIBRATION in tensors:
+                segmenter.calibration = Calibration(torch.empty(tensors[CALIBRATION].shape))
         segmenter.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, ValidationError, RuntimeError) as error:
         raise WeightsError(
@@ -129,6 +148,14 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segm
         ) from error
     segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
     return segmenter.eval().requires_grad_(False).to(device)
+
+
+def _target_of(metadata: Mapping[str, Any]) -> Target:
+    """Return what a checkpoint's heads were fitted to; those written before there was a choice, to square roots."""
+    target: Target = metadata.get("target", "root")
+    if target not in get_args(Target):
+        raise ValueError(f"target must be one of {', '.join(get_args(Target))}, got {target!r}")
+    return target
 
 
 def _read_checkpoint(path: Path) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
@@ -153,7 +180,7 @@ def _heads(channels: int, spaces: int) -> nn.Sequential:
     """Return one head a space, side by side in grouped layers: the same function as separate heads, twice as fast."""
     width = channels // 2 * spaces
     last = nn.Conv2d(width, spaces, 1, groups=spaces)
-    nn.init.constant_(_bias(last), FIRST_ROOT)
+    nn.init.constant_(_bias(last), FIRST)
     nn.init.normal_(last.weight, std=0.1 / channels)
     return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(LEAK), last)
 

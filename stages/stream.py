@@ -49,10 +49,10 @@ class Share:
         while True:
             yield list(itertools.islice(examples, size))
 
-    def held_out_batches(self, size: int) -> Iterator[list[Example]]:
-        """Yield this worker's held-out examples once, in their order; the last batch may be smaller."""
-        counts = self._mine(self.survey.held_out, self.workers.rank)
-        read = self._read(_groups(iter(counts), counts, self.window), counts, held_out=True)
+    def once(self, size: int, *, held_out: bool = True) -> Iterator[list[Example]]:
+        """Yield this worker's examples of one kind once, in their order; the last batch may be smaller."""
+        counts = self._mine(self.survey.held_out if held_out else self.survey.training, self.workers.rank)
+        read = self._read(_groups(iter(counts), counts, self.window), counts, held_out=held_out)
         examples = itertools.chain.from_iterable(read)
         while batch := list(itertools.islice(examples, size)):
             yield batch

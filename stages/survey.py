@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stages.errors import StageError
 from stages.examples import READERS, Example, ExampleSource, Reader, defect_of
+from stages.segmenter import Target
 from stages.stage import Rejected, sample_seed
 from stages.workers import Workers
 
@@ -23,8 +24,7 @@ class Survey:
 
     training: Mapping[str, int]  # how many examples to train on each unit has; units without any are left out
     held_out: Mapping[str, int]
-    root_L: Sequence[float]  # mean square root of the error in each space, over what is trained on
-    variance_L: Sequence[float]  # of that square root over the same pixels: what predicting its mean costs
+    moments_3L: Sequence[Sequence[float]]  # means of √e, e and e² in each space, over what is trained on
     rejected: Mapping[str, Mapping[str, str]]  # by unit and key: what is left out, with the reason
     pictured: Sequence[tuple[str, str]]  # unit and key of some held-out examples (of any, where none is held out)
 
@@ -33,20 +33,27 @@ class Survey:
         """How many examples are trained on, and how many are held out."""
         return sum(self.training.values()), sum(self.held_out.values())
 
+    def mean_and_variance(self, target: Target) -> tuple[list[float], list[float]]:
+        """Return mean and variance of a target in each space: what the trivial predictor says, and what that costs."""
+        first = 0 if target == "root" else 1
+        mean_L, square_L = np.asarray(self.moments_3L[first]), np.asarray(self.moments_3L[first + 1])
+        return mean_L.tolist(), (square_L - mean_L**2).tolist()
+
 
 @dataclass
 class _Part:
     """What one unit holds of one kind."""
 
     count: int = 0
-    sums_2L: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
-    """Over examples, of the means of √error and of error over pixels."""
+    sums_3L: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 1)))
+    """Over examples, of the means of √e, e and e² over pixels."""
     pictured: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, example: Example, seed: int) -> None:
         error_LHW = example.error_LHW.astype(np.float64)
         self.count += 1
-        self.sums_2L = self.sums_2L + np.stack([np.sqrt(error_LHW).mean(axis=(1, 2)), error_LHW.mean(axis=(1, 2))])
+        powers = (np.sqrt(error_LHW), error_LHW, error_LHW**2)
+        self.sums_3L = self.sums_3L + np.stack([power.mean(axis=(1, 2)) for power in powers])
         self.pictured = heapq.nsmallest(PICTURED, [*self.pictured, (sample_seed(seed, example.key), example.key)])
 
 
@@ -76,13 +83,12 @@ def survey(reader: Reader, is_held_out: Callable[[str], bool], seed: int, worker
     if len(training) < workers.world:
         raise StageError(_too_few(reader.source, len(training), rejected, workers.world))
     total = sum(part.count for part in training.values())
-    root_L, error_L = np.stack([part.sums_2L for part in training.values()]).sum(axis=0) / total
+    moments_3L = np.stack([part.sums_3L for part in training.values()]).sum(axis=0) / total
     candidates = [(*one, unit) for unit, part in (held_out or training).items() for one in part.pictured]
     return Survey(
         training={unit: part.count for unit, part in training.items()},
         held_out={unit: part.count for unit, part in held_out.items()},
-        root_L=root_L.tolist(),
-        variance_L=(error_L - root_L**2).tolist(),
+        moments_3L=moments_3L.tolist(),
         rejected=rejected,
         pictured=[(unit, key) for _, key, unit in heapq.nsmallest(PICTURED, candidates)],
     )

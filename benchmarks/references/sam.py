@@ -17,11 +17,11 @@ from generators.latents import resize_masks
 from generators.prior import Prior, draw_w, prior_of
 from stages.assignment import assign_spaces, segment_means
 from stages.objective import gaussian_term, variation_term
+from stages.optimiser import rate_at
 from stages.perceptual import Perceptual, load_perceptual
 from stages.region import Region, fit, to_uint8
 from stages.schedule import Schedule
 from stages.segmenter import SegmenterNetwork, new_segmenter
-from stages.train_segmenter import rate_at
 
 FOLDER = "2_sam"
 FEATURES = ("F4", "F6", "F8", "F10")

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from pydantic import ValidationError
 
+from stages.calibration import CalibrationSums
 from stages.errors import WeightsError
 from stages.segmenter import FORMAT, SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 from tests.recipe import published_heads
@@ -35,9 +36,20 @@ def test_there_is_one_map_of_the_image_s_size_a_space_and_no_error_is_negative(s
     assert (error_NLHW >= 0).all()
 
 
-def test_the_error_is_the_square_of_the_bounded_root(segmenter):
-    root_NLHW = segmenter.unbounded_roots(images())
-    torch.testing.assert_close(segmenter(images()), root_NLHW.clamp(min=0) ** 2)
+def test_the_error_is_what_the_heads_say_bounded_or_its_square_where_they_say_roots(segmenter):
+    said_NLHW = segmenter.unbounded(images())
+    torch.testing.assert_close(segmenter(images()), said_NLHW.clamp(min=0))
+    roots = new_segmenter(LIGHT, SPACES, seed=3, target="root").eval()
+    torch.testing.assert_close(roots(images()), said_NLHW.clamp(min=0) ** 2)
+
+
+def test_a_calibrated_segmenter_says_the_mean_error_of_each_root():
+    roots = new_segmenter(LIGHT, SPACES, seed=3, target="root").eval()
+    said_NLHW = roots(images())
+    sums = CalibrationSums(len(SPACES), torch.device("cpu"))
+    sums.add(said_NLHW.sqrt(), 2 * said_NLHW)
+    roots.calibration = sums.fit()
+    torch.testing.assert_close(roots(images()), 2 * said_NLHW, rtol=0.02, atol=1e-4)
 
 
 def test_a_new_segmenter_is_above_zero_almost_everywhere(segmenter):
@@ -46,7 +58,7 @@ def test_a_new_segmenter_is_above_zero_almost_everywhere(segmenter):
 
 def test_starting_from_constants_makes_each_head_predict_about_its_own(segmenter):
     segmenter.start_from(torch.tensor([0.8, 0.4, 0.0]))
-    mean_L = segmenter.unbounded_roots(images()).mean(dim=(0, 2, 3))
+    mean_L = segmenter.unbounded(images()).mean(dim=(0, 2, 3))
     torch.testing.assert_close(mean_L, torch.tensor([0.8, 0.4, 0.001]), atol=0.1, rtol=0)
 
 
@@ -171,6 +183,27 @@ def test_a_saved_segmenter_comes_back_frozen_and_predicts_the_same(tmp_path, seg
     torch.testing.assert_close(loaded(images()), segmenter(images()), rtol=0, atol=0)
 
 
+def test_a_calibration_is_part_of_the_checkpoint(tmp_path):
+    segmenter = new_segmenter(LIGHT, SPACES, seed=3, target="root").eval()
+    sums = CalibrationSums(len(SPACES), torch.device("cpu"))
+    sums.add(segmenter(images()).sqrt(), torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0)))
+    segmenter.calibration = sums.fit()
+    (tmp_path / "segmenter").write_bytes(save_segmenter(segmenter, "a test"))
+    loaded = load_segmenter(tmp_path / "segmenter")
+    assert loaded.target == "root"
+    torch.testing.assert_close(loaded(images()), segmenter(images()), rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_before_there_was_a_choice_of_target_says_squares_of_roots(tmp_path):
+    segmenter = new_segmenter(LIGHT, SPACES, seed=3, target="root").eval()
+    data = save_segmenter(segmenter, "a test")
+    metadata = json.loads(safe_metadata(data))
+    del metadata["target"]
+    old = safetensors.torch.save(safetensors.torch.load(data), {FORMAT: json.dumps(metadata)})
+    (tmp_path / "old").write_bytes(old)
+    torch.testing.assert_close(load_segmenter(tmp_path / "old")(images()), segmenter(images()), rtol=0, atol=0)
+
+
 def test_equal_segmenters_make_equal_bytes_and_equal_digests(tmp_path):
     first, again, other = (save_segmenter(new_segmenter(LIGHT, SPACES, seed), "a test") for seed in (1, 1, 2))
     assert first == again
@@ -198,6 +231,7 @@ def test_a_file_that_is_no_segmenter_stops_the_run(tmp_path, segmenter):
     tensors = safetensors.torch.load(good)
     fewer = {key: tensor for key, tensor in tensors.items() if key != "heads.0.weight"}
     other = {"config": {"backbone": "light"}, "spaces": ["W+"]}
+    unheard_of = json.dumps(json.loads(safe_metadata(good)) | {"target": "logarithm"})
     files = {
         "truncated": good[: len(good) // 2],
         "empty": b"",
@@ -205,6 +239,7 @@ def test_a_file_that_is_no_segmenter_stops_the_run(tmp_path, segmenter):
         "not json": safetensors.torch.save(tensors, {FORMAT: "{"}),
         "unconfigured": safetensors.torch.save(tensors, {FORMAT: "{}"}),
         "fewer": safetensors.torch.save(fewer, {FORMAT: safe_metadata(good)}),
+        "unheard of": safetensors.torch.save(tensors, {FORMAT: unheard_of}),
         "other spaces": safetensors.torch.save(tensors, {FORMAT: str(other).replace("'", '"')}),
     }
     for name, data in files.items():

@@ -67,7 +67,7 @@ def shares(source: InMemory, world: int, window: int = 8) -> list[Share]:
 def test_workers_divide_what_is_trained_on_and_what_is_held_out():
     of_all = shares(InMemory(made(33)), world=2)
     training = [[one.key for one in next(share.batches(share.count))] for share in of_all]
-    held_out = [[one.key for batch in share.held_out_batches(2) for one in batch] for share in of_all]
+    held_out = [[one.key for batch in share.once(2) for one in batch] for share in of_all]
     assert Counter(itertools.chain(*training, *held_out)) == Counter(f"image{i}" for i in range(33))
     assert set(itertools.chain(*held_out)) == {f"image{i}" for i in range(0, 33, 5)}
     assert all(len(keys) > 10 for keys in training)

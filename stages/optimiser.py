@@ -1,0 +1,48 @@
+"""How the segmenter's weights move: the optimiser, and how its rate changes over the steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+
+from stages.segmenter import Segmenter
+
+Optimiser = Literal["adamw", "sgd"]
+"""sgd: momentum .9 and polynomial decay, as the authors' code."""
+
+WARM_UP = 0.1  # share of the steps in which AdamW's rate rises
+PRETRAINED_RATE = 0.1  # a pretrained backbone learns ten times slower than what is new (authors' code)
+
+
+def new_optimiser(
+    name: Optimiser, segmenter: Segmenter, learning_rate: float, weight_decay: float, *, pretrained: bool
+) -> torch.optim.Optimizer:
+    """Return the optimiser of a segmenter, whose groups have their `largest_lr`; a pretrained backbone's is lower."""
+    slow = [p for name, p in segmenter.named_parameters() if pretrained and name.startswith("backbone.backbone.")]
+    fast = [p for name, p in segmenter.named_parameters() if not (pretrained and name.startswith("backbone.backbone."))]
+    rates = ((slow, PRETRAINED_RATE * learning_rate), (fast, learning_rate))
+    groups = [{"params": params, "lr": rate, "largest_lr": rate} for params, rate in rates if params]
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=weight_decay)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, share: float) -> None:
+    """Let every group learn at a share of its largest rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["largest_lr"] * share
+
+
+def rate_at(optimiser: Optimiser, step: int, steps: int) -> float:
+    """Return the share of the largest learning rate that step `step` of `steps` uses, in (0, 1].
+
+    sgd: (1 - t)^0.9, the authors' polynomial decay. adamw: linear warm-up, then half a cosine.
+    """
+    if optimiser == "sgd":
+        return float((1 - step / steps) ** 0.9)
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm + 0.5) / max(1, steps - warm)))

@@ -1,0 +1,59 @@
+"""What a training under way is resumed from: kept at intervals, opened again if it belongs to the same training."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from typing import Any, Protocol
+
+import torch
+from pydantic import BaseModel
+
+from stages.errors import StageError
+from stages.examples import ExampleSource
+
+FOREIGN = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)  # what a wrong state raises
+
+
+class States(Protocol):
+    """Keeps the latest state of a training under way. The first worker's is used, and asked after every step."""
+
+    def load(self) -> bytes | None:
+        """Return the state that was kept last, None if there is none."""
+
+    def due(self) -> bool:
+        """Return whether a state should be kept now."""
+
+    def keep(self, state: bytes) -> None:
+        """Keep a state in place of the last one."""
+
+    def close(self) -> None:
+        """Return when the last state is kept."""
+
+
+def identity_of(stage: BaseModel, indifferent: frozenset[str], source: ExampleSource) -> str:
+    """Return a digest of what may not change between a state and its resumption."""
+    settings = stage.model_dump_json(exclude=set(indifferent))
+    return hashlib.sha256(repr((settings, source.spaces, source.size, list(source.units))).encode()).hexdigest()
+
+
+def packed(state: dict[str, Any]) -> bytes:
+    """Return a state as bytes."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def opened(data: bytes, identity: str, device: torch.device) -> dict[str, Any]:
+    """Return a state that was kept; raises StageError if it is damaged or of another training."""
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        if state["identity"] != identity:
+            raise ValueError("it belongs to other settings, spaces or examples")
+    except FOREIGN as error:
+        raise StageError(
+            f"the state to resume train_segmenter from cannot be used ({error}): delete it, and training starts from "
+            "the beginning"
+        ) from error
+    return state
