@@ -28,7 +28,7 @@ class InParts:
         while True:
             try:
                 parts = [self._function(part) for part in batch_N.split(self._most or max(1, len(batch_N)))]
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 full = str(error)

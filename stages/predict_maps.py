@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from stages.batched_worker import batched_worker
+from stages.in_parts import InParts
 from stages.reduction import fit_reduced
 from stages.region import Region
 from stages.segmenter import load_segmenter
@@ -52,6 +53,7 @@ class PredictMaps(Stage):
     def setup(self, device: torch.device) -> Worker:
         """Load the segmenter; the worker runs it once a batch."""
         segmenter = load_segmenter(self.segmenter, device)
+        predict = InParts(segmenter, "the segmenter's forward pass")
 
         def prepare(sample: Sample) -> _Input:
             image_3hw = fit_reduced(sample.image(), self.region, self.map_side_px)
@@ -60,7 +62,7 @@ class PredictMaps(Stage):
         @torch.no_grad()
         def compute(inputs: Sequence[_Input]) -> Iterator[Record | Rejected]:
             batch_N3HW = to_device(torch.stack([one.image_3HW for one in inputs]), device)
-            return _records(inputs, to_host(segmenter(batch_N3HW).float()), segmenter.spaces)
+            return _records(inputs, to_host(predict(batch_N3HW).float()), segmenter.spaces)
 
         return batched_worker(prepare, compute, self.batch)
 

@@ -242,7 +242,7 @@ class _Training:
         while True:
             try:
                 return self._gradients_in_parts(image_N3HW, fitted_NLHW, seed)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 full = str(error)
