@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import stat
@@ -135,10 +136,11 @@ class FolderStore(Store):
         for folder in emptied:
             self._prune(folder)
 
-    def sweep(self, prefix: str = "") -> int:
+    def sweep(self, prefix: str = "", *, before: float = math.inf) -> int:
         """Delete the hidden files of interrupted writes below `prefix`, and return how many there were."""
         with explained(self.root / prefix, "sweep"):
-            left = [self.root / name for name in self._names(prefix) if is_reserved(name)]
+            hidden = [self.root / name for name in self._names(prefix) if is_reserved(name)]
+            left = [path for path in hidden if _modified(path) < before]
             for path in left:
                 path.unlink(missing_ok=True)
         for folder in {path.parent for path in left}:
@@ -208,7 +210,15 @@ class FolderStore(Store):
 
 def entry_of(name: str, status: os.stat_result) -> Entry:
     """Return the entry of a file with this status."""
-    return Entry(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+    return Entry(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}", status.st_mtime)
+
+
+def _modified(path: Path) -> float:
+    """Return when a file was modified; never, if it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _make_folder(path: Path) -> None:

@@ -3,7 +3,7 @@
     receipts/STAGE/FINGERPRINT/UNIT.json                    what readers see: a bundle exists if its receipt does
     bundles/STAGE/FINGERPRINT/UNIT/ATTEMPT/FILENAME         the files; one folder an attempt, so none is ever replaced
 
-A process that dies at any instruction leaves a bundle or files that no receipt lists, which `Ledger.collect` deletes.
+A process that dies at any instruction leaves a bundle or files that no receipt lists, which `infra.leftovers` deletes.
 """
 
 import contextlib
@@ -223,20 +223,6 @@ class Ledger:
     def verify(self, receipt: Receipt) -> list[str]:
         """Return what is wrong with the files of a bundle, reading all of them: nothing if it is whole."""
         return [problem for entry in receipt.files if (problem := self._problem(entry))]
-
-    def collect(self, stage: str | None = None) -> int:
-        """Delete the files that no receipt lists, of one stage or of all, and return how many there were.
-
-        Only for use when no run is active: the files of a live attempt have no receipt yet. Raises `BundleError`,
-        having deleted nothing, if a receipt cannot be read.
-        """
-        part = f"{_checked_part('stage', stage)}/" if stage is not None else ""
-        receipts = self._load_all(self._receipt_names(f"{RECEIPTS}/{part}"))
-        listed = {entry.name for receipt in receipts for entry in receipt.files}
-        left = [entry.name for entry in self.store.list(f"{BUNDLES}/{part}") if entry.name not in listed]
-        self.store.delete(left)
-        swept = (f"{BUNDLES}/{part}", f"{RECEIPTS}/{part}") if part else ("",)
-        return len(left) + sum(self.store.sweep(prefix) for prefix in swept)
 
     def _receipt_entries(self, prefix: str) -> Iterator[Entry]:
         return (entry for entry in self.store.list(prefix) if entry.name.endswith(".json"))

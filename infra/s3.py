@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import itertools
+import math
 import threading
 import time
 import uuid
@@ -126,7 +127,7 @@ class S3Store(Store):
                 if status_of(error) == HTTPStatus.NOT_FOUND:
                     return None
                 raise
-            return Entry(name, head["ContentLength"], head["ETag"].strip('"'))
+            return Entry(name, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
     def folders(self, prefix: str) -> list[str]:
         """Return some of the folders right below `prefix`, which ends in a slash or is empty; one request."""
@@ -146,7 +147,7 @@ class S3Store(Store):
                 for found in page.get("Contents", ()):
                     name = found["Key"][len(self.prefix) :]
                     if name and not name.endswith("/") and not is_reserved(name):
-                        yield Entry(name, found["Size"], found["ETag"].strip('"'))
+                        yield Entry(name, found["Size"], found["ETag"].strip('"'), found["LastModified"].timestamp())
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects, a thousand a request."""
@@ -160,15 +161,18 @@ class S3Store(Store):
                 place = self._place(fault["Key"][len(self.prefix) :])
                 raise explain_code(fault["Code"], fault.get("Message", fault["Code"]), 0, place)
 
-    def sweep(self, prefix: str = "") -> int:
-        """Delete probes and abort multipart uploads that were left below `prefix`, and return how many there were."""
+    def sweep(self, prefix: str = "", *, before: float = math.inf) -> int:
+        """Delete probes that were left right below `prefix`, abort uploads below it, and return how many there were."""
         top = self.prefix + prefix
         with self._explained():
-            pages = self._api.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=top)
-            left = [found["Key"] for page in pages for found in page.get("Contents", ()) if is_reserved(found["Key"])]
+            pages = self._api.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=top + RESERVED_PREFIX
+            )
+            probes = (found for page in pages for found in page.get("Contents", ()))
+            left = [found["Key"] for found in probes if found["LastModified"].timestamp() < before]
             for key in left:
                 self._api.delete_object(Bucket=self.bucket, Key=key)
-            uploads = self._unfinished_uploads(top)
+            uploads = self._unfinished_uploads(top, before)
             for key, upload in uploads:
                 self._api.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
         return len(left) + len(uploads)
@@ -294,10 +298,11 @@ class S3Store(Store):
                 self._api.delete_object(Bucket=self.bucket, Key=key)
         return False
 
-    def _unfinished_uploads(self, top: str) -> Sequence[tuple[str, str]]:
+    def _unfinished_uploads(self, top: str, before: float) -> Sequence[tuple[str, str]]:
         try:
             pages = self._api.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=top)
-            return [(found["Key"], found["UploadId"]) for page in pages for found in page.get("Uploads", ())]
+            uploads = (found for page in pages for found in page.get("Uploads", ()))
+            return [(found["Key"], found["UploadId"]) for found in uploads if found["Initiated"].timestamp() < before]
         except ClientError as error:
             if status_of(error) in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
                 return []  # a server that cannot list them has to clean them up itself

@@ -1,9 +1,10 @@
 """What a store is: named byte sequences under one root, replaced and created atomically."""
 
+import math
 import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ class Entry:
     name: str
     size: int
     version: str
+    modified: float = field(default=0.0, compare=False)  # in seconds since 1970, by the store's clock
 
 
 class Store(ABC):
@@ -90,10 +92,11 @@ class Store(ABC):
         """Delete objects; names that are not there are passed over."""
 
     @abstractmethod
-    def sweep(self, prefix: str = "") -> int:
+    def sweep(self, prefix: str = "", *, before: float = math.inf) -> int:
         """Delete what interrupted writes below `prefix` left behind, and return how many there were.
 
-        Only for use when nobody is writing there: a write in progress cannot be told from an interrupted one.
+        A write in progress cannot be told from an interrupted one, except by when it was last modified: only what was
+        `before` that time, in seconds since 1970, is deleted.
         """
 
     def patient(self) -> "Store":

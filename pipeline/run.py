@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from infra import waiting
-from infra.errors import DamagedBundleError
+from infra.errors import DamagedBundleError, InfraError
 from infra.receipts import Receipt
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
@@ -23,6 +23,7 @@ from pipeline.hosts import Hosts, Size
 from pipeline.input_check import check_input
 from pipeline.inventory import InventoryJob
 from pipeline.jobs import Job
+from pipeline.leftovers import remove_leftovers
 from pipeline.map_job import MapJob
 from pipeline.plan import MapStep, Plan
 from pipeline.progress import Progress
@@ -130,7 +131,18 @@ class Run:
             self._map(
                 plan, step, [unit for unit in plan.remaining(step, units) if unit.name not in self.failed], shards
             )
-        return self._finish(plan, shards, segmenter)
+        finished = self._finish(plan, shards, segmenter)
+        if self.computed and finished.moved and not finished.gaps:
+            self._remove_leftovers(plan)
+        return finished
+
+    def _remove_leftovers(self, plan: Plan) -> None:
+        """Remove what interrupted runs left; a store where that may not be done keeps it."""
+        try:
+            if count := remove_leftovers(plan):
+                self.progress.say(f"removed {count} files that interrupted or earlier runs had left in the store")
+        except InfraError as error:
+            self.progress.warn(f"what interrupted runs left in the store stays there: {error}")
 
     def _finish(self, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt) -> Finished:
         """Publish what is committed."""

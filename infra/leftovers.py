@@ -1,0 +1,57 @@
+"""What interrupted attempts leave in a store, and when it may go while other runs are at work there.
+
+Files whose unit has no receipt go once they are older than a grace period: the attempt that wrote them may be alive,
+but commits within seconds of its first file, or as long as it waits for the store. Files of another attempt than the
+receipt's go at once where `create` is exclusive: their attempt can no longer commit.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+
+from infra.errors import BundleError
+from infra.receipts import BUNDLES, RECEIPTS, Address, Ledger
+from infra.store import Entry
+
+GRACE_S = 24 * 3600.0
+
+
+def collect(ledger: Ledger, grace_s: float = GRACE_S) -> int:
+    """Delete what no receipt lists and nobody can commit any more, and return how many files there were.
+
+    Two listings, of receipts and of bundles; only receipts of units with several attempts are read. With `grace_s=0`
+    only for use when no run is active.
+    """
+    before = time.time() - grace_s
+    receipts = ledger.store.list(f"{RECEIPTS}/")
+    done = {entry.name.removeprefix(f"{RECEIPTS}/").removesuffix(".json") for entry in receipts}
+    left = [entry.name for entry in _left(ledger, done, before)]
+    ledger.store.delete(left)
+    return len(left) + ledger.store.sweep(before=before)
+
+
+def _left(ledger: Ledger, done: set[str], before: float) -> Iterator[Entry]:
+    listed = ledger.store.list(f"{BUNDLES}/")  # sorted, so that the files of a unit are neighbours
+    for unit, files in itertools.groupby(listed, _unit):
+        entries = list(files)
+        old = [entry for entry in entries if entry.modified < before]
+        if unit not in done:
+            yield from old
+        elif len({entry.name.rpartition("/")[0] for entry in entries}) > 1:
+            kept = _kept(ledger, unit)
+            superseded = entries if ledger.store.conditional else old
+            yield from (entry for entry in superseded if kept is not None and entry.name not in kept)
+
+
+def _unit(entry: Entry) -> str:
+    """Return stage, fingerprint and unit of a bundle's file, as the names of receipts have them."""
+    return entry.name.removeprefix(f"{BUNDLES}/").rsplit("/", 2)[0]
+
+
+def _kept(ledger: Ledger, unit: str) -> set[str] | None:
+    """Return the files that a unit's receipt lists, None if that cannot be told."""
+    try:
+        receipt = ledger.receipt(Address(*unit.split("/", 2)))
+    except (BundleError, TypeError):  # not a receipt, or not the name of one
+        return None
+    return None if receipt is None else {entry.name for entry in receipt.files}

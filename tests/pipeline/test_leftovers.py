@@ -1,0 +1,59 @@
+"""What a run that ended well removes: nothing that anybody needs."""
+
+import os
+import time
+
+import pytest
+
+from pipeline.leftovers import remove_leftovers
+from pipeline.pointer import POINTER, read_pointer
+from pipeline.training_states import StoredStates
+from pipeline.verify import verify_run
+
+
+@pytest.fixture
+def plan(committed):
+    return committed.plan()
+
+
+def test_a_store_without_leftovers_stays_as_it_is(committed, plan):
+    before = committed.files()
+    assert remove_leftovers(plan) == 0
+    assert committed.files() == before
+
+
+def test_states_of_committed_trainings_go_and_those_of_others_stay(plan):
+    for fingerprint in (plan.train_segmenter().fingerprint, "0123456789abcdef"):
+        states = StoredStates(plan.ledger.store, fingerprint, ["unit"], every_s=0)
+        states.keep(b"state")
+        states.close()
+    assert remove_leftovers(plan) == 1
+    assert [entry.name.split("/")[1] for entry in plan.ledger.store.list("training/")] == ["0123456789abcdef"]
+
+
+def test_an_index_goes_a_week_after_there_is_a_newer_one(committed, plan):
+    store = plan.ledger.store
+    first = read_pointer(plan.ledger).receipt
+    path = store.root / first
+    next_receipt = path.parent.with_name("f" * len(path.parent.name)) / path.name
+    next_receipt.parent.mkdir()
+    next_receipt.write_text(path.read_text().replace(path.parent.name, next_receipt.parent.name))
+    name = next_receipt.relative_to(store.root).as_posix()
+    store.write(POINTER, store.read(POINTER).replace(first.encode(), name.encode()))
+    month, day = time.time() - 30 * 86400, time.time() - 86400
+    os.utime(path, (month, month))
+    os.utime(next_receipt, (day, day))
+    assert remove_leftovers(plan) == 0
+    os.utime(next_receipt, (time.time() - 8 * 86400,) * 2)
+    count = remove_leftovers(plan)
+    assert count > 1
+    assert not path.exists()
+    assert next_receipt.exists()
+
+
+def test_a_run_with_leftovers_is_whole_after_they_are_removed(committed, plan):
+    name = next(entry.name for entry in plan.ledger.store.list("bundles/invert/"))
+    unit, _, _ = name.rpartition("/")[0].rpartition("/")
+    plan.ledger.store.write(f"{unit}/{'0' * 16}/records.parquet", b"dead")
+    assert remove_leftovers(plan) == 1
+    assert verify_run(committed.plan())[0] == []
