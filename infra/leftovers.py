@@ -2,15 +2,17 @@
 
 Files whose unit has no receipt go once they are older than a grace period: the attempt that wrote them may be alive,
 but commits within seconds of its first file, or as long as it waits for the store. Files of another attempt than the
-receipt's go at once where `create` is exclusive: their attempt can no longer commit.
+receipt's go at once where `create` is exclusive: their attempt can no longer commit. What a receipt lists that was set
+aside as damaged stays beside it.
 """
 
 import itertools
 import time
 from collections.abc import Iterator
 
+from infra.damage import DAMAGED
 from infra.errors import BundleError
-from infra.receipts import BUNDLES, RECEIPTS, Address, Ledger
+from infra.receipts import BUNDLES, RECEIPTS, Address, Ledger, attempt_of
 from infra.store import Entry
 
 GRACE_S = 24 * 3600.0
@@ -25,12 +27,14 @@ def collect(ledger: Ledger, grace_s: float = GRACE_S) -> int:
     before = time.time() - grace_s
     receipts = ledger.store.list(f"{RECEIPTS}/")
     done = {entry.name.removeprefix(f"{RECEIPTS}/").removesuffix(".json") for entry in receipts}
-    left = [entry.name for entry in _left(ledger, done, before)]
+    evidence = {attempt_of(ledger.store.read(entry.name)) for entry in ledger.store.list(f"{DAMAGED}/")}
+    unlisted = _unlisted(ledger, done, before)
+    left = [entry.name for entry in unlisted if entry.name.split("/")[-2] not in evidence]
     ledger.store.delete(left)
     return len(left) + ledger.store.sweep(before=before)
 
 
-def _left(ledger: Ledger, done: set[str], before: float) -> Iterator[Entry]:
+def _unlisted(ledger: Ledger, done: set[str], before: float) -> Iterator[Entry]:
     listed = ledger.store.list(f"{BUNDLES}/")  # sorted, so that the files of a unit are neighbours
     for unit, files in itertools.groupby(listed, _unit):
         entries = list(files)

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from infra.damage import set_aside
 from infra.leftovers import collect
-from infra.receipts import Ledger
+from infra.receipts import Ledger, damage_of
 from infra.s3 import S3Store
 from infra.store import RESERVED_PREFIX
 from tests.infra.test_receipts import ADDRESS, commit, names
@@ -59,6 +60,14 @@ def test_files_whose_receipt_cannot_be_read_stay(ledger):
     ledger.store.write(ADDRESS.receipt_name, b"{}")
     assert collect(ledger, grace_s=-5) == 0
     assert names(ledger) == before
+
+
+def test_what_was_set_aside_as_damaged_stays(ledger):
+    damaged = commit(ledger)
+    set_aside(ledger.store, damage_of(damaged, "altered"))
+    receipt = commit(ledger)
+    assert collect(ledger, grace_s=-5) == 0
+    assert {damaged.files[0].name, receipt.files[0].name} <= names(ledger)
 
 
 def test_hidden_files_of_dead_writers_go_when_they_are_old(tmp_path, make_store):
