@@ -110,6 +110,8 @@ def conclude(finished: Finished) -> Conclusion:
         spaces=plan.spaces,
         perceptual=inverter.perceptual.name,
         resolution_px=plan.region.size,
+        maps_px=plan.map_size,
+        steps_single=plan.config.error_maps.schedule.steps,
         maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.spaces),
         trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),

@@ -32,7 +32,7 @@ from pipeline.charts import (
 from pipeline.distributions import draw_convergence, draw_histogram
 from pipeline.figures import count, decimal, devices, duration, percent, signed
 from pipeline.map_quality import MapQuality
-from pipeline.summary import Picture, Quarantined, StageTiming, Summary
+from pipeline.summary import Picture, Quarantined, StageTiming, Summary, steps
 from pipeline.trade_off_curve import Point, TradeOffCurve
 from pipeline.training_report import TrainingReport
 
@@ -158,6 +158,7 @@ def render_report(
             failed_units=list(summary.failed_units.items()),
             shard_faults=list(summary.shard_faults.items()),
             max_warnings=MAX_WARNINGS,
+            steps=summary.steps_of_both,
             held_out=any(value is not None for value in summary.psnr_db.values()),
             curves=_curves(summary),
             panels=_panels(summary.trade_off),
@@ -190,13 +191,13 @@ def headline(summary: Summary) -> list[Tile]:
     alone = summary.psnr_db.get(first)
     tiles = [
         Tile("samples", count(samples.inventory), accounted),
-        Tile("PSNR, SAM", decimal(summary.psnr_db_sam, unit="dB"), _alone(alone, first)),
+        Tile("PSNR, SAM", decimal(summary.psnr_db_sam, unit="dB"), _alone(summary, alone)),
     ]
     occluded = dict(summary.psnr_db_occluded)
     sam_occluded = occluded.pop("sam", None)
     if sam_occluded is not None:
         alone = next(iter(occluded.values()), None)
-        tiles.append(Tile("PSNR, SAM, occluded", decimal(sam_occluded, unit="dB"), _alone(alone, first)))
+        tiles.append(Tile("PSNR, SAM, occluded", decimal(sam_occluded, unit="dB"), _alone(summary, alone)))
     of_pixels = "of pixels" if sam_occluded is None else "of pixels, occluded samples"
     tiles += [
         Tile("perceptual error, SAM", decimal(summary.lpips_sam, 3), summary.perceptual),
@@ -265,8 +266,12 @@ def _environment() -> Environment:
     return environment
 
 
-def _alone(psnr_db: float | None, space: str) -> str:
-    return "" if psnr_db is None else f"{space} alone {decimal(psnr_db, unit='dB')}"
+def _alone(summary: Summary, psnr_db: float | None) -> str:
+    """Return what the first space alone comes to, with the steps of both where they are known."""
+    alone = "" if psnr_db is None else f"{summary.spaces[0]} alone {decimal(psnr_db, unit='dB')}"
+    if not alone or summary.steps_single is None or summary.steps_sam is None:
+        return alone
+    return f"{alone} after {steps(summary.steps_single)}, SAM {steps(summary.steps_sam)}"
 
 
 def _chance(maps: MapQuality) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checks import Check, psnr_order
 from pipeline.map_quality import MapQuality
 from pipeline.trade_off_curve import TradeOffCurve
 from stages.sources import column
@@ -55,7 +57,7 @@ class Summary:
     seconds: dict[str, float]
     spaces: tuple[str, ...]
     perceptual: str
-    resolution_px: tuple[int, int]
+    resolution_px: tuple[int, int]  # height and width at which PSNR and perceptual error are measured
     psnr_db: dict[str, float | None]  # of single-space inversions, by space
     lpips: dict[str, float | None]
     psnr_db_sam: float | None
@@ -70,14 +72,31 @@ class Summary:
     trade_off: TradeOffCurve | None = None  # of other thresholds, where `tune --invert` measured it
     shard_faults: dict[str, list[str]] = field(default_factory=dict)
     failed_units: dict[str, str] = field(default_factory=dict)
+    maps_px: tuple[int, int] | None = None  # of error maps and predicted maps
+    steps_single: int | None = None  # of an inversion in one space alone
+    steps_sam: float | None = None  # of a SAM inversion, mean
     index: str = ""  # receipt of the index that these figures are of
     gaps: dict[str, Any] = field(default_factory=dict)  # what that index lacks; empty if it is complete
 
     def as_json(self) -> dict[str, Any]:
-        """Return the summary as plain values; how right the maps are stands beside the other figures."""
+        """Return the summary as plain values, none of them infinite; how right maps are stands beside other figures."""
         values = asdict(self)
         maps: dict[str, Any] = values.pop("maps")
-        return values | maps
+        checks = {"checks": {name: asdict(check) for name, check in self.checks.items()}}
+        plain: dict[str, Any] = _plain(values | maps | checks)
+        return plain
+
+    @property
+    def checks(self) -> dict[str, Check]:
+        """What has to hold in these figures, by name."""
+        return {"psnr_order": psnr_order({space: self.psnr_db.get(space) for space in self.spaces})}
+
+    @property
+    def steps_of_both(self) -> str:
+        """How many steps a SAM inversion takes and how many one in a space alone, in words; empty if unknown."""
+        if self.steps_single is None or self.steps_sam is None:
+            return ""
+        return f"{steps(self.steps_sam)}, a space alone {steps(self.steps_single)}"
 
     def headlines(self) -> list[tuple[str, str]]:
         """Return the figures that a run prints, each with its name and unit."""
@@ -86,8 +105,10 @@ class Summary:
         figures = [
             ("samples", f"{counts.inventory} = {counts.recorded} recorded + {counts.quarantined} quarantined"),
             ("PSNR, held out", self._by_space()),
+            ("order of the spaces", self._order()),
             ("PSNR, SAM", f"{_figure(self.psnr_db_sam, 2)} dB; {self.perceptual}: {_figure(self.lpips_sam, 4)}"),
             ("PSNR where occluded", ", ".join(f"{name} {_figure(value, 2)} dB" for name, value in occluded.items())),
+            ("steps, SAM", self.steps_of_both),
             ("pixels left in " + self.spaces[0], _figure(self.share_w_plus, 3)),
             ("AUROC, error map", _figure(self.auroc_error_map, 4)),
             ("AUROC, predicted map", _figure(self.auroc_predicted_map, 4)),
@@ -99,6 +120,10 @@ class Summary:
             ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())),
         ]
         return [(name, figure) for name, figure in figures if figure not in ("", UNKNOWN)]
+
+    def _order(self) -> str:
+        check = self.checks["psnr_order"]
+        return "" if check.holds is None else f"{check.rule}: {check.verdict}"
 
     def _by_space(self) -> str:
         """Return PSNR in every space alone, with the signs of the order it is in (thesis Fig. 3.2 has it rise)."""
@@ -140,6 +165,20 @@ class Quarantined:
     reason: str
 
 
+def steps(count: float) -> str:
+    """Return a number of steps, which a mean need not have whole, with its unit."""
+    return f"{count:,.0f} steps" if count == round(count) else f"{count:,.1f} steps"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # whatever a summary holds
+    """Return a value without infinities and NaN, which are no JSON: None in their place."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _order(a: float | None, b: float | None) -> str:
     if a is None or b is None:
         return ", "
@@ -171,6 +210,7 @@ def evaluate(rows: Sequence[Row], spaces: Sequence[str]) -> dict[str, Any]:
         "lpips": {space: mean_of(held_out, f"error_maps.lpips_{column(space)}") for space in spaces},
         "psnr_db_sam": mean_of(held_out or recorded, "invert.psnr_db"),
         "lpips_sam": mean_of(held_out or recorded, "invert.lpips"),
+        "steps_sam": mean_of(held_out or recorded, "invert.steps"),
         "psnr_db_occluded": {
             first: mean_of(occluded, f"error_maps.psnr_db_{first}"),
             "sam": mean_of(occluded, "invert.psnr_db"),

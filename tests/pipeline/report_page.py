@@ -116,6 +116,9 @@ SUMMARY = Summary(
     zero_edit_difference=0.0,
     maps=MAPS,
     trade_off=TRADE_OFF,
+    maps_px=(96, 128),
+    steps_single=501,
+    steps_sam=1001.0,
     shard_faults={"cars-000007.tar": ["duplicate key scene_00012", "member beyond the end of the file"]},
     failed_units={"invert/cars-000002.tar/128-192": f"worker died three times {HOSTILE}"},
 )

@@ -206,8 +206,8 @@ def test_headline_figures_are_those_of_the_summary():
     shown = {tile.label: (tile.value, tile.note) for tile in headline(SUMMARY)}
     assert shown == {
         "samples": ("5,520", "5,495 recorded + 25 quarantined"),
-        "PSNR, SAM": ("28.41 dB", "W+ alone 22.11 dB"),
-        "PSNR, SAM, occluded": ("27.02 dB", "W+ alone 19.87 dB"),
+        "PSNR, SAM": ("28.41 dB", "W+ alone 22.11 dB after 501 steps, SAM 1,001 steps"),
+        "PSNR, SAM, occluded": ("27.02 dB", "W+ alone 19.87 dB after 501 steps, SAM 1,001 steps"),
         "perceptual error, SAM": ("0.153", "lpips-demo"),
         "share left in W+": ("61.3 %", "of pixels, occluded samples"),
         "AUROC, invertibility map": ("0.931", "of known occluders; error map 0.975"),
