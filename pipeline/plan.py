@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.fingerprint import fingerprint, settings_of
 from pipeline.inventory import Listed, shard_of
 from pipeline.stores import Stores
-from pipeline.trained_segmenter import TrainedSegmenter
+from pipeline.trained_segmenter import TrainedSegmenter, unit_in_use
 from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
@@ -30,8 +30,6 @@ from stages.region import Region
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.spaces import chosen_spaces
 from stages.stage import Stage
-
-SEGMENTER_UNIT = "segmenter"
 
 
 @dataclass(frozen=True)
@@ -146,12 +144,16 @@ class Plan:
         return MapStep(stage, _fingerprint(stage, extra=extra), {}, self.supervision)
 
     def train_segmenter(self) -> Address:
-        """Return the address of the segmenter. New data alone does not move it: `train_segmenter.edition` does."""
+        """Return the address of the segmenter. New data alone does not move it: `train_segmenter.edition` does.
+
+        One that was trained on a part of the supervision is used while no complete one is there and it suffices.
+        """
         stage = self.config.train_segmenter
         digest = fingerprint(
             stage.name, stage.version, settings_of(stage, stage.indifferent), [self.error_maps().fingerprint]
         )
-        return Address(stage.name, digest, SEGMENTER_UNIT)
+        unit = unit_in_use(self.ledger.units(stage.name, digest), stage.minimum_share)
+        return Address(stage.name, digest, unit)
 
     def predict_maps(self, segmenter: Receipt) -> MapStep:
         """Return the step that predicts maps with a trained segmenter."""

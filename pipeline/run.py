@@ -30,9 +30,11 @@ from pipeline.progress import Progress
 from pipeline.publish import Index
 from pipeline.repair import Repairs, damaged_bundles
 from pipeline.stores import Stores
+from pipeline.supervision_gaps import Gaps, check_examples
 from pipeline.trade_off import ask, curve_of
 from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
+from pipeline.trained_segmenter import SEGMENTER_UNIT
 from pipeline.training_states import drop_states
 from pipeline.units import Shard, Unit
 from pipeline.verify import restore_segmenter
@@ -159,14 +161,24 @@ class Run:
         address = plan.train_segmenter()
         if receipt := plan.ledger.receipt(address):
             drop_states(plan.ledger.store, address.fingerprint)  # which a run that died in between would leave
+            if address.unit != SEGMENTER_UNIT:
+                self.progress.warn(
+                    "the segmenter was trained on a part of the supervision; set train_segmenter.minimum_share to 1 to "
+                    "train on all of it, and make all maps again"
+                )
             return receipt
+        gaps = Gaps.from_plan(plan, shards)
+        gaps.check(self.config.train_segmenter.minimum_share, self.failed)
+        check_examples(plan, units)
+        if gaps.any:
+            self.progress.warn(gaps.warning())
         try:
             self._train(TrainJob.of(plan, shards))
         except (DamagedBundleError, StageError):  # Ray Train reports as one of ours whatever its workers raise
             if damages := damaged_bundles(plan.ledger, step.stage.name, step.fingerprint):  # all in one round
                 raise DamagedBundleError(damages) from None
             raise
-        trained = plan.ledger.receipt(address)
+        trained = plan.ledger.receipt(plan.train_segmenter())
         assert trained is not None
         return trained
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from infra.receipts import Address, Receipt
 from pipeline.committed_examples import CommittedExamples, Supervision
 from pipeline.jobs import Done
 from pipeline.plan import Plan
-from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
+from pipeline.supervision_gaps import Gaps
+from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
 from pipeline.training_pictures import draw_predictions
 from pipeline.training_states import StoredStates, drop_states
 from pipeline.units import Shard
@@ -34,9 +35,11 @@ class TrainJob:
     @classmethod
     def of(cls, plan: Plan, shards: Mapping[Shard, Receipt]) -> TrainJob:
         """Return the training of a run on what is committed now."""
-        config = plan.config
+        config, gaps = plan.config, Gaps.from_plan(plan, shards)
         supervision = Supervision.of(plan, shards)
-        return cls(config.train_segmenter, plan.train_segmenter(), supervision, config.compute.cpus_per_worker)
+        unit = unit_trained_on(gaps.share if gaps.any else 1.0, [unit.name for unit in supervision.committed])
+        address = replace(plan.train_segmenter(), unit=unit)
+        return cls(config.train_segmenter, address, supervision, config.compute.cpus_per_worker)
 
     @property
     def name(self) -> str:
@@ -78,6 +81,7 @@ class TrainJob:
         attempt.put(CURVE_FILE, json.dumps(trained.curve).encode())
         attempt.put(PICTURES_FILE, draw_predictions(trained.predicted, self.supervision.spaces))
         info: dict[str, Any] = {"device": device, "started": started, "finished": time.time()}
+        info["target"] = self.stage.target
         receipt = attempt.commit(outcomes, info)
         drop_states(self.supervision.ledger.store, self.address.fingerprint)
         return receipt

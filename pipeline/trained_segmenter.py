@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,28 @@ from infra.receipts import Ledger, Receipt
 
 SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
 """The files of a training's bundle."""
+
+
+SEGMENTER_UNIT = "segmenter"
+_PARTIAL = re.compile(r"segmenter-of-(\d{4})-[0-9a-f]{8}")
+
+
+def unit_trained_on(share: float, units: Sequence[str]) -> str:
+    """Return the unit of a training: one on a part of the supervision is named by its share and the units it had."""
+    if share >= 1:
+        return SEGMENTER_UNIT
+    digest = hashlib.sha256(json.dumps(sorted(units)).encode()).hexdigest()[:8]
+    return f"{SEGMENTER_UNIT}-of-{int(share * 10_000 + 1e-6):04d}-{digest}"
+
+
+def unit_in_use(committed: Iterable[str], minimum_share: float) -> str:
+    """Return the unit of the segmenter that a run uses: the complete one, or the largest part that suffices."""
+    units = set(committed)
+    parts = {unit: int(found[1]) / 10_000 for unit in units if (found := _PARTIAL.fullmatch(unit))}
+    good = {unit: share for unit, share in parts.items() if share >= minimum_share}
+    if SEGMENTER_UNIT in units or not good:
+        return SEGMENTER_UNIT
+    return max(good, key=lambda unit: (good[unit], unit))
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,14 @@ class Selection:
         patterns = (chosen.shards, chosen.held_out_shards)
         return chosen.share if any(fnmatchcase(shard, pattern) for pattern in patterns if pattern) else 0.0
 
+    def trains_on(self, shard: str) -> bool:
+        """Return whether a shard can hold samples that a segmenter is trained on."""
+        chosen = self.supervision
+        if chosen is None:
+            return True
+        held_out = chosen.held_out_shards is not None and fnmatchcase(shard, chosen.held_out_shards)
+        return fnmatchcase(shard, chosen.shards) and not held_out
+
     def includes(self, shard: str, key: str) -> bool:
         """Return whether the stage looks at this sample."""
         return self.supervision is None or self.role(shard, key) is not None

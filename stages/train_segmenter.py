@@ -50,7 +50,7 @@ class TrainSegmenter(BaseModel):
     name: ClassVar[str] = "train_segmenter"
     version: ClassVar[int] = 5
     reads: ClassVar[tuple[str, ...]] = ("error_maps",)
-    indifferent: ClassVar[frozenset[str]] = frozenset({"cache_mb", "checkpoint_every_s"})
+    indifferent: ClassVar[frozenset[str]] = frozenset({"cache_mb", "checkpoint_every_s", "minimum_share"})
     """Fields that cannot change the result and so stay out of the fingerprint."""
 
     network: SegmenterNetwork = SegmenterNetwork()
@@ -67,6 +67,9 @@ class TrainSegmenter(BaseModel):
     weight_decay: float = Field(1e-4, ge=0)
     validation_share: float = Field(0.1, ge=0, lt=1)  # held out by a hash of the key, so that it stays as data grow
     augmentation: Augmentation = Augmentation()
+    minimum_share: float = Field(1.0, gt=0, le=1)
+    """Least share of the supervision that must be there: with less the run stops and says what is missing. What was
+    trained on a part is kept until this is raised above that part."""
     seed: NonNegativeInt = 0
     edition: PositiveInt = 1
     """Raise it to retrain on the supervision there is now. New data alone does not retrain, because everything
