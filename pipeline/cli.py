@@ -59,13 +59,14 @@ def run(config: Config, overrides: Set = None) -> None:
         cli_run.print_failed(console, mill.failed)
         console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         raise typer.Exit(INCOMPLETE) from None
-    if summary is None:
+    if summary is not None:
+        _print_summary(summary)
+    elif finished.moved:
         console.print(
             f"nothing to do: all {len(finished.index.units)} units are committed ({time.monotonic() - started:.1f} s)"
         )
-    else:
-        _print_summary(summary)
-    console.print(f"report: {settings.folder / 'report.html'}", soft_wrap=True)
+    if summary is not None or finished.moved:
+        console.print(f"report: {settings.folder / 'report.html'}", soft_wrap=True)
     if not cli_run.print_end(console, finished):
         raise typer.Exit(INCOMPLETE)
 
@@ -180,8 +181,10 @@ def _conclude(finished: Finished) -> Conclusion:
 
 
 def _run_and_report(mill: Run) -> tuple[Finished, Summary | None]:
-    """Return what a run left behind, and its figures unless a report of them is there already."""
+    """Return what a run left behind, and its figures unless there are none or a report of them is there already."""
     finished = mill.execute()
+    if not finished.published.info["samples"]:
+        return finished, None  # every unit failed: the report of what is published stays
     if finished.computed == 0 and not finished.failed and finished.moved and is_reported(finished):
         return finished, None
     conclusion = _conclude(finished)

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from stages.errors import WeightsError
 from stages.segmentation.exported import best_classes
+from stages.segmentation.hub_cache import drop_damaged
 from stages.segmentation.source import Label, Labeller, NetworkSource, SegmentInput
 
 VOID = -1
@@ -95,9 +96,20 @@ class HuggingFace(NetworkSource):
             self._snapshot()
 
     def _snapshot(self) -> Path:
-        """Return the local folder of the model, fetched where that was allowed."""
+        """Return the local folder of the model, whole; fetched, and fetched again where it is damaged, if allowed."""
         if self.folder is not None:
             return self.folder
+        snapshot = self._downloaded()
+        if damaged := drop_damaged(snapshot):
+            if not self.download:
+                raise WeightsError(
+                    f"{self.shown} is damaged on this machine: {', '.join(damaged)} did not have the digest of "
+                    f"the hub's and was deleted; {self._remedy}"
+                )
+            snapshot = self._downloaded()
+        return snapshot
+
+    def _downloaded(self) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
@@ -107,10 +119,15 @@ class HuggingFace(NetworkSource):
                 )
             )
         except Exception as error:  # the hub's own, its HTTP client's, OSError
-            remedy = "check the name, the commit and the network" if self.download else (
-                f"set segmentation.download: true, or run `hf download {self.hub} --revision {self.revision}` before"
-            )  # fmt: skip
-            raise WeightsError(f"{self.shown} is not on this machine, and did not come: {error}; {remedy}") from error
+            raise WeightsError(
+                f"{self.shown} is not on this machine, and did not come: {error}; {self._remedy}"
+            ) from error
+
+    @property
+    def _remedy(self) -> str:
+        if self.download:
+            return "check the name, the commit and the network"
+        return f"set segmentation.download: true, or run `hf download {self.hub} --revision {self.revision}` before"
 
     def _labeller(self, device: str | torch.device) -> Labeller:
         folder = self._snapshot()
