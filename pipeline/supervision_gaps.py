@@ -102,7 +102,7 @@ def most_frequent(reasons: Mapping[str, str]) -> str:
     """Return the most frequent kinds of reasons, one line each: how often, of which the first, and why."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for name, reason in reasons.items():
-        kinds[re.sub(r"\d+", "0", reason.replace(name, "NAME"))].append(name)
+        kinds[re.sub(r"0x[0-9a-fA-F]+|\d+", "0", reason.replace(name, "NAME"))].append(name)
     ordered = sorted(kinds.values(), key=len, reverse=True)
     lines = [f"  {len(names)} × {reasons[names[0]]} (first: {names[0]})" for names in ordered[:REASONS_SHOWN]]
     left = sum(len(names) for names in ordered[REASONS_SHOWN:])

@@ -114,7 +114,7 @@ def test_where_every_sample_was_quarantined_the_most_frequent_reasons_are_said(f
     write_shard(fresh.folder / "shards/bad.tar", damaged)
     said = quarantined_by(fresh, "supervision={shards: bad*}")
     assert "all 8 samples of the supervision were quarantined:" in said
-    assert "  8 × bad-0.png does not decode" in said
+    assert "  8 × error_maps: bad-0.png does not decode" in said
     assert "enlarge" not in said
 
 
