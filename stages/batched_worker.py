@@ -29,6 +29,7 @@ def batched_worker(
     prepare: Callable[[Sample], Prepared],
     compute: Callable[[Sequence[Prepared]], Iterable[Record | Rejected]],
     batch: int,
+    begins: Callable[[int], None] = lambda samples: None,
 ) -> Worker:
     """Return a worker that prepares samples one by one and computes them in batches, keeping their order.
 
@@ -42,6 +43,7 @@ def batched_worker(
         compute: returns one record or rejection for each prepared sample. What it returns is iterated on another
             thread, behind the device: what waits for the device, or makes records, is best left to a generator.
         batch: the most samples computed together.
+        begins: called in turn with the number of samples of each call, before anything of it is computed.
     """
     turn = threading.Lock()
 
@@ -50,6 +52,7 @@ def batched_worker(
             prepared = _ahead(preparing, partial(_prepared_or_rejected, prepare), samples, batch)
             recorded: list[Future[list[Record | Rejected]]] = []
             with turn:
+                begins(len(samples))
                 while group := list(itertools.islice(prepared, batch)):
                     good = [item for item in group if not isinstance(item, Rejected)]
                     recorded.append(recording.submit(_in_order, group, compute(good) if good else ()))

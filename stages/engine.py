@@ -16,6 +16,7 @@ from stages.inversion import Inversion
 from stages.memory import out_of_memory
 from stages.slots import Slots
 from stages.step import Loss
+from stages.tally import Steps, Tally
 
 Begin = Callable[[], Item]
 """Makes an item when its turn has come, so that images that wait have no features on the device yet.
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 class _Job:
     begin: Begin
     future: Future[Inversion]
+    steps: Steps
 
 
 class Engine:
@@ -49,6 +51,12 @@ class Engine:
         self._waiting: deque[_Job] = deque()
         self._lock = threading.Lock()  # of what waits and whether it is worked off
         self._working = False
+        self._tally = Tally()
+
+    def expect(self, images: int) -> None:
+        """Say that a unit of so many images comes now, of whose steps progress is reported from now on."""
+        with self._lock:
+            self._tally.begin(images)
 
     def submit(self, begin: Begin) -> Future[Inversion]:
         """Return the future inversion of one image; until its turn has come it can be cancelled.
@@ -59,7 +67,7 @@ class Engine:
         """
         future: Future[Inversion] = Future()
         with self._lock:
-            self._waiting.append(_Job(begin, future))
+            self._waiting.append(_Job(begin, future, Steps(self._tally.unit)))
             if not self._working:
                 self._working = True
                 threading.Thread(target=self._work, name="engine").start()
@@ -91,7 +99,12 @@ class Engine:
         """Take a step, with idle slots given to what waits before."""
         self._enter()
         if self._tenants:
-            for slot, inversion in self._slots.step().items():
+            left = self._slots.step()
+            with self._lock:
+                self._tally.report(job.steps for job in self._tenants.values())
+                for slot in left:
+                    self._tally.left(self._tenants[slot].steps)
+            for slot, inversion in left.items():
                 self._tenants.pop(slot).future.set_result(inversion)
 
     def _enter(self) -> None:
@@ -104,6 +117,7 @@ class Engine:
             self._tenants[idle[0]] = job  # before it begins or enters: memory may not suffice
             try:
                 items.append(self._fitting(job.begin()))
+                job.steps.taken, job.steps.whole = 0, items[-1].schedule.steps
             except Exception as error:
                 if out_of_memory(error):
                     raise

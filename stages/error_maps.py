@@ -83,7 +83,7 @@ class ErrorMaps(InvertingStage):
             found = [_submit(engine, inverter, target.photograph.seen_3hw[None]) for target in targets]
             return self._records(inverter, targets, found)
 
-        return batched_worker(prepare, compute, width)
+        return batched_worker(prepare, compute, width, lambda samples: engine.expect(samples * len(inverter.spaces)))
 
     def _records(
         self, inverter: Inverter, targets: Sequence[_Target], found: Sequence[Sequence[Future[Inversion]]]

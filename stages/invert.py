@@ -65,7 +65,7 @@ class Invert(InvertingStage):
             futures = [engine.submit(functools.partial(_begin, inverter, target, self.finish)) for target in targets]
             return map(functools.partial(_record, inverter), targets, in_turn(futures))
 
-        return batched_worker(prepare, compute, width)
+        return batched_worker(prepare, compute, width, engine.expect)
 
     def _schedule(self, refined: Record) -> Schedule:
         if self.budget is None:

@@ -165,8 +165,10 @@ class TradeOff(InvertingStage):
 
         def compute(taken: Sequence[tuple[str, Photograph, Mapped]]) -> list[Record | Rejected]:
             keys, photographs, maps = zip(*taken, strict=True)
+            sweep = sweep_of(len(taken))
+            sweep.engine.expect(len(taken) * len(self.thresholds))
             with ThreadPoolExecutor(len(taken)) as waiting:
-                found = waiting.map(sweep_of(len(taken)), photographs, maps)
+                found = waiting.map(sweep, photographs, maps)
                 return [self._record(key, one, inverter) for key, one in zip(keys, found, strict=True)]
 
         return batched_worker(prepare, compute, width)

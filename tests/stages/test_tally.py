@@ -1,0 +1,77 @@
+"""Progress of inversions: steps of a unit's images, which only grow, whatever is beside them in the batch."""
+
+from statistics import fmean
+
+import pytest
+import torch
+
+from stages.engine import Engine
+from stages.error_maps import ErrorMaps
+from stages.objective import Objective
+from stages.progress import WorkProgress, listening
+from stages.schedule import Schedule
+from stages.sources import GeneratorSource, PerceptualSource
+from stages.stage import Sample
+from stages.tally import Steps, Tally
+from tests import tiny
+from tests.stages.test_engine import Distance, item
+
+
+def heard(work) -> list[WorkProgress]:
+    said: list[WorkProgress] = []
+    with listening(said.append):
+        work()
+    return said
+
+
+def invert(engine: Engine, *steps: int) -> None:
+    for future in [engine.submit(lambda steps=one: item(1.0, steps)) for one in steps]:
+        future.result()
+
+
+def test_an_engine_that_expects_nothing_says_nothing():
+    assert heard(lambda: invert(Engine(Distance(), 2), 4, 4)) == []
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_steps_of_all_images_of_a_unit_are_counted_to_the_end(width):
+    engine = Engine(Distance(), width)
+    engine.expect(5)
+    said = heard(lambda: invert(engine, *[4] * 5))
+    assert [one.done for one in said] == sorted(one.done for one in said)
+    assert (said[0].done, said[-1].done, said[-1].total, said[-1].what) == (min(width, 5), 20, 20, "steps")
+
+
+def test_an_image_with_fewer_steps_counts_as_a_whole_one():
+    engine = Engine(Distance(), 2)
+    engine.expect(2)
+    said = heard(lambda: invert(engine, 8, 4))
+    assert [one.share for one in said] == pytest.approx([fmean((i / 8, min(1, i / 4))) for i in range(1, 9)], abs=0.05)
+
+
+def test_what_is_left_of_the_unit_before_is_not_counted_for_the_next():
+    tally, before = Tally(), Steps(1, whole=10)
+    tally.begin(2)
+    after = Steps(2, whole=10)
+    tally.begin(4)
+    (said,) = heard(lambda: tally.report([before, after]))
+    assert (said.done, said.total) == (1, 40)
+    tally.left(before)
+    tally.left(after)
+    (said,) = heard(lambda: tally.report([Steps(2, whole=10)]))
+    assert said.done == 11
+
+
+def test_a_stage_says_the_steps_of_every_image_in_every_space(tmp_path):
+    networks = tiny.write_networks(tmp_path)
+    stage = ErrorMaps(
+        generator=GeneratorSource(checkpoint=networks["generator"]),
+        perceptual=PerceptualSource(backbone="small", weights=networks["perceptual"]),
+        objective=Objective(shrinkage=1e-3),
+        schedule=Schedule(steps=3),
+        batch=4,
+    )
+    worker = stage.setup(torch.device("cpu"))
+    samples = [Sample(str(i), "shard", {"png": tiny.picture(i)}) for i in range(4)]
+    said = heard(lambda: list(worker(samples)))
+    assert (said[-1].done, said[-1].total) == (4 * len(tiny.SPACES) * 3,) * 2
