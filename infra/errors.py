@@ -3,6 +3,7 @@
 InfraError
 ├── StoreError            permanent: no such bucket, access denied, bad address, read-only
 │   └── NotFoundError     the file or object is not there
+├── ChangedError          the file or object is of another version than the one that was wanted
 ├── TransientError        worth trying again: unreachable, timed out, the server failed
 ├── ShardError            a shard is not what its scan said it was
 └── BundleError           a bundle or receipt is truncated, altered or malformed
@@ -25,6 +26,10 @@ class StoreError(InfraError):
 
 class NotFoundError(StoreError):
     """The named file or object does not exist."""
+
+
+class ChangedError(InfraError):
+    """The named file or object is not of the wanted version any more."""
 
 
 class TransientError(InfraError):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from infra.errors import NotFoundError
+from infra.errors import ChangedError, NotFoundError
 from infra.os_errors import explained
 from infra.store import RESERVED_PREFIX, Entry, Store, checked_name, is_reserved
 
@@ -55,11 +55,20 @@ class FolderStore(Store):
                 self._staged(self.root / "check", b"").unlink()
             os.scandir(self.root).close()
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes `[start, stop)` of a file. Raises `NotFoundError` if there is none."""
+    def read(self, name: str, start: int = 0, stop: int | None = None, version: str | None = None) -> bytes:
+        """Return the bytes `[start, stop)` of a file. Raises `NotFoundError` if there is none.
+
+        Raises `ChangedError` if its size or modification time are not those of the version.
+        """
         with self.open(name) as stream, explained(self.root / name, "read"):
             stream.seek(start)
-            return stream.read() if stop is None else stream.read(max(0, stop - start))
+            data = stream.read() if stop is None else stream.read(max(0, stop - start))
+            found = entry_of(name, os.fstat(stream.fileno())).version
+        if version not in (None, found):
+            raise ChangedError(
+                f"the size and modification time of {self.root / name} are other than when it was listed"
+            )
+        return data
 
     def open(self, name: str) -> BinaryIO:
         """Return a buffered reader of a file. Raises `NotFoundError` if there is none."""

@@ -18,7 +18,7 @@ import urllib3.exceptions
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from infra.errors import StoreError, TransientError
+from infra.errors import ChangedError, StoreError, TransientError
 from infra.os_errors import explained
 from infra.s3_client import S3Options, client_of, with_endpoint
 from infra.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
@@ -84,9 +84,15 @@ class S3Store(Store):
                 self._api.put_object(Bucket=self.bucket, Key=key, Body=b"")
                 self._api.delete_object(Bucket=self.bucket, Key=key)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes `[start, stop)` of an object by one ranged GET. Raises `NotFoundError` if there is none."""
-        return self._fetch(name, start, stop)[0]
+    def read(self, name: str, start: int = 0, stop: int | None = None, version: str | None = None) -> bytes:
+        """Return the bytes `[start, stop)` of an object by one ranged GET. Raises `NotFoundError` if there is none.
+
+        Raises `ChangedError` if its ETag is not the version.
+        """
+        data, etag = self._fetch(name, start, stop)
+        if version not in (None, etag.strip('"')):
+            raise ChangedError(f"the ETag of {self.url}/{name} is {etag or 'unknown, it is shorter'}, was {version}")
+        return data
 
     def open(self, name: str) -> BinaryIO:
         """Return a seekable reader that fetches blocks of 8 MiB. Raises `NotFoundError` if there is no such object."""

@@ -1,102 +1,76 @@
-"""WebDataset shards: where each sample lies and whether it is whole, samples read back, and shards written."""
+"""WebDataset shards: samples read back from where a scan found them, and shards written."""
 
 import io
-import re
 import tarfile
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from infra.errors import ShardError
+from infra.errors import ChangedError, ShardError
+from infra.member_names import printable, split_name
+from infra.scan import Member, ShardFault, ShardSample, ShardScan, scan_shard
 from infra.store import RESERVED_PREFIX, Store
-from infra.tar_walk import BLOCK, Damage, Tape, TarMember, printable, walk_tar
+from infra.tar_walk import Tape, TarMember, walk_tar
+
+__all__ = [
+    "KEY_FIELD",
+    "Member",
+    "RawSample",
+    "ShardFault",
+    "ShardSample",
+    "ShardScan",
+    "add_member",
+    "read_samples",
+    "scan_shard",
+    "split_name",
+    "write_shard",
+]
 
 KEY_FIELD = "__key__"
 """The field of a sample to be written that holds its key."""
 
-_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # webdataset's rule: the key ends at the first dot
-_METADATA = re.compile(r"__[^/]*__($|/)|__MACOSX/|(.*/)?\.[^/]*$")
 _GAP_BYTES = 1 << 20
-_NAME_FIELD_BYTES = 100
-
-
-@dataclass(frozen=True)
-class Member:
-    """One file of a sample; its data begins at byte `offset` of the shard. The extension is in lower case."""
-
-    extension: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class ShardSample:
-    """One sample of a shard: the members that are there, and the byte range `[start, stop)` with their headers.
-
-    `fault` says why it cannot be processed, None if it can. Bytes of a key that are not UTF-8 are written as `\\xNN`.
-    """
-
-    key: str
-    members: tuple[Member, ...]
-    start: int
-    stop: int
-    fault: str | None
-
-
-@dataclass(frozen=True)
-class ShardScan:
-    """What a shard holds. `size` and `sha256` are of the bytes that could be read; `faults` are those of the shard."""
-
-    shard: str
-    size: int
-    sha256: str
-    samples: tuple[ShardSample, ...]
-    faults: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RawSample:
-    """The undecoded members of one sample, by extension."""
+    """The undecoded members of one sample, by extension; `unusable` says of others why they cannot be used."""
 
     key: str
     members: Mapping[str, bytes]
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
-def scan_shard(stream: BinaryIO, name: str, size: int) -> ShardScan:
-    """Return what a shard holds and what is wrong with it, from one sequential read; no damage raises an error.
+def read_samples(
+    store: Store, shard: str, samples: Sequence[ShardSample], version: str | None = None
+) -> list[RawSample]:
+    """Return the samples' members, in the order given; what is adjacent in the shard comes by one ranged read.
 
-    Keys are webdataset's: folder and base name up to the first dot; neighbours of one key are one sample. Of samples
-    with one key the first is kept and the others carry a fault; so do samples next to damage that lack an extension
-    which all others have. `size` is what the store lists. Raises only what reading the stream raises.
-    """
-    tape = Tape(stream)
-    survey = _Survey()
-    for item in walk_tar(tape):
-        survey.damaged(item) if isinstance(item, Damage) else survey.add(item)
-    faults = survey.faults()
-    if tape.position != size:
-        faults.append(f"{tape.position} bytes could be read, {size} are listed; upload the shard again")
-    return ShardScan(name, tape.position, tape.sha256, survey.samples(), tuple(faults))
-
-
-def read_samples(store: Store, shard: str, samples: Sequence[ShardSample]) -> list[RawSample]:
-    """Return the samples' members, in the order given; neighbours in the shard come by one ranged read.
-
-    Raises `ShardError` if a sample carries a fault, or if the shard no longer holds it where it was scanned.
+    `version` is the shard's when it was scanned, as the store lists it. Raises `ShardError` if a sample carries a
+    fault, or if the shard is of another version or no longer holds the sample where it was scanned.
     """
     for sample in samples:
         if sample.fault:
             raise ShardError(f"sample {sample.key!r} of {shard} cannot be read: {sample.fault}; quarantine it instead")
-    read = []
-    for run in _runs(samples):
-        data = store.read(shard, run[0].start, run[-1].stop)
-        read += [
-            _extract(data[sample.start - run[0].start : sample.stop - run[0].start], sample, shard) for sample in run
-        ]
-    return read
+    owners = {member.start: (sample.key, member) for sample in samples for member in sample.members}
+    content: dict[int, bytes] = {}
+    for run in _runs([owners[start] for start in sorted(owners)]):
+        start = run[0][1].start
+        try:
+            data = store.read(shard, start, run[-1][1].stop, version)
+        except ChangedError as error:
+            raise ShardError(f"{shard} changed since it was scanned: {error}; run again") from error
+        for key, member in run:
+            content[member.start] = _extract(data[member.start - start : member.stop - start], key, member, shard)
+    return [
+        RawSample(
+            sample.key,
+            {member.extension: content[member.start] for member in sample.members},
+            sample.unusable,
+        )
+        for sample in samples
+    ]
 
 
 def write_shard(path: Path, samples: Iterable[Mapping[str, bytes | str]]) -> None:
@@ -136,142 +110,29 @@ def add_member(archive: tarfile.TarFile, key: str, extension: str, data: bytes) 
     archive.addfile(info, io.BytesIO(data))
 
 
-def split_name(name: str) -> tuple[str, str] | None:
-    """Return key and lower-case extension of a member's name as webdataset does, None if it has none."""
-    match = _NAME.fullmatch(name)
-    return (match[1], match[2].lower()) if match else None
-
-
-@dataclass
-class _Draft:
-    """A sample while its members are coming in."""
-
-    key: str
-    start: int
-    stop: int
-    members: list[Member] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    damage: Damage | None = None
-
-
-@dataclass
-class _Survey:
-    """Groups the members of a shard into samples, in one pass."""
-
-    drafts: list[_Draft] = field(default_factory=list)
-    damages: list[Damage] = field(default_factory=list)
-    passed_over: Counter[str] = field(default_factory=Counter)
-    first_starts: dict[str, int] = field(default_factory=dict)
-    unclaimed: Damage | None = None
-
-    def damaged(self, damage: Damage) -> None:
-        """Note a damage; the samples before and after it may lack members."""
-        self.damages.append(damage)
-        self.unclaimed = damage
-        if self.drafts:
-            self.drafts[-1].damage = self.drafts[-1].damage or damage
-
-    def add(self, member: TarMember) -> None:
-        """Put a member into the sample it belongs to; pass over what webdataset does."""
-        if member.kind == tarfile.DIRTYPE or _METADATA.match(member.name):
-            return
-        split = split_name(member.name)
-        if not member.regular or split is None:
-            self.passed_over["files without an extension" if member.regular else "links, devices or sparse files"] += 1
-            return
-        key, extension = printable(split[0]), printable(split[1])
-        name_doubted = self.unclaimed is not None and _may_be_cut(member)
-        draft = self._draft(key, member)
-        if name_doubted:
-            draft.faults.append("its name may be cut short: the header before it is corrupted")
-        draft.stop = member.stop
-        if printable(member.name) != member.name:
-            draft.faults.append(f"the name {printable(member.name)!r} is not UTF-8")
-        if member.present < member.size:
-            draft.faults.append(
-                f"incomplete: the shard ends after {member.present} of {member.size} bytes of its {extension!r}; "
-                "upload the shard again"
-            )
-            draft.stop = member.offset + member.present
-            return
-        if member.size == 0:
-            draft.faults.append(f"its {extension!r} is empty")
-        if any(other.extension == extension for other in draft.members):
-            draft.faults.append(f"it has a second {extension!r}, at byte {member.start}")
-        draft.members.append(Member(extension, member.offset, member.size))
-
-    def samples(self) -> tuple[ShardSample, ...]:
-        """Return the samples in the order of the shard."""
-        whole = [
-            {member.extension for member in draft.members}
-            for draft in self.drafts
-            if not (draft.damage or draft.faults)
-        ]
-        expected: set[str] = set.intersection(*whole) if whole else set()
-        for draft in self.drafts:
-            lacking = sorted(expected - {member.extension for member in draft.members})
-            if draft.damage and lacking and not draft.faults:
-                draft.faults.append(f"incomplete: it lacks {', '.join(lacking)}; the shard is {draft.damage.message}")
-        return tuple(
-            ShardSample(draft.key, tuple(draft.members), draft.start, draft.stop, "; ".join(draft.faults) or None)
-            for draft in self.drafts
-        )
-
-    def faults(self) -> list[str]:
-        """Return what is wrong with the shard as a whole, each with what was kept and what to do."""
-        kept = f"{len(self.drafts)} samples were found; write or upload the shard again to have the rest"
-        faults = [f"{damage.message}; {kept}" for damage in self.damages]
-        faults += [f"{count} {what} belong to no sample" for what, count in sorted(self.passed_over.items())]
-        if not self.drafts and not self.damages:
-            faults.append("it holds no samples; write it again, or take it out of the input")
-        return faults
-
-    def _draft(self, key: str, member: TarMember) -> _Draft:
-        """Return the sample of this key that is being read, a new one if the key changes here."""
-        if not self.drafts or self.drafts[-1].key != key:
-            draft = _Draft(key, member.start, member.stop)
-            first = self.first_starts.setdefault(key, member.start)
-            if first != member.start:
-                draft.faults.append(
-                    f"duplicate key {key!r}: the first is at byte {first}, this one at byte {member.start}; give it a "
-                    "key of its own, or take it out of the shard"
-                )
-            draft.damage = self.unclaimed
-            self.drafts.append(draft)
-        self.unclaimed = None
-        return self.drafts[-1]
-
-
-def _may_be_cut(member: TarMember) -> bool:
-    """Return whether a member may have had a longer or foreign name in an extended header that is gone."""
-    bare = member.offset - member.start == BLOCK
-    return bare and (len(member.name.encode("utf-8", "surrogateescape")) >= _NAME_FIELD_BYTES or "?" in member.name)
-
-
-def _runs(samples: Sequence[ShardSample]) -> Iterator[list[ShardSample]]:
-    """Yield the samples in runs that are worth one read: each begins at most a small gap after the one before."""
-    run: list[ShardSample] = []
-    for sample in samples:
-        if run and not 0 <= sample.start - run[-1].stop <= _GAP_BYTES:
+def _runs(members: Sequence[tuple[str, Member]]) -> Iterator[list[tuple[str, Member]]]:
+    """Yield members, sorted by where they are, in runs that are worth one read: with small gaps at most."""
+    run: list[tuple[str, Member]] = []
+    for key, member in members:
+        if run and member.start - run[-1][1].stop > _GAP_BYTES:
             yield run
             run = []
-        run.append(sample)
+        run.append((key, member))
     if run:
         yield run
 
 
-def _extract(data: bytes, sample: ShardSample, shard: str) -> RawSample:
-    """Return a sample from its byte range, if the headers there still say what the scan saw."""
-    survey = _Survey()
-    for item in walk_tar(Tape(io.BytesIO(data), digest=False)):
-        if isinstance(item, TarMember):
-            survey.add(item)
-    wanted = tuple(Member(member.extension, member.offset - sample.start, member.size) for member in sample.members)
-    if [(draft.key, tuple(draft.members)) for draft in survey.drafts] != [(sample.key, wanted)]:
+def _extract(data: bytes, key: str, member: Member, shard: str) -> bytes:
+    """Return a member's content from its byte range, if the headers there still say what the scan saw."""
+    found = next(walk_tar(Tape(io.BytesIO(data), digest=False)), None)
+    offset = member.offset - member.start
+    if (
+        not isinstance(found, TarMember)
+        or tuple(map(printable, split_name(found.name) or ())) != (key, member.extension)
+        or (found.start, found.offset, found.size, found.present) != (0, offset, member.size, member.size)
+    ):
         raise ShardError(
-            f"{shard} changed since it was scanned: bytes {sample.start} to {sample.stop} are not sample "
-            f"{sample.key!r} any more; scan it again"
+            f"{shard} changed since it was scanned: bytes {member.start} to {member.stop} are not the "
+            f"{member.extension!r} of sample {key!r} any more; run again"
         )
-    return RawSample(
-        sample.key, {member.extension: data[member.offset : member.offset + member.size] for member in wanted}
-    )
+    return data[offset : offset + member.size]

@@ -47,10 +47,11 @@ class Store(ABC):
         """Return if the store can be reached and read and, with `write`, written; else raise what to do about it."""
 
     @abstractmethod
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def read(self, name: str, start: int = 0, stop: int | None = None, version: str | None = None) -> bytes:
         """Return the bytes `[start, stop)` of an object, fewer where it ends earlier, as a slice does.
 
-        Raises `NotFoundError` if there is no such object.
+        Raises `NotFoundError` if there is no such object, `ChangedError` if a version is given, as `list` states it,
+        and the object is of another.
         """
 
     @abstractmethod

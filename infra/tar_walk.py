@@ -8,9 +8,13 @@ import hashlib
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
+
+from infra.file_kinds import kind_of
+from infra.member_names import printable
 
 BLOCK = 512
+HEAD_BYTES = 16
 _CHUNK = 1 << 20
 _ZEROS = bytes(BLOCK)
 _EXTENSIONS = (
@@ -21,15 +25,21 @@ _EXTENSIONS = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _LONGEST_EXTENSION = _CHUNK
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
+_SPARSE_MORE = 482  # of a sparse header: whether blocks with the rest of its map come before the data
+_SPARSE_MORE_AGAIN = 504  # the same of such a block
+_SPARSE_KEYWORD = "GNU.sparse."
+_END_MARKER_BLOCKS = 2
+_RECORD = tarfile.RECORDSIZE  # most writers fill an archive up to a multiple of it
+
+DamageKind = Literal["compressed", "not a tar", "empty", "truncated", "corrupted", "appended to"]
 
 
 @dataclass(frozen=True)
 class TarMember:
     """One member: its headers begin at `start`, its data at `offset`, and what follows it at `stop`.
 
-    Undecodable bytes of the name are kept as surrogates. `present` is less than `size` if the archive is cut in the
-    data.
+    Undecodable bytes of the name are kept as surrogates. `head` is how the data begins. `present` is less than `size`
+    if the archive is cut in the data.
     """
 
     name: str
@@ -39,6 +49,7 @@ class TarMember:
     size: int
     stop: int
     present: int
+    head: bytes = b""
 
     @property
     def regular(self) -> bool:
@@ -48,9 +59,13 @@ class TarMember:
 
 @dataclass(frozen=True)
 class Damage:
-    """Something wrong at a byte of the archive: members next to it may lack a part."""
+    """Something wrong at a byte of the archive: members next to it may lack a part.
+
+    Where data is "appended to" a whole archive, nothing is lost.
+    """
 
     start: int
+    kind: DamageKind
     message: str
 
 
@@ -96,10 +111,10 @@ def walk_tar(tape: Tape) -> Iterator[TarMember | Damage]:
     After a corrupted header the walk goes on at the next valid one; after an end marker too, should data follow.
     """
     block, zeros = tape.take(BLOCK), 0
-    if compression := next((name for magic, name in _COMPRESSED.items() if block.startswith(magic)), None):
+    if damage := _foreign(block):
         while tape.skip(_CHUNK):
             pass
-        yield Damage(0, f"compressed with {compression}: samples cannot be read out of the middle; store the plain tar")
+        yield damage
         return
     while len(block) == BLOCK:
         start = tape.position - BLOCK
@@ -107,20 +122,18 @@ def walk_tar(tape: Tape) -> Iterator[TarMember | Damage]:
             zeros += 1
             block = tape.take(BLOCK)
             continue
-        if zeros:
-            yield Damage(
-                start, f"the end marker is followed by more data at byte {start}: other readers stop before it"
-            )
-        zeros = 0
+        if zeros and _is_valid(block):
+            yield _continued(start, zeros)
         try:
             member = _read_member(tape, block, start)
         except _CutError:
-            yield Damage(tape.position, f"truncated inside a header at byte {tape.position}")
+            yield Damage(tape.position, "truncated", f"truncated inside a header at byte {tape.position}")
             return
         except tarfile.HeaderError:
-            block, zeros, damage = _resynchronise(tape, start)
+            block, zeros, damage = _resynchronise(tape, start, zeros)
             yield damage
             continue
+        zeros = 0
         yield member
         if tape.position < member.stop:
             yield _cut_in(member, tape.position)
@@ -129,25 +142,56 @@ def walk_tar(tape: Tape) -> Iterator[TarMember | Damage]:
     yield from _judge_end(tape, len(block), zeros)
 
 
+def _foreign(block: bytes) -> Damage | None:
+    """Return what is wrong with a file that begins like something known which is not a tar."""
+    kind = kind_of(block)
+    if kind is None or kind.group == "tar":
+        return None
+    if kind.group == "compressed":
+        return Damage(
+            0,
+            "compressed",
+            f"compressed with {kind.name}: samples cannot be read out of the middle; store the plain tar",
+        )
+    return Damage(0, "not a tar", f"not a tar but {kind.name}; write it again as a tar, or take it out of the input")
+
+
+def _continued(start: int, zeros: int) -> Damage:
+    """Return the damage of a header after zero blocks: tars joined into one, or zeros where members should be."""
+    if zeros != _END_MARKER_BLOCKS and (zeros < _END_MARKER_BLOCKS or start % _RECORD):
+        return Damage(
+            start, "corrupted", f"corrupted: {zeros} blocks of zeros before byte {start}, members may be missing"
+        )
+    return Damage(
+        start,
+        "appended to",
+        f"the end marker is followed by more members at byte {start}: other readers stop before it",
+    )
+
+
 def _judge_end(tape: Tape, remainder: int, zeros: int) -> Iterator[Damage]:
     """Yield what is wrong with the end: `zeros` zero blocks came last, then `remainder` bytes."""
     if tape.position == 0:
-        yield Damage(0, "empty: it has no bytes")
+        yield Damage(0, "empty", "empty: it has no bytes")
     elif remainder and zeros < 2:
-        yield Damage(tape.position, f"truncated inside a header or the end marker at byte {tape.position}")
+        yield Damage(tape.position, "truncated", f"truncated inside a header or the end marker at byte {tape.position}")
     elif remainder:
-        yield Damage(tape.position, f"truncated in the padding after the end marker at byte {tape.position}")
+        yield Damage(
+            tape.position, "truncated", f"truncated in the padding after the end marker at byte {tape.position}"
+        )
     elif zeros == 1:
-        yield Damage(tape.position, f"truncated inside the end marker at byte {tape.position}")
+        yield Damage(tape.position, "truncated", f"truncated inside the end marker at byte {tape.position}")
     elif zeros == 0:
         yield Damage(
-            tape.position, f"truncated at byte {tape.position}: it has no end marker, and members may be missing"
+            tape.position,
+            "truncated",
+            f"truncated at byte {tape.position}: it has no end marker, and members may be missing",
         )
 
 
 def _cut_in(member: TarMember, position: int) -> Damage:
     where = "the data" if member.present < member.size else "the padding"
-    return Damage(position, f"truncated in {where} of {printable(member.name)!r} at byte {position}")
+    return Damage(position, "truncated", f"truncated in {where} of {printable(member.name)!r} at byte {position}")
 
 
 def _read_member(tape: Tape, block: bytes, start: int) -> TarMember:
@@ -155,30 +199,62 @@ def _read_member(tape: Tape, block: bytes, start: int) -> TarMember:
 
     Raises `tarfile.HeaderError` on a corrupted header, `_CutError` if the stream ends before the headers do.
     """
-    name: str | None = None
-    size: int | None = None
+    headers = _Headers()
     info = _decode(block)
     while info.type in _EXTENSIONS:
         if info.size > _LONGEST_EXTENSION:
             raise tarfile.HeaderError(f"an extended header of {info.size} bytes")
-        payload = tape.take(_padded(info.size))
-        if len(payload) < _padded(info.size):
-            raise _CutError
-        if info.type == tarfile.GNUTYPE_LONGNAME:
-            name = payload[: info.size].rstrip(b"\0").decode("utf-8", "surrogateescape")
-        elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            records = _pax_records(payload[: info.size])
-            name = records.get("path", name)
-            size = int(records["size"]) if records.get("size", "").isdecimal() else size
-        block = tape.take(BLOCK)
-        if len(block) < BLOCK:
-            raise _CutError
+        headers.add(info, _taken(tape, _padded(info.size)))
+        block = _taken(tape, BLOCK)
         info = _decode(block)
-    size = info.size if size is None else size
+    if headers.garbled(info.name):
+        raise tarfile.HeaderError("a long name that is not the short one's")
+    if info.type == tarfile.GNUTYPE_SPARSE and block[_SPARSE_MORE]:
+        while _taken(tape, BLOCK)[_SPARSE_MORE_AGAIN]:
+            pass
+    size = info.size if headers.size is None else headers.size
     held = size if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES else 0
+    kind = tarfile.GNUTYPE_SPARSE if headers.sparse else info.type
     offset = tape.position
-    present = min(tape.skip(_padded(held)), held)
-    return TarMember(name or info.name, info.type, start, offset, held, offset + _padded(held), present)
+    head = tape.take(min(held, HEAD_BYTES))
+    present = min(len(head) + tape.skip(_padded(held) - len(head)), held)
+    return TarMember(headers.name or info.name, kind, start, offset, held, offset + _padded(held), present, head)
+
+
+@dataclass
+class _Headers:
+    """What the extended headers before a member's own say about it."""
+
+    name: str | None = None
+    size: int | None = None
+    sparse: bool = False
+    long_name: str | None = None  # which GNU tar writes before a header that holds its beginning
+
+    def add(self, info: tarfile.TarInfo, payload: bytes) -> None:
+        """Read one extended header; what a global one says of all members says nothing of one."""
+        payload = payload[: info.size]
+        if info.type == tarfile.GNUTYPE_LONGNAME:
+            self.name = self.long_name = payload.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+            records = _pax_records(payload)
+            self.name = records.get(f"{_SPARSE_KEYWORD}name") or records.get("path", self.name)
+            self.size = int(records["size"]) if records.get("size", "").isdecimal() else self.size
+            self.sparse = self.sparse or any(keyword.startswith(_SPARSE_KEYWORD) for keyword in records)
+
+    def garbled(self, beginning: str) -> bool:
+        """Return whether a long name that is not UTF-8 is not what the member's own header has of it either."""
+        name = self.long_name
+        if name is None or printable(name) == name:
+            return False
+        return not name.encode("utf-8", "surrogateescape").startswith(beginning.encode("utf-8", "surrogateescape"))
+
+
+def _taken(tape: Tape, length: int) -> bytes:
+    """Return the next bytes; raises `_CutError` if the stream ends before them."""
+    data = tape.take(length)
+    if len(data) < length:
+        raise _CutError
+    return data
 
 
 def _decode(block: bytes) -> tarfile.TarInfo:
@@ -201,9 +277,9 @@ def _pax_records(payload: bytes) -> dict[str, str]:
     return records
 
 
-def _resynchronise(tape: Tape, start: int) -> tuple[bytes, int, Damage]:
+def _resynchronise(tape: Tape, start: int, zeros_before: int) -> tuple[bytes, int, Damage]:
     """Return the next valid header after a corrupted one (or what is left at the end), the zero blocks just before it,
-    and the damage passed over.
+    and the damage passed over. What follows an end marker to the end of the file is no damage to the archive.
     """
     zeros = 0
     block = tape.take(BLOCK)
@@ -211,13 +287,19 @@ def _resynchronise(tape: Tape, start: int) -> tuple[bytes, int, Damage]:
         zeros = zeros + 1 if block == _ZEROS else 0
         block = tape.take(BLOCK)
     stop = tape.position - len(block)
+    ended = len(block) < BLOCK
+    if ended and zeros_before >= _END_MARKER_BLOCKS and zeros < _END_MARKER_BLOCKS:
+        message = f"the end marker is followed by {tape.position - start} bytes that are not a tar's at byte {start}"
+        return b"", _END_MARKER_BLOCKS, Damage(start, "appended to", message)
     message = f"corrupted header at byte {start}: the bytes up to {stop} are passed over, members in them are lost"
-    return block, 0 if len(block) == BLOCK else zeros, Damage(start, message)
+    return block, zeros if ended else 0, Damage(start, "corrupted", message)
 
 
 def _is_header(block: bytes) -> bool:
-    if block[257:262] != b"ustar":
-        return False
+    return block[257:262] == b"ustar" and _is_valid(block)
+
+
+def _is_valid(block: bytes) -> bool:
     try:
         _decode(block)
     except tarfile.HeaderError:
@@ -227,8 +309,3 @@ def _is_header(block: bytes) -> bool:
 
 def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
-
-
-def printable(name: str) -> str:
-    """Return a name with the bytes that are not UTF-8 written out as `\\xNN`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

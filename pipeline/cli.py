@@ -124,6 +124,7 @@ def report(config: Config, overrides: Set = None) -> None:
     path = conclusion.write(finished.plan, published=finished.moved)
     _print_summary(conclusion.summary)
     cli_run.print_gaps(console, finished)
+    cli_run.print_unread(console, finished)
     console.print(f"report: {path}", soft_wrap=True)
 
 
@@ -163,7 +164,10 @@ def main() -> None:
 
 def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -> Status:
     settings = load_config(config, overrides or ())
-    return status_of(Plan(settings, _reachable(settings)), ahead=ahead)
+    plan = Plan(settings, _reachable(settings))
+    if ahead:
+        plan.check_input()
+    return status_of(plan, ahead=ahead)
 
 
 def _reachable(settings: RunConfig) -> Stores:

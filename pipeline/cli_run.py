@@ -1,4 +1,4 @@
-"""What `run`, `plan` and `report` say at their end: failed units by reason, what a result lacks, warnings."""
+"""What `run`, `plan` and `report` say at their end: failed units by reason, what a result lacks, what was not read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
-
-from pipeline.verify import faults_of
 
 if TYPE_CHECKING:
     from pipeline.run import Finished
@@ -29,15 +27,6 @@ def print_failed(console: Console, failed: Mapping[str, str]) -> None:
         named = f"{', '.join(units[:NAMED])}{more}"
         count = "1 unit" if len(units) == 1 else f"{len(units)} units"
         console.print(Text.assemble(("failed ", "red"), f"{count}: {reason} ({named})"), soft_wrap=True)
-
-
-def print_faults(console: Console, finished: Finished) -> None:
-    """Print what is wrong with shards as wholes."""
-    faults = [(shard.name, fault) for shard, receipt in finished.shards.items() for fault in faults_of(receipt)]
-    for shard, fault in faults[:NAMED]:
-        console.print(Text.assemble(("damaged shard ", "yellow"), f"{shard}: {fault}"), soft_wrap=True)
-    if len(faults) > NAMED:
-        console.print(f"and {len(faults) - NAMED} more, in summary.json")
 
 
 def print_basis(console: Console, status: Status) -> None:
@@ -63,9 +52,16 @@ def print_gaps(console: Console, finished: Finished) -> None:
     console.print(Text.assemble(("gaps: ", "yellow"), f"{', '.join(parts)} are missing"), soft_wrap=True)
 
 
+def print_unread(console: Console, finished: Finished) -> bool:
+    """Print what could not be read of the input, and return whether everything was."""
+    unread = finished.unread
+    for line in unread.lines():
+        console.print(Text(line), soft_wrap=True)
+    return not unread.faults
+
+
 def print_end(console: Console, finished: Finished) -> bool:
     """Print what went wrong in a run, and return whether nothing did."""
-    print_faults(console, finished)
     print_failed(console, finished.failed)
     print_gaps(console, finished)
     if not finished.moved:
@@ -75,4 +71,5 @@ def print_end(console: Console, finished: Finished) -> bool:
         )
     if finished.failed:
         console.print("run again to try the failed units once more")
-    return finished.moved and not finished.failed
+    whole = print_unread(console, finished)
+    return finished.moved and not finished.failed and whole

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from infra.bundles import read_arrays
 from infra.receipts import Address, Ledger, Receipt
-from infra.shards import RawSample, ShardSample, read_samples
+from infra.shards import RawSample, ShardSample
 from infra.store import Store
 from pipeline.errors import RunError
 from pipeline.inventory import committed_samples
 from pipeline.map_job import ARRAYS
 from pipeline.plan import Plan
-from pipeline.units import Selection, Shard, Unit
+from pipeline.units import Selection, Shard, Unit, sample_of
 from stages.errors import BadSampleError
 from stages.examples import Example
 from stages.reduction import fit_reduced, reduced_size
 from stages.region import Region, to_uint8
-from stages.stage import Rejected, Sample
+from stages.stage import Rejected
 
 ERROR_MAPS, MAPS = "error_maps", "error_LHW"
 _INVENTORIES_KEPT = 8
@@ -111,14 +111,14 @@ class CommittedExamples:
             return []
         arrays = dict(read_arrays(supervision.ledger.read_file(receipt, ARRAYS), keys.__contains__, {MAPS}))
         chosen = [sample for sample in self._listed(of.shard) if sample.key in keys and sample.fault is None]
-        raw = read_samples(supervision.sources[of.shard.address], of.shard.name, chosen)
+        raw = of.shard.read(supervision.sources, chosen)
         return [self._example(one, of.shard, arrays.get(one.key, {})) for one in raw]
 
     def _example(self, raw: RawSample, shard: Shard, arrays: Mapping[str, NDArray[Any]]) -> Example | Rejected:
         if MAPS not in arrays:
             return Rejected(raw.key, f"error_maps recorded it without {MAPS}")
         try:
-            image_HW3 = Sample(raw.key, shard.name, raw.members).image()
+            image_HW3 = sample_of(raw, shard.name).image()
         except BadSampleError as error:
             return Rejected(raw.key, str(error))
         image_3hw = fit_reduced(image_HW3, self.supervision.region, self.supervision.map_side_px)

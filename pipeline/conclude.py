@@ -31,7 +31,6 @@ from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
 from pipeline.trade_off import committed_curve
 from pipeline.training_report import TrainingReport
 from pipeline.units import Shard, Unit
-from pipeline.verify import faults_of
 from stages.invert import Invert
 from stages.inverter import Inverter
 
@@ -100,6 +99,7 @@ def conclude(finished: Finished) -> Conclusion:
     inverter = step.stage.inverter(torch.device("cpu"))
     gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.config.maps.side_px)
     shown = list(gallery.pictures([row for row in rows if row["outcome"] == "recorded"]))
+    unread = finished.unread
     summary = Summary(
         samples=Samples(
             inventory=sum(shard.samples for shard in shards),
@@ -115,7 +115,9 @@ def conclude(finished: Finished) -> Conclusion:
         maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.spaces),
         trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),
-        shard_faults={shard.name: faults for shard, receipt in shards.items() if (faults := faults_of(receipt))},
+        shard_faults=unread.messages(),
+        shard_notes={name: list(notes) for name, notes in unread.notes.items()},
+        passed_over=dict(unread.passed_over),
         failed_units=dict(finished.failed),
         index=published.address.receipt_name,
         gaps=dict(finished.gaps),

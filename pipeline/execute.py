@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from infra.errors import Damage, DamagedBundleError, TransientError
+from infra.errors import Damage, DamagedBundleError, ShardError, TransientError
 from pipeline.errors import USER_ERRORS, RunError
 from pipeline.hosts import IN_FLIGHT, Hosts, Size
 from pipeline.jobs import AnyTask_contra, Done, Job
@@ -168,6 +168,9 @@ class Supervisor(Generic[AnyTask_contra]):
         cause = error.cause if isinstance(error.cause, Exception) else error
         if task is not None and isinstance(cause, DamagedBundleError):
             self.outcome.damaged.extend(cause.damages)  # no fault of the task: it waits until they are made again
+            return
+        if task is not None and isinstance(cause, ShardError):
+            self.outcome.failed[task.name] = str(cause)  # another attempt would read the same shard
             return
         if task is None or (isinstance(cause, USER_ERRORS) and not isinstance(cause, TransientError)):
             raise cause  # the job cannot be opened, or a store or checkpoint refuses: it would everywhere

@@ -10,11 +10,11 @@ import torch
 
 from infra.errors import NotFoundError, ShardError
 from infra.receipts import Ledger, Receipt
-from infra.shards import RawSample, ShardSample, read_samples
+from infra.shards import RawSample, ShardSample
 from infra.store import Store
 from pipeline.publish import Index
 from pipeline.summary import Picture, Row
-from pipeline.units import Shard, Unit, read_inventory
+from pipeline.units import Shard, Unit, read_inventory, sample_of
 from stages.inverter import Inverter
 from stages.packing import unpack_codes
 from stages.reduction import fit_reduced, reduced
@@ -56,7 +56,7 @@ class Gallery:
         listed = [s for s in listed if all(s.key in of_stage for of_stage in records.values())]
         for raw in read_if_there(self.sources, unit.shard, listed):
             found = {name: of_stage[raw.key] for name, of_stage in records.items()}
-            sample = Sample(raw.key, unit.shard.name, raw.members, found)
+            sample = sample_of(raw, unit.shard.name, found)
             yield draw(sample, wanted[raw.key], single.get(raw.key), self.inverter, self.map_side_px)
 
     def _supervised(self, unit: Unit, wanted: Mapping[str, Row]) -> dict[str, Record]:
@@ -71,7 +71,7 @@ def read_if_there(sources: Sequence[Store], shard: Shard, samples: Sequence[Shar
     if shard.address >= len(sources):
         return []
     try:
-        return read_samples(sources[shard.address], shard.name, samples)
+        return shard.read(sources, samples)
     except (NotFoundError, ShardError):
         return []
 

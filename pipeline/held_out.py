@@ -17,9 +17,9 @@ from pipeline.gallery import read_if_there
 from pipeline.map_quality import HeldOut
 from pipeline.publish import Index
 from pipeline.summary import Row
-from pipeline.units import Shard, Unit, read_inventory
+from pipeline.units import Shard, Unit, read_inventory, sample_of
 from stages.predict_maps import PredictMaps
-from stages.stage import Record, Sample
+from stages.stage import Record
 from stages.truth import known_occluder
 
 
@@ -77,5 +77,5 @@ class HeldOutSamples:
         read = read_if_there(self.sources, shard, samples)
         if len(read) < len(samples):
             return [None] * len(samples)
-        listed = (Sample(raw.key, shard.name, raw.members) for raw in read)
+        listed = (sample_of(raw, shard.name) for raw in read)
         return [known_occluder(sample, stage.truth, stage.region, stage.map_side_px) for sample in listed]

@@ -66,7 +66,8 @@ class Host:
     def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
         """Run one task to its committed result, with what was warned of meanwhile."""
         assert self._run is not None
-        return replace(self._run(task), warnings=self._warnings.taken())
+        done = self._run(task)
+        return replace(done, warnings=(*done.warnings, *self._warnings.taken()))
 
     @ray.method(concurrency_group=WATCHING)
     def reached(self) -> tuple[WorkProgress, ...]:

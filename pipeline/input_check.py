@@ -11,7 +11,7 @@ from infra.shards import ShardSample
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.units import Shard, read_inventory
-from pipeline.verify import faults_of
+from pipeline.unread import faults_of
 from stages.segmentation import Labels
 from stages.stage import IMAGE_EXTENSIONS
 
@@ -75,7 +75,7 @@ def _samples(ledger: Ledger, shards: Mapping[Shard, Receipt]) -> Iterator[ShardS
 
 def _unreadable(shards: Mapping[Shard, Receipt], faults: Counter[str]) -> str:
     """Return why not one sample can be read."""
-    reasons = [f"{shard.name}: {fault}" for shard, receipt in shards.items() for fault in faults_of(receipt)]
+    reasons = [f"{shard.name}: {fault.message}" for shard, receipt in shards.items() for fault in faults_of(receipt)]
     reasons += [f"{count} samples: {fault}" for fault, count in faults.most_common()]
     named = "; ".join(reasons[:SHOWN]) or "the shards are empty"
     more = f"; and {len(reasons) - SHOWN} more reasons" if len(reasons) > SHOWN else ""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
 from infra.receipts import Address, Ledger, Receipt
 from infra.shards import ShardSample, scan_shard
 from infra.store import Entry, Store
+from pipeline.dotted_names import dotted_names
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.jobs import Done
 from pipeline.units import Shard, outcome_key, read_inventory, sample_digest, write_inventory
 
 STAGE = "inventory"
-FINGERPRINT = fingerprint(STAGE, version=1, settings={})
+FINGERPRINT = fingerprint(STAGE, version=2, settings={})
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class InventoryJob:
         store, entry = self.sources[listed.address], listed.entry
         with store.open(entry.name) as stream:
             scan = scan_shard(stream, entry.name, entry.size)
+        warning = dotted_names(scan.samples)
         attempt = self.ledger.begin(Address(STAGE, FINGERPRINT, listed.name))
         attempt.put("samples.parquet", write_inventory(scan.samples, entry.name))
         info: dict[str, JsonValue] = {
@@ -59,12 +61,16 @@ class InventoryJob:
             "shard": entry.name,
             "sha256": scan.sha256,
             "bytes": scan.size,
+            "version": entry.version,
             "samples": len(scan.samples),
-            "faults": list(scan.faults),
+            "faults": [{"kind": fault.kind, "message": fault.message} for fault in scan.faults],
+            "notes": [*scan.notes, *([warning] if warning else [])],
+            "passed_over": dict(scan.passed_over),
             "started": started,
             "finished": time.time(),
         }
-        return Done.of(attempt.commit(outcomes_of(scan.samples), info))
+        done = Done.of(attempt.commit(outcomes_of(scan.samples), info))
+        return replace(done, warnings=(f"{entry.name}: {warning}",)) if warning else done
 
 
 def outcomes_of(samples: tuple[ShardSample, ...]) -> Mapping[str, str | None]:
@@ -83,4 +89,10 @@ def committed_samples(ledger: Ledger, shard: Shard, unit: str) -> list[ShardSamp
 def shard_of(receipt: Receipt) -> Shard:
     """Return the shard that an inventory receipt is about."""
     info = receipt.info
-    return Shard(int(str(info["address"])), str(info["shard"]), str(info["sha256"]), int(str(info["samples"])))
+    return Shard(
+        address=int(str(info["address"])),
+        name=str(info["shard"]),
+        sha256=str(info["sha256"]),
+        samples=int(str(info["samples"])),
+        version=str(info["version"]),
+    )

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from infra.bundles import read_arrays, read_rows, write_arrays, write_rows
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Ledger, Receipt, damage_of
-from infra.shards import RawSample, ShardSample, read_samples
+from infra.shards import RawSample, ShardSample
 from infra.store import Store
 from pipeline.errors import RunError
 from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.shared_time import SharedTime
 from pipeline.trained_segmenter import TrainedSegmenter
-from pipeline.units import Selection, Unit, outcome_key
+from pipeline.units import Selection, Unit, outcome_key, sample_of
 from stages.stage import Record, Rejected, Sample, Stage, Worker
 
 ROWS, ARRAYS = "records.parquet", "arrays.tar"
@@ -81,7 +81,7 @@ class _MapRunner:
         }
         results = {outcome_key(s): reason for s in listed if (reason := _known_reason(s, earlier))}
         good = [sample for sample in listed if outcome_key(sample) not in results]
-        raw = read_samples(self.job.sources[unit.shard.address], unit.shard.name, good)
+        raw = unit.shard.read(self.job.sources, good)
         samples = [_sample(one, unit.shard.name, earlier) for one in raw]
         with self.computing.use() as share_s:
             computed = list(self.worker(samples))
@@ -150,7 +150,7 @@ def _known_reason(sample: ShardSample, earlier: Mapping[str, _Bundle]) -> str | 
 
 
 def _sample(raw: RawSample, shard: str, earlier: Mapping[str, _Bundle]) -> Sample:
-    return Sample(raw.key, shard, raw.members, {name: bundle.records[raw.key] for name, bundle in earlier.items()})
+    return sample_of(raw, shard, {name: bundle.records[raw.key] for name, bundle in earlier.items()})
 
 
 def with_reason(stage: str, computed: Record | Rejected) -> Record | str:

@@ -18,6 +18,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import fingerprint, settings_of
 from pipeline.inventory import Listed, shard_of
+from pipeline.shard_check import check_shards
 from pipeline.stores import Stores
 from pipeline.trained_segmenter import TrainedSegmenter, unit_in_use
 from pipeline.units import Selection, Shard, Unit, cut, read_inventory
@@ -117,6 +118,11 @@ class Plan:
         """Return the shards that were never read, or have changed since."""
         done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
         return [one for one in self.listed if one.name not in done]
+
+    def check_input(self) -> None:
+        """Return if what is new in the input may be shards; raises ConfigError if it is something else."""
+        new = self.missing_inventories()
+        check_shards(new, self.sources, others=len(new) < len(self.listed))
 
     @property
     def supervision(self) -> Selection:

@@ -37,6 +37,7 @@ from pipeline.train_job import TrainJob
 from pipeline.trained_segmenter import SEGMENTER_UNIT
 from pipeline.training_states import drop_states
 from pipeline.units import Shard, Unit
+from pipeline.unread import Unread
 from pipeline.verify import restore_segmenter
 from stages.errors import StageError
 
@@ -63,6 +64,11 @@ class Finished:
     computed: int  # units that this call computed; 0 if there was nothing to do
     moved: bool = True  # whether readers are pointed to the index
     gaps: Mapping[str, Any] = field(default_factory=dict)  # what the index lacks
+
+    @property
+    def unread(self) -> Unread:
+        """What could not be read of the input."""
+        return Unread.from_inventories(self.shards, self.plan.sources)
 
 
 @dataclass
@@ -121,6 +127,7 @@ class Run:
         plan = Plan(self.config, stores.patient())
         self.config.refine_maps.segmentation.check()
         plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
+        plan.check_input()
         if missing := plan.missing_inventories():
             self._execute(InventoryJob(plan.sources, plan.ledger), missing, {}, workers_use_gpu=False)
         shards = plan.inventories()

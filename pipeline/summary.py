@@ -70,7 +70,9 @@ class Summary:
     zero_edit_difference: float | None  # largest, between an edit by nothing and the stored reconstruction
     maps: MapQuality = field(default_factory=MapQuality)
     trade_off: TradeOffCurve | None = None  # of other thresholds, where `tune --invert` measured it
-    shard_faults: dict[str, list[str]] = field(default_factory=dict)
+    shard_faults: dict[str, list[str]] = field(default_factory=dict)  # what was not read of the input
+    shard_notes: dict[str, list[str]] = field(default_factory=dict)  # what else its owner may want to know
+    passed_over: dict[str, int] = field(default_factory=dict)  # files of shards that belong to no sample, by kind
     failed_units: dict[str, str] = field(default_factory=dict)
     maps_px: tuple[int, int] | None = None  # of error maps and predicted maps
     steps_single: int | None = None  # of an inversion in one space alone

@@ -12,13 +12,12 @@ from pydantic import JsonValue
 
 from infra.bundles import write_rows
 from infra.receipts import Address, Ledger, Receipt
-from infra.shards import read_samples
 from infra.store import Store
 from pipeline.errors import RunError
 from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
-from pipeline.units import Role, Shard, Unit
+from pipeline.units import Role, Shard, Unit, sample_of
 from stages.stage import Sample, Worker
 from stages.trade_off import TradeOff
 
@@ -99,11 +98,8 @@ class TradeOffJob:
         }
         everything = committed_samples(self.ledger, unit.shard, self.inventories[unit.shard])
         listed = [sample for sample in everything if sample.key in set(keys) and sample.fault is None]
-        read = {raw.key: raw for raw in read_samples(self.sources[unit.shard.address], unit.shard.name, listed)}
-        return [
-            Sample(key, unit.shard.name, read[key].members, {name: of[key] for name, of in records.items()})
-            for key in keys
-        ]
+        read = {raw.key: raw for raw in unit.shard.read(self.sources, listed)}
+        return [sample_of(read[key], unit.shard.name, {name: of[key] for name, of in records.items()}) for key in keys]
 
     def _receipt(self, address: Address) -> Receipt:
         receipt = self.ledger.receipt(address)

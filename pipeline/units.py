@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from infra.bundles import read_rows, write_rows
 from infra.receipts import Ledger, Receipt
-from infra.shards import Member, ShardSample
+from infra.shards import Member, RawSample, ShardSample, read_samples
+from infra.store import Store
 from pipeline.config import Supervision
-from stages.stage import sample_seed
+from stages.members import Members
+from stages.stage import Record, Sample, sample_seed
 
 Role = Literal["supervision", "held_out"]
 _HASH_RANGE = float(2**56)
@@ -27,6 +29,11 @@ class Shard:
     name: str
     sha256: str
     samples: int
+    version: str | None = None  # as the store listed it when it was scanned; None takes any
+
+    def read(self, sources: Sequence[Store], samples: Sequence[ShardSample]) -> list[RawSample]:
+        """Return some of its samples; raises ShardError if it has changed since it was scanned."""
+        return read_samples(sources[self.address], self.name, samples, self.version)
 
     @property
     def slug(self) -> str:
@@ -104,12 +111,12 @@ def cut(shard: Shard, chosen: int, unit_samples: int) -> Iterator[Unit]:
 
 def outcome_key(sample: ShardSample) -> str:
     """Return how a sample stands in receipts: its key, and for one that only repeats a key also its offset."""
-    return f"{sample.key}@{sample.start}" if is_duplicate(sample) else sample.key
+    return f"{sample.key}@{sample.start}" if sample.repeated else sample.key
 
 
-def is_duplicate(sample: ShardSample) -> bool:
-    """Return whether an earlier sample of the shard has the same key."""
-    return sample.fault is not None and "duplicate key" in sample.fault
+def sample_of(raw: RawSample, shard: str, records: Mapping[str, Record] | None = None) -> Sample:
+    """Return a sample as stages see it, with what earlier stages recorded about it."""
+    return Sample(raw.key, shard, Members(raw.members, raw.unusable), records or {})
 
 
 def write_inventory(samples: tuple[ShardSample, ...], shard: str) -> bytes:
@@ -118,13 +125,14 @@ def write_inventory(samples: tuple[ShardSample, ...], shard: str) -> bytes:
         {
             "key": sample.key,
             "start": sample.start,
-            "stop": sample.stop,
-            "members": json.dumps([[m.extension, m.offset, m.size] for m in sample.members]),
+            "members": json.dumps([[m.extension, m.start, m.offset, m.size] for m in sample.members]),
             "fault": sample.fault,
+            "unusable": json.dumps(sample.unusable) if sample.unusable else None,
+            "repeated": sample.repeated,
         }
         for sample in samples
     ]
-    columns = {"key": str, "start": int, "stop": int, "members": str, "fault": str}
+    columns = {"key": str, "start": int, "members": str, "fault": str, "unusable": str, "repeated": bool}
     return write_rows(rows, {"shard": shard}, columns)
 
 
@@ -133,10 +141,11 @@ def read_inventory(ledger: Ledger, receipt: Receipt) -> list[ShardSample]:
     return [
         ShardSample(
             key=row["key"],
-            members=tuple(Member(*member) for member in json.loads(row["members"])),
             start=row["start"],
-            stop=row["stop"],
+            members=tuple(Member(*member) for member in json.loads(row["members"])),
             fault=row["fault"],
+            unusable=json.loads(row["unusable"] or "{}"),
+            repeated=row["repeated"],
         )
         for row in read_rows(ledger.read_file(receipt, "samples.parquet"))
     ]

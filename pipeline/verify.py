@@ -15,6 +15,7 @@ from pipeline.publish import published, published_supervision
 from pipeline.trade_off import measured
 from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.units import Selection, Shard, Unit, outcome_key, read_inventory
+from pipeline.unread import Unread
 
 AGAIN = "run again"
 REPAIR = "`invertmill verify --repair`, then run again"
@@ -43,7 +44,7 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
     shards, problems = _inventories(plan)
     samples = sum(shard.samples for shard in shards)
     facts = [f"inventory: {len(shards)} shards, {samples} samples"]
-    facts += [f"shard {shard.name}: {fault}" for shard, receipt in shards.items() for fault in faults_of(receipt)]
+    facts += Unread.from_inventories(shards, plan.sources).lines()
     for shard, receipt in list(shards.items()):
         if wrong := _whole(plan, receipt):
             problems += wrong
@@ -88,12 +89,6 @@ def restore_segmenter(plan: Plan, damage: Damage) -> bool:
     except DamagedBundleError:
         return False
     return receipt is not None and TrainedSegmenter.of(receipt, plan.config.folder).restore(plan.ledger)
-
-
-def faults_of(inventory_receipt: Receipt) -> list[str]:
-    """Return what is wrong with a shard as a whole, each with what to do."""
-    faults = inventory_receipt.info["faults"]
-    return [str(fault) for fault in faults] if isinstance(faults, list) else []
 
 
 def _inventories(plan: Plan) -> tuple[dict[Shard, Receipt], list[Problem]]:

@@ -37,4 +37,10 @@ def keys(scanned):
 
 
 def sound(scanned):
-    return [found.key for found in scanned.samples if found.fault is None]
+    """Return the keys of the samples of which nothing is wrong."""
+    return [found.key for found in scanned.samples if found.fault is None and not found.unusable]
+
+
+def said(scanned):
+    """Return everything that a scan found wrong with the shard."""
+    return " ".join(fault.message for fault in scanned.faults)

@@ -100,16 +100,37 @@ def test_of_samples_with_one_key_the_first_is_kept():
     assert "duplicate key 'a': the first is at byte 0, this one at byte 2048" in scanned.samples[2].fault
 
 
-def test_a_second_member_of_one_extension_is_a_fault():
-    scanned = scan(tar(("a.jpg", b"1"), ("a.JPG", b"2"), ("b.jpg", b"3")))
+def test_a_second_member_of_one_extension_concerns_only_who_needs_that_extension():
+    scanned = scan(tar(("a.jpg", b"1"), ("a.txt", b"1"), ("a.TXT", b"2"), ("b.jpg", b"3")))
     assert sound(scanned) == ["b"]
-    assert "second 'jpg', at byte 1024" in scanned.samples[0].fault
+    assert scanned.samples[0].fault is None
+    assert list(scanned.samples[0].unusable) == ["txt"]
+    assert "second 'txt', at byte 2048 after that at byte 1024" in scanned.samples[0].unusable["txt"]
 
 
-def test_an_empty_member_is_a_fault():
-    scanned = scan(tar(("a.jpg", b""), ("b.jpg", b"3")))
-    assert sound(scanned) == ["b"]
-    assert "'jpg' is empty" in scanned.samples[0].fault
+def test_an_empty_member_is_a_member():
+    scanned = scan(tar(("a.jpg", b"1"), ("a.txt", b""), ("b.jpg", b"3")))
+    assert sound(scanned) == ["a", "b"]
+    assert [member.size for member in scanned.samples[0].members] == [1, 0]
+
+
+def test_members_of_one_key_are_one_sample_wherever_they_lie():
+    for names in (["a.json", "b.json", "a.jpg", "b.jpg"], ["a.jpg", "b.jpg", "a.json", "b.json"]):
+        scanned = scan(tar(*((name, name.encode()) for name in names)))
+        assert keys(scanned) == sound(scanned) == ["a", "b"]
+        assert all({member.extension for member in found.members} == {"jpg", "json"} for found in scanned.samples)
+        assert scanned.faults == ()
+        (note,) = scanned.notes
+        assert note.startswith("members of 2 samples are not adjacent")
+        assert "tar --sort=name" in note
+
+
+def test_repetitions_of_samples_whose_members_are_not_adjacent_are_duplicates_each_counted_once():
+    names = ["a.json", "b.json", "a.jpg", "b.jpg"]
+    scanned = scan(tar(*((name, b"1") for name in 2 * names)))
+    assert keys(scanned) == ["a", "b", "a", "b"]
+    assert [found.repeated for found in scanned.samples] == [False, False, True, True]
+    assert all("duplicate key" in found.fault for found in scanned.samples[2:])
 
 
 def test_members_may_be_optional_in_a_sound_shard():
@@ -131,13 +152,37 @@ def test_folders_and_metadata_are_passed_over_as_webdataset_does():
     assert keys(scanned) == sound(scanned) == ["d/a"]
     assert [member.extension for member in scanned.samples[0].members] == ["jpg", "txt"]
     assert scanned.faults == ()
+    assert scanned.passed_over == {
+        "folders": 2,
+        "hidden files": 1,
+        "macOS metadata files": 2,
+        "metadata files (__NAME__)": 1,
+    }
 
 
-def test_links_and_files_without_extension_are_counted():
+def test_links_and_files_without_extension_are_counted_and_no_fault():
     scanned = scan(tar(("a.jpg", b"1"), ("b.jpg", "symlink"), ("c.jpg", "link"), ("README", b"1")))
     assert sound(scanned) == ["a"]
-    assert any(fault.startswith("2 links") for fault in scanned.faults)
-    assert any(fault.startswith("1 files without an extension") for fault in scanned.faults)
+    assert scanned.faults == ()
+    assert scanned.passed_over == {"links": 2, "files without an extension": 1}
+
+
+def test_pictures_without_an_extension_are_a_fault():
+    scanned = scan(tar(("a.jpg", b"1"), ("0001", b"\xff\xd8\xff\xe0"), ("0002", b"\x89PNG\r\n\x1a\n")))
+    (fault,) = scanned.faults
+    assert fault.kind == "without an extension"
+    assert fault.message.startswith("2 pictures without an extension belong to no sample; name the files")
+
+
+def test_a_link_in_place_of_a_member_says_what_to_do_to_who_needs_it():
+    (found,) = scan(tar(("a.jpg", "symlink"), ("a.json", b"{}"))).samples
+    assert found.fault is None
+    assert "tar --dereference" in found.unusable["jpg"]
+
+
+def test_a_shard_of_links_alone_holds_no_samples_and_says_why():
+    (fault,) = scan(tar(("a.jpg", "symlink"), ("b.jpg", "symlink"))).faults
+    assert (fault.kind, "only 2 links" in fault.message) == ("without samples", True)
 
 
 def test_keys_end_at_the_first_dot_of_the_base_name():
@@ -155,11 +200,18 @@ def test_long_and_foreign_names_survive(form):
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
-def test_a_name_that_is_not_utf8_is_a_fault_not_a_crash(form):
-    scanned = scan(tar(("a\udcff.jpg", b"1"), ("b.jpg", b"2"), form=form))
-    assert keys(scanned) == ["a\\xff", "b"]
-    assert "not UTF-8" in scanned.samples[0].fault
-    assert sound(scanned) == ["b"]
+def test_a_name_that_is_not_utf8_stands_under_an_escaped_key(form, folder):
+    data = tar(("a\udce9.jpg", b"1"), ("\udc83\\.jpg", b"2"), form=form)  # Latin-1, Shift-JIS
+    folder.write("f.tar", data)
+    scanned = scan(data)
+    assert keys(scanned) == sound(scanned) == ["a\\xe9", "\\x83\\"]
+    assert [raw.members["jpg"] for raw in read_samples(folder, "f.tar", scanned.samples)] == [b"1", b"2"]
+
+
+def test_an_escaped_key_that_another_sample_spells_out_is_a_duplicate():
+    scanned = scan(tar(("a\udce9.jpg", b"1"), ("a\\xe9.txt", b"2"), form=tarfile.GNU_FORMAT))
+    assert keys(scanned) == ["a\\xe9", "a\\xe9"]
+    assert [found.repeated for found in scanned.samples] == [False, True]
 
 
 def test_a_large_size_in_a_pax_header_is_used():
@@ -191,7 +243,7 @@ def test_neighbours_come_by_one_ranged_read(folder, shard, monkeypatch):
     monkeypatch.setattr(folder, "read", lambda *arguments: ranges.append(arguments) or read(*arguments))
     samples = scan(shard).samples
     read_samples(folder, "a.tar", samples[1:5])
-    assert ranges == [("a.tar", samples[1].start, samples[4].stop)]
+    assert ranges == [("a.tar", samples[1].start, samples[4].stop, None)]
 
 
 def test_samples_around_damage_are_read_back(folder, shard):
@@ -215,13 +267,34 @@ def test_samples_are_read_from_every_store(store, shard):
 def test_a_shard_that_changed_since_its_scan_is_noticed(folder, shard):
     samples = scan(shard).samples
     write_shard(folder.root / "a.tar", [{**sample(number), "jpg": b"other"} for number in range(COUNT)])
-    with pytest.raises(ShardError, match=r"a.tar changed since it was scanned.*'0001'.*scan it again"):
+    with pytest.raises(ShardError, match=r"a.tar changed since it was scanned.*'0001'.*run again"):
         read_samples(folder, "a.tar", [samples[1]])
 
 
 def test_a_sample_with_a_fault_is_not_read(folder):
-    folder.write("a.tar", tar(("a.jpg", b""), ("b.jpg", b"1")))
-    with folder.open("a.tar") as stream:
-        samples = scan_shard(stream, "a.tar", 0).samples
-    with pytest.raises(ShardError, match=r"'a' of a.tar .*empty; quarantine it"):
-        read_samples(folder, "a.tar", samples)
+    data = tar(("a.jpg", b"1"), ("b.jpg", b"2"), ("a.jpg", b"3"))
+    folder.write("a.tar", data)
+    with pytest.raises(ShardError, match=r"'a' of a.tar .*duplicate.*; quarantine it"):
+        read_samples(folder, "a.tar", scan(data).samples)
+
+
+def test_members_that_are_not_adjacent_are_read_back(folder):
+    names = ["a.json", "b.json", "c.json", "a.jpg", "b.jpg", "c.jpg"]
+    data = tar(*((name, name.encode()) for name in names))
+    folder.write("a.tar", data)
+    assert read_samples(folder, "a.tar", scan(data).samples[:2]) == [
+        RawSample(key, {"json": f"{key}.json".encode(), "jpg": f"{key}.jpg".encode()}) for key in "ab"
+    ]
+
+
+def test_another_version_of_a_shard_than_was_scanned_is_not_read(store, shard):
+    store.write("a.tar", shard)
+    (entry,) = store.list()
+    samples = scan(shard).samples
+    assert len(read_samples(store, "a.tar", samples, entry.version)) == COUNT
+    store.write("a.tar", shard + bytes(BLOCK))
+    with pytest.raises(ShardError, match=r"a.tar changed since it was scanned: .*; run again"):
+        read_samples(store, "a.tar", samples, entry.version)
+    store.write("a.tar", shard[:BLOCK])
+    with pytest.raises(ShardError, match=r"a.tar changed since it was scanned: .*; run again"):
+        read_samples(store, "a.tar", samples[-1:], entry.version)

@@ -79,11 +79,29 @@ def summary(bad_run):
     return tiny.read_json(bad_run[0] / "out/summary.json")
 
 
-def test_bad_samples_and_shards_do_not_fail_the_run(bad_run):
+def test_bad_samples_and_shards_fail_no_unit(bad_run):
     _, done = bad_run
-    assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "failed" not in done.stdout
+
+
+def test_what_was_not_read_is_said_at_the_end_and_by_the_exit_status(bad_run):
+    _, done = bad_run
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not read: 3 of 7 shards, or parts of them (1 empty, 1 truncated, 1 without samples)" in done.stdout
+    for line in (
+        "held-cut.tar: truncated in the data of 'held-cut-002.png'",
+        "zero.tar: empty",
+        "hollow.tar: it holds no samples",
+    ):
+        assert f"\n  {line}" in done.stdout.partition("not read:")[2]
+
+
+def test_a_run_with_nothing_to_do_says_so_again(bad_run):
+    again = invertmill(bad_run[0], "run", "run.yaml")
+    assert "nothing to do" in again.stdout
+    assert again.returncode == 1
+    assert "not read: 3 of 7 shards" in again.stdout
 
 
 def test_every_good_sample_is_recorded(outcomes):
@@ -137,6 +155,7 @@ def test_a_run_over_bad_input_is_verified(bad_run):
     done = invertmill(bad_run[0], "verify", "run.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "invert: 17 samples = 12 recorded + 5 quarantined" in done.stdout
+    assert "not read: 3 of 7 shards" in done.stdout
 
 
 def test_the_report_names_every_bad_sample_and_shard(bad_run, outcomes):

@@ -10,7 +10,7 @@ from infra.shards import write_shard
 from infra.storage import open_store
 from infra.store import Entry
 from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
-from pipeline.units import is_duplicate, read_inventory
+from pipeline.units import read_inventory
 from tests import tiny
 from tests.infra.tars import tar
 
@@ -40,14 +40,16 @@ def test_a_good_shard_is_recorded_whole(shards, ledger):
     done, receipt = scan(shards, ledger, "a.tar")
     assert (done.recorded, done.quarantined) == (3, 0)
     assert receipt.recorded == ("a-000", "a-001", "a-002")
-    assert receipt.info["faults"] == []
+    assert receipt.info["faults"] == receipt.info["notes"] == []
+    assert receipt.info["passed_over"] == {}
     assert receipt.info["bytes"] == (shards / "a.tar").stat().st_size
 
 
 def test_a_shard_stands_by_the_digest_of_its_content(shards, ledger):
     write_shard(shards / "a.tar", tiny.samples("a", 2))
     shard = shard_of(scan(shards, ledger, "a.tar")[1])
-    assert (shard.address, shard.name, shard.samples) == (0, "a.tar", 2)
+    (entry,) = open_store(str(shards)).list()
+    assert (shard.address, shard.name, shard.samples, shard.version) == (0, "a.tar", 2, entry.version)
     assert shard.sha256 == hashlib.sha256((shards / "a.tar").read_bytes()).hexdigest()
 
 
@@ -59,7 +61,7 @@ def test_each_repetition_of_a_key_has_an_outcome_of_its_own_and_the_first_is_kep
     assert receipt.recorded == ("a-000", "a-001")
     assert set(receipt.quarantined) == {f"{sample.key}@{sample.start}" for sample in listed[2:]}
     assert (done.recorded, done.quarantined) == (2, 3)
-    assert [is_duplicate(sample) for sample in listed] == [False, False, True, True, True]
+    assert [sample.repeated for sample in listed] == [False, False, True, True, True]
     assert all(f"duplicate key {sample.key!r}" in str(sample.fault) for sample in listed[2:])
 
 
@@ -72,7 +74,7 @@ def test_a_shard_that_ends_early_keeps_what_is_whole(shards, ledger):
     assert receipt.recorded == ("a-000",)
     assert list(receipt.quarantined) == ["a-001"]
     assert "incomplete" in receipt.quarantined["a-001"]
-    assert "upload the shard again" in receipt.info["faults"][0]
+    assert "upload the shard again" in receipt.info["faults"][0]["message"]
     assert done.recorded + done.quarantined == receipt.info["samples"] == 2
 
 
@@ -83,7 +85,7 @@ def test_a_shard_without_samples_is_committed_with_its_fault(shards, ledger, con
     assert (done.recorded, done.quarantined) == (0, 0)
     assert read_inventory(ledger, receipt) == []
     (fault,) = receipt.info["faults"]
-    assert "it" in fault
+    assert "it" in fault["message"]
 
 
 def test_scanning_the_same_version_again_gives_the_bundle_that_stands(shards, ledger):

@@ -12,8 +12,8 @@ SHARD = Shard(0, "deep/cars-000000.tar", "ab" * 32, 10)
 KEYS = [f"image-{i:05d}" for i in range(2000)]
 
 
-def sample(key="a", fault=None, start=512):
-    return ShardSample(key, (Member("png", start + 512, 7),), start, start + 1536, fault)
+def sample(key="a", fault=None, start=512, **more):
+    return ShardSample(key, start, (Member("png", start, start + 512, 7),), fault, **more)
 
 
 def test_units_cover_all_samples_once():
@@ -72,12 +72,17 @@ def test_shards_outside_the_patterns_are_not_looked_at():
 
 def test_a_repeated_key_has_an_outcome_of_its_own():
     assert outcome_key(sample("a")) == "a"
-    assert outcome_key(sample("a", "duplicate key 'a'", 4096)) == "a@4096"
+    assert outcome_key(sample("a", "a fault that speaks of a duplicate key", 4096)) == "a"
+    assert outcome_key(sample("a", "there already", 4096, repeated=True)) == "a@4096"
 
 
 def test_an_inventory_comes_back_as_it_was_written(tmp_path):
     ledger = Ledger(open_store(str(tmp_path)))
-    samples = (sample("a"), sample("b", "incomplete", 4096))
+    samples = (
+        sample("a"),
+        sample("b", "incomplete", 4096, unusable={"txt": "it lacks txt"}),
+        sample("a", "there already", 9000, repeated=True),
+    )
     attempt = ledger.begin(Address("inventory", "f", "u"))
     attempt.put("samples.parquet", write_inventory(samples, "s.tar"))
     assert read_inventory(ledger, attempt.commit({}, {})) == list(samples)

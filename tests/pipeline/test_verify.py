@@ -196,4 +196,4 @@ def test_what_is_wrong_with_a_shard_is_told_with_what_to_do_and_is_no_problem_of
     fresh.index().publish()
     found, facts = verify_run(fresh.plan())
     assert found == []
-    assert any(fact.startswith("shard train-a.tar: ") and "write or upload the shard again" in fact for fact in facts)
+    assert any(fact.startswith("  train-a.tar: ") and "write or upload the shard again" in fact for fact in facts)

@@ -1,0 +1,79 @@
+"""Refuses an input that is no shards, by the first bytes of its files, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from infra.file_kinds import HEAD_BYTES, FileKind, kind_of
+from infra.store import Store
+from pipeline.errors import ConfigError
+from pipeline.inventory import Listed
+
+MOST = 1000
+"""Files that are looked at, of each kind of name."""
+_AT_A_TIME = 16
+_EMPTY = FileKind("other", "empty")
+_REMEDY = "put the pictures into tars, as with `tar --sort=name -cf shards/000000.tar -C PICTURES .`, and give those"
+_NAMES = "give a pattern that matches the tars only, as in FOLDER/*.tar"
+
+
+def check_shards(new: Sequence[Listed], sources: Sequence[Store], *, others: bool) -> None:
+    """Return if these files, which no inventory has yet, may be shards; `others` of the input are known to be.
+
+    Looked at are those whose names do not end in `.tar`, and of the others as many as it takes to find a tar.
+
+    Raises:
+        ConfigError: a file by another name than a tar's is something known that is neither a tar nor a compressed one,
+            or none of the input's files is a tar; says what was found, and how shards are made.
+    """
+    named = [one for one in new if one.entry.name.lower().endswith(".tar")]
+    unnamed = [one for one in new if not one.entry.name.lower().endswith(".tar")]
+    tars, first = others, None
+    for listed, kind in _kinds(unnamed, sources):
+        if kind is not None and kind.group in ("picture", "other"):
+            raise ConfigError(f"input: {_told(listed, sources)} is {kind.name}, not a shard (a tar); {_remedy(kind)}")
+        tars = tars or kind is None or kind.group == "tar"
+        first = first or (listed, kind)
+    if tars:
+        return
+    for listed, kind in _kinds(named, sources):
+        if kind is None or kind.group == "tar":
+            return
+        first = first or (listed, kind)
+    if first is not None and first[1] is not None:
+        raise ConfigError(_none(len(new), first[0], first[1], sources))
+
+
+def _kinds(files: Sequence[Listed], sources: Sequence[Store]) -> Iterator[tuple[Listed, FileKind | None]]:
+    """Yield what the files are, the first of them; a few are read at a time, and no more than are asked for."""
+
+    def kind(listed: Listed) -> FileKind | None:
+        if listed.entry.size == 0:
+            return _EMPTY
+        return kind_of(sources[listed.address].read(listed.entry.name, 0, HEAD_BYTES))
+
+    remaining = islice(files, MOST)
+    with ThreadPoolExecutor(_AT_A_TIME, "input") as readers:
+        while batch := list(islice(remaining, _AT_A_TIME)):
+            yield from zip(batch, readers.map(kind, batch), strict=True)
+
+
+def _none(count: int, listed: Listed, kind: FileKind, sources: Sequence[Store]) -> str:
+    """Return that none of the files is a tar, with what the first one is."""
+    found = f"compressed with {kind.name}" if kind.group == "compressed" else kind.name
+    return f"input: none of the {count} files is a plain tar: {_told(listed, sources)} is {found}; {_remedy(kind)}"
+
+
+def _remedy(kind: FileKind) -> str:
+    if kind.group == "compressed":
+        return (
+            "samples cannot be read out of the middle of a compressed file: unpack the files (gzip's with gunzip) "
+            "and give the plain tars"
+        )
+    return _REMEDY if kind.group == "picture" else _NAMES
+
+
+def _told(listed: Listed, sources: Sequence[Store]) -> str:
+    return f"{sources[listed.address].url}/{listed.entry.name}"

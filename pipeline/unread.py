@@ -1,0 +1,87 @@
+"""What a run could not read of its input, and what it passed over: said at the end of every run, and in its summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from infra.receipts import Receipt
+from infra.shards import ShardFault
+from infra.store import Store
+from pipeline.units import Shard
+
+SHOWN = 20
+"""Shards that a terminal shows one by one."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """The faults and notes of the input's shards, by shard, and the files that belong to no sample, counted by kind."""
+
+    shards: int
+    faults: Mapping[str, Sequence[ShardFault]]
+    notes: Mapping[str, Sequence[str]]
+    passed_over: Mapping[str, int]
+
+    @classmethod
+    def from_inventories(cls, inventories: Mapping[Shard, Receipt], sources: Sequence[Store]) -> Unread:
+        """Return what the inventories of the input's shards say."""
+        named = _named(inventories, sources)
+        faults = {name: faults_of(receipt) for name, receipt in named.items()}
+        notes = {name: _texts(receipt, "notes") for name, receipt in named.items()}
+        passed_over: Counter[str] = Counter()
+        for receipt in named.values():
+            passed_over.update(_counts(receipt))
+        return cls(
+            shards=len(named),
+            faults={name: found for name, found in faults.items() if found},
+            notes={name: found for name, found in notes.items() if found},
+            passed_over=dict(sorted(passed_over.items())),
+        )
+
+    def messages(self) -> dict[str, list[str]]:
+        """Return what is wrong with each faulty shard."""
+        return {name: [fault.message for fault in faults] for name, faults in self.faults.items()}
+
+    def lines(self) -> Iterator[str]:
+        """Yield what a terminal shows: how many shards were not read whole, and why; then what was passed over."""
+        if self.faults:
+            kinds = Counter(kind for faults in self.faults.values() for kind in {fault.kind for fault in faults})
+            counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            yield f"not read: {len(self.faults)} of {self.shards} shards, or parts of them ({counts})"
+            messages = self.messages()
+            yield from (f"  {name}: {'; '.join(messages[name])}" for name in list(messages)[:SHOWN])
+            if len(messages) > SHOWN:
+                yield f"  and {len(messages) - SHOWN} more: shard_faults in summary.json"
+        if others := {what: count for what, count in self.passed_over.items() if what != "folders"}:
+            counts = ", ".join(f"{count} {what}" for what, count in others.items())
+            yield f"passed over: {counts}, which belong to no sample"
+
+
+def _named(inventories: Mapping[Shard, Receipt], sources: Sequence[Store]) -> dict[str, Receipt]:
+    """Return the receipts by their shards' names, with the address of the input where several have one name."""
+    often, known = Counter(shard.name for shard in inventories), range(len(sources))
+    return {
+        f"{sources[shard.address].url}/{shard.name}"
+        if often[shard.name] > 1 and shard.address in known
+        else shard.name: receipt
+        for shard, receipt in inventories.items()
+    }
+
+
+def faults_of(receipt: Receipt) -> list[ShardFault]:
+    """Return why a shard was not read whole, from the receipt of its inventory."""
+    faults = receipt.info["faults"]
+    assert isinstance(faults, list)
+    return [ShardFault(**fault) for fault in faults if isinstance(fault, dict)]  # type: ignore[arg-type]
+
+
+def _texts(receipt: Receipt, name: str) -> list[str]:
+    texts = receipt.info[name]
+    return [str(text) for text in texts] if isinstance(texts, list) else []
+
+
+def _counts(receipt: Receipt) -> dict[str, int]:
+    counts = receipt.info["passed_over"]
+    return {what: int(str(count)) for what, count in counts.items()} if isinstance(counts, dict) else {}
