@@ -27,12 +27,12 @@ class S3Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    region: str | None = None
-    profile: str | None = None
-    connect_timeout_s: PositiveFloat = 5
-    read_timeout_s: PositiveFloat = 60
-    attempts: PositiveInt = 5
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null is what boto3 finds
+    region: str | None = None  # null is what boto3 finds
+    profile: str | None = None  # of the AWS configuration; null is what boto3 finds
+    connect_timeout_s: PositiveFloat = 5  # for a connection
+    read_timeout_s: PositiveFloat = 60  # between two parts of an answer
+    attempts: PositiveInt = 5  # of a request, within seconds
     patience_s: NonNegativeFloat = 3600  # how long a run waits for a store that no longer answers, before it ends
     anonymous: bool = False  # send unsigned requests, as public buckets take them without credentials
     requester_pays: bool = False  # pay for the requests to a requester-pays bucket

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import cli_checkpoints, cli_run, cli_tune
+from pipeline import cli_checkpoints, cli_config, cli_run, cli_tune
 from pipeline.config import RunConfig, load_config
 from pipeline.described import described, is_reported
 from pipeline.errors import USER_ERRORS
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(cli_checkpoints.app)
+app.add_typer(cli_config.app)
 console = Console()
 
 Config = Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from infra.addresses import anchored
 from infra.storage import S3Options
+from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from stages.memory import Width
 from stages.objective import Objective
@@ -81,16 +80,16 @@ class ErrorMapsSettings(InversionSettings):
 class PredictMapsSettings(Section):
     """How maps are predicted."""
 
-    batch: PositiveInt = 64
+    batch: PositiveInt = 64  # images at a time
 
 
 class RefineMapsSettings(Section):
     """How maps become an assignment of spaces to segments."""
 
     threshold: PositiveFloat = 0.225  # tau, in LPIPS
-    segmentation: Segmentation = Superpixels()
+    segmentation: Segmentation = Superpixels()  # where segments come from, by its kind
     connected_components: bool = False  # each connected part of a segment is given a space of its own
-    batch: PositiveInt = 16
+    batch: PositiveInt = 16  # images at a time
 
 
 class TradeOffSettings(Section):
@@ -107,7 +106,7 @@ class Compute(Section):
     address: str | None = None  # of a Ray cluster; None starts Ray on this machine
     workers: PositiveInt | None = None  # actors a stage; None is one a GPU, or one a core where there is none
     gpus_per_worker: float | None = None  # None is 1 where Ray knows a GPU, else 0
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: PositiveInt = 1  # cores that a worker is given, and threads it computes with
     training_workers: PositiveInt = 1  # more than one train data-parallel under Ray Train
     unit_deadline_s: PositiveFloat = 3600.0  # a unit (not a training) that takes longer is taken from its worker
     attempts: PositiveInt = 3  # of a unit, before it is given up and reported
@@ -127,7 +126,7 @@ class RunConfig(Section):
     input: str | Annotated[tuple[str, ...], Field(min_length=1)]  # shards: a folder's or bucket's glob, or several
     output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
     folder: Path  # local: report.html, summary.json, downloaded checkpoints
-    seed: int = 0
+    seed: int = 0  # of every random draw, with the key of its sample
     generator: GeneratorSource
     perceptual: PerceptualSource = PerceptualSource()
     region: Region | None = None  # active part of the generator's canvas; None is all of it
@@ -195,42 +194,15 @@ def _override(data: dict[str, Any], override: str) -> None:
 def _explain(error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"] if part not in _TAGS)
     if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        near = " or ".join(repr(path) for path in nearest(RunConfig, where))
+        hint = f"did you mean {near}?" if near else "`invertmill config` prints every key"
         return f"unknown key {where!r}; {hint}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
     return f"{where}: {error['msg']}, got {error['input']!r}"
 
 
-def _known_keys(location: Sequence[str | int]) -> list[str]:
-    """Return the keys that the section at a location of an error knows."""
-    models: list[type[BaseModel]] = [RunConfig]
-    for part in location:
-        tagged = [model for model in models if part in _literals(model)]
-        inside = [
-            m
-            for model in models
-            if part in model.model_fields
-            for m in _models(model.model_fields[str(part)].annotation)
-        ]
-        models = tagged or inside or models
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _models(annotation: object) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
-        return [model for argument in get_args(annotation) for model in _models(argument)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-
-
-def _literals(model: type[BaseModel]) -> tuple[object, ...]:
-    kind = model.model_fields.get("kind")
-    return get_args(kind.annotation) if kind and get_origin(kind.annotation) is Literal else ()
-
-
-_TAGS = frozenset(tag for model in _models(Segmentation) for tag in _literals(model))
+_TAGS = frozenset(tag for model in models_in(Segmentation) for tag in literals(model))
 
 
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:

@@ -26,10 +26,10 @@ class Objective(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lambda_lpips: NonNegativeFloat = 1.0
-    lambda_gaussian: NonNegativeFloat = 1e-8
-    lambda_variation: NonNegativeFloat = 1e-3
-    lambda_delta: NonNegativeFloat = 5.0
+    lambda_lpips: NonNegativeFloat = 1.0  # weight of the perceptual distance
+    lambda_gaussian: NonNegativeFloat = 1e-8  # weight of the prior of w_plus
+    lambda_variation: NonNegativeFloat = 1e-3  # weight of how far the layers of w_plus differ
+    lambda_delta: NonNegativeFloat = 5.0  # weight of the size of the deltas
     squared_variation: bool = False  # square ‖w_n − w_0‖, as printed in Eq. 3.6; the weight above goes with the root
     published_mean: bool = False  # of the prior: LeakyReLU(mean of w), as the authors' code has it
     shrinkage: NonNegativeFloat = 0.0  # of the prior's covariance; see `generators.prior.prior_of`

@@ -25,10 +25,10 @@ class Region(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    top: NonNegativeInt = 0
-    left: NonNegativeInt = 0
-    height: PositiveInt
-    width: PositiveInt
+    top: NonNegativeInt = 0  # first row, in pixels of the canvas
+    left: NonNegativeInt = 0  # first column
+    height: PositiveInt  # in pixels
+    width: PositiveInt  # in pixels
     fit: Fit = "crop"  # of images of another aspect: cut their ends off, or squeeze them
 
     @classmethod

@@ -35,7 +35,7 @@ class SegmenterNetwork(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Backbone = "deeplabv3_resnet101"
+    backbone: Backbone = "deeplabv3_resnet101"  # what the heads stand on
     weights: Path | None = None  # ImageNet weights of the backbone, torchvision key names; never downloaded
     head_channels: PositiveInt = Field(default=8, multiple_of=2)  # features at image size that all heads share
 

@@ -34,8 +34,8 @@ class GeneratorSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: Checkpoint
-    noise: Noise = "const"
+    checkpoint: Checkpoint  # a path, s3:// or https:// address; one that ends in / is a BigGAN-deep folder
+    noise: Noise = "const"  # of StyleGAN2: the noise stored in the checkpoint, or none
     truncation: float = Field(default=1.0, gt=0, le=1)  # of BigGAN-deep's batch-norm statistics
     sha256: Sha256 | None = None  # what the checkpoint must be; a fetched one is then used without asking the server
 
@@ -70,7 +70,7 @@ class PerceptualSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Literal["vgg", "alex", "squeeze", "small"] = "vgg"
+    backbone: Literal["vgg", "alex", "squeeze", "small"] = "vgg"  # small is the demo's
     weights: Path | None = None  # of the backbone, torchvision key names; None looks in torchvision's own cache
 
     def resolved(self) -> PerceptualSource:

@@ -56,9 +56,9 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    least: float = Field(gt=0, le=1)
+    least: float = Field(gt=0, le=1)  # share of the steps that the easiest images take
     easy: NonNegativeFloat  # mean over the image, in the perceptual distance, as `hard`
-    hard: PositiveFloat
+    hard: PositiveFloat  # from this error on, images take every step
 
     @model_validator(mode="after")
     def _grows(self) -> Self:

@@ -57,20 +57,20 @@ class TrainSegmenter(BaseModel):
     target: Target = "error"
     """What the l2 fit is of: the error (Eq. 3.2 as printed), or its square root, whose tail is lighter; predictions of
     the latter are calibrated on what is held out, so that they mean errors and a threshold means the same."""
-    epochs: PositiveInt = 100
+    epochs: PositiveInt = 100  # passes over the supervision
     batch: PositiveInt = 16  # of all workers together; each takes at least 2, which batch norm needs
     micro_batch: int | None = Field(None, ge=LEAST)
     """Images that a worker computes at once; gradients of a batch add up, batch norm sees so many. None: the batch,
     halved where memory is full and there is one worker."""
     optimiser: Optimiser = "adamw"  # sgd: momentum .9 and polynomial decay, as the authors' code
     learning_rate: PositiveFloat = 2e-3  # the largest; with sgd the authors have 1e-3
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)  # of the optimiser
     validation_share: float = Field(0.1, ge=0, lt=1)  # held out by a hash of the key, so that it stays as data grow
     augmentation: Augmentation = Augmentation()
     minimum_share: float = Field(1.0, gt=0, le=1)
     """Least share of the supervision that must be there: with less the run stops and says what is missing. What was
     trained on a part is kept until this is raised above that part."""
-    seed: NonNegativeInt = 0
+    seed: NonNegativeInt = 0  # of initialisation, order and augmentation
     edition: PositiveInt = 1
     """Raise it to retrain on the supervision there is now. New data alone does not retrain, because everything
     behind the segmenter would be redone."""

@@ -23,7 +23,7 @@ class ExportedNetwork(NetworkSource):
     """
 
     kind: Literal["exported"] = "exported"
-    weights: Path
+    weights: Path  # a file written by torch.export.save
     labels: PositiveInt | None = None  # number of classes, checked where given
     value_range: tuple[float, float] = (-1.0, 1.0)  # what the network takes black and white to be
 

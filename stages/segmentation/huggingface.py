@@ -40,7 +40,7 @@ class HuggingFace(NetworkSource):
     """
 
     kind: Literal["huggingface"] = "huggingface"
-    task: Literal["semantic", "panoptic"] = "semantic"
+    task: Literal["semantic", "panoptic"] = "semantic"  # what the model was trained for
     folder: Path | None = None  # config.json, preprocessor_config.json, model*.safetensors
     hub: str | None = Field(None, pattern="^[^/ ]+/[^/ ]+$")  # OWNER/NAME on huggingface.co, instead of a folder
     revision: Commit | None = None  # of hub: a commit, since a branch moves and its results would move with it

@@ -1,5 +1,6 @@
 """The configuration: validated whole, with errors that name the key and what would be right."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,10 @@ def test_defaults_are_those_of_the_thesis(tmp_path):
     [
         ("invert.finish={window: 20}", r"'invert\.finish\.improvement' is missing"),
         ("invert.finish={window: 20, improvement: 5}", r"invert\.finish\.improvement: .*less than 1, got 5"),
-        ("invert.finish={windw: 20, improvement: 0.1}", r"'invert\.finish\.windw'; did you mean 'window'"),
+        (
+            "invert.finish={windw: 20, improvement: 0.1}",
+            r"'invert\.finish\.windw'; did you mean 'invert\.finish\.window'",
+        ),
         (
             "invert.budget={least: 0.4, easy: 0.2, hard: 0.1}",
             r"invert\.budget: .*hard must be a larger error than easy",
@@ -92,20 +96,46 @@ def test_steps_by_need_are_two_keys_of_invert(tmp_path):
 @pytest.mark.parametrize(
     ("text", "key", "nearest"),
     [
-        ("treshold: 0.3", "treshold", None),
-        ("refine_maps: {treshold: 0.3}", "refine_maps.treshold", "threshold"),
-        ("invert: {schedule: {step: 3}}", "invert.schedule.step", "steps"),
-        ("refine_maps: {segmentation: {kind: labels, membr: seg.png}}", "refine_maps.segmentation.membr", "member"),
+        ("treshold: 0.3", "treshold", "refine_maps.threshold"),
+        ("refine_maps: {treshold: 0.3}", "refine_maps.treshold", "refine_maps.threshold"),
+        ("invert: {schedule: {step: 3}}", "invert.schedule.step", "invert.schedule.steps"),
+        (
+            "refine_maps: {segmentation: {kind: labels, membr: seg.png}}",
+            "refine_maps.segmentation.membr",
+            "refine_maps.segmentation.member",
+        ),
         ("comput: {workers: 2}", "comput", "compute"),
-        ("generator: {checkpoint: g, nois: none}", "generator.nois", "noise"),
+        ("generator: {checkpoint: g, nois: none}", "generator.nois", "generator.noise"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path, text, key, nearest):
     base = MINIMAL if "generator" not in text else MINIMAL.rpartition("generator")[0]
     with pytest.raises(ConfigError, match=f"unknown key '{key}'") as caught:
         load_config(write(tmp_path, base + text))
-    if nearest:
-        assert f"did you mean '{nearest}'" in str(caught.value)
+    assert f"did you mean '{nearest}'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("threshold", "'refine_maps.threshold'"),
+        ("steps", "'error_maps.schedule.steps' or 'invert.schedule.steps'"),
+        ("invert.steps", "'invert.schedule.steps'"),
+        ("workers", "'compute.workers'"),
+        ("storage.anonymus", "'storage.input.anonymous' or 'storage.output.anonymous'"),
+        ("refine_map.threshold", "'refine_maps'"),
+        ("sha256", "'generator.sha256'"),
+        ("member", "'refine_maps.segmentation.member'"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs(tmp_path, key, meant):
+    with pytest.raises(ConfigError, match=rf"did you mean {re.escape(meant)}\?"):
+        load_config(write(tmp_path, MINIMAL), [f"{key}=0.3"])
+
+
+def test_a_key_that_is_like_no_other_is_told_where_all_are_listed(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown key 'zzz'; `invertmill config` prints every key"):
+        load_config(write(tmp_path, MINIMAL), ["zzz=1"])
 
 
 def test_a_missing_key_is_named(tmp_path):

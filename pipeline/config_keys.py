@@ -1,0 +1,133 @@
+"""Every key of a configuration with its default and meaning, read from the models that validate it.
+
+The meaning of a key is the comment or docstring beside its field, so that it is written once.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import inspect
+import io
+import json
+import textwrap
+import tokenize
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+REQUIRED = "required"
+_NEAR, _ALIKE, _SUGGESTED = 0.6, 0.05, 4
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key, as `--set` takes it."""
+
+    path: str
+    default: str | None  # as YAML; None for a section that is always there
+    meaning: str
+    kind: str | None = None  # of the section, where it is one of several kinds
+
+    @property
+    def leaf(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition(".")[2]
+
+
+def keys_of(model: type[BaseModel], prefix: str = "", defaults: object = None) -> Iterator[Key]:
+    """Yield the keys of a model in order, those of its sections after each.
+
+    Args:
+        model: the section.
+        prefix: what its keys begin with, with the dot.
+        defaults: an instance whose values are the defaults; None takes those of the fields.
+    """
+    kind = next(iter(map(str, literals(model))), None)
+    for name, field in model.model_fields.items():
+        value = getattr(defaults, name) if defaults is not None else field.get_default(call_default_factory=True)
+        sections, path = models_in(field.annotation), f"{prefix}{name}"
+        required = field.is_required() and defaults is None
+        always = sections and isinstance(value, BaseModel) and len(sections) == 1
+        default = None if always or (required and sections) else REQUIRED if required else _as_yaml(value)
+        about = sections or ([model] if name == "kind" else [])
+        yield Key(path, default, meaning_of(model, name) or _first_line(about), kind)
+        for section in sections:
+            yield from keys_of(section, f"{path}.", value if isinstance(value, section) else None)
+
+
+def nearest(model: type[BaseModel], unknown: str) -> list[str]:
+    """Return the paths of keys that an unknown one may have meant, the nearest alone unless others are as near.
+
+    The last part counts most, wherever it stands, then what is before it.
+    """
+    parent, _, leaf = unknown.rpartition(".")
+    scores: dict[str, float] = {}
+    for key in keys_of(model):
+        alike = _ratio(leaf, key.leaf)
+        if alike >= _NEAR:
+            scores[key.path] = 0.7 * alike + 0.3 * _ratio(parent, key.path.rpartition(".")[0])
+    best = max(scores.values(), default=0.0)
+    near = [path for path, score in scores.items() if score >= best - _ALIKE]
+    return sorted(near, key=lambda path: -scores[path])[:_SUGGESTED]
+
+
+def meaning_of(model: type[BaseModel], name: str) -> str:
+    """Return what is written beside a field of a model or of one that it extends, empty if nothing is."""
+    return next((text for one in model.__mro__ if (text := _meanings(one).get(name))), "")
+
+
+def models_in(annotation: object) -> list[type[BaseModel]]:
+    """Return the models that a field may hold."""
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return [model for argument in get_args(annotation) for model in models_in(argument)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+
+
+def literals(model: type[BaseModel]) -> tuple[object, ...]:
+    """Return the values of `kind` by which a model is told from others."""
+    kind = model.model_fields.get("kind")
+    return get_args(kind.annotation) if kind and get_origin(kind.annotation) is Literal else ()
+
+
+@functools.cache
+def _meanings(model: type) -> dict[str, str]:
+    """Return what is written beside each field in the source of one class."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or model is BaseModel:
+        return {}
+    source = textwrap.dedent(inspect.getsource(model))
+    comments = {
+        token.start[0]: token.string.lstrip("# ").partition("  # ")[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    body = ast.parse(source).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for node, after in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            texts = [comments.get(node.end_lineno or 0, "")]
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                texts.append(inspect.cleandoc(str(after.value.value)).replace("\n", " "))
+            found[node.target.id] = "; ".join(text for text in texts if text)
+    return found
+
+
+def _first_line(models: list[type[BaseModel]]) -> str:
+    """Return what a section is, where nothing is written beside it."""
+    return inspect.cleandoc(models[0].__doc__ or "").partition("\n")[0].rstrip(".") if len(models) == 1 else ""
+
+
+def _as_yaml(value: Any) -> str:  # noqa: ANN401  # whatever a field may hold
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", exclude_defaults=True) | {"kind": getattr(value, "kind", None)}
+        return "{" + ", ".join(f"{name}: {_as_yaml(one)}" for name, one in value.items() if one is not None) + "}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _ratio(one: str, other: str) -> float:
+    return 1.0 if one == other else difflib.SequenceMatcher(None, one, other).ratio()
