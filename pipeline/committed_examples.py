@@ -21,6 +21,7 @@ from pipeline.plan import Plan
 from pipeline.units import Selection, Shard, Unit, sample_of
 from stages.errors import BadSampleError
 from stages.examples import Example
+from stages.image_member import ImageMember
 from stages.reduction import fit_reduced, reduced_size
 from stages.region import Region, to_uint8
 from stages.stage import Rejected
@@ -39,6 +40,7 @@ class Supervision:
     committed: tuple[Unit, ...]
     inventories: Mapping[Shard, str]  # the inventory's unit of each shard
     selection: Selection
+    image: ImageMember
     region: Region
     map_side_px: int | None
     spaces: tuple[str, ...]
@@ -55,6 +57,7 @@ class Supervision:
             committed=tuple(unit for unit in plan.units(shards, step.selection) if unit.name in done),
             inventories={shard: receipt.unit for shard, receipt in shards.items()},
             selection=step.selection,
+            image=plan.image,
             region=plan.region,
             map_side_px=plan.config.maps.side_px,
             spaces=plan.spaces,
@@ -118,7 +121,7 @@ class CommittedExamples:
         if MAPS not in arrays:
             return Rejected(raw.key, f"error_maps recorded it without {MAPS}")
         try:
-            image_HW3 = sample_of(raw, shard.name).image()
+            image_HW3 = self.supervision.image.picture(sample_of(raw, shard.name)).pixels_HW3
         except BadSampleError as error:
             return Rejected(raw.key, str(error))
         image_3hw = fit_reduced(image_HW3, self.supervision.region, self.supervision.map_side_px)

@@ -97,7 +97,7 @@ def conclude(finished: Finished) -> Conclusion:
     step = index.steps[-1]
     assert isinstance(step.stage, Invert)
     inverter = step.stage.inverter(torch.device("cpu"))
-    gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.config.maps.side_px)
+    gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.image, plan.config.maps.side_px)
     shown = list(gallery.pictures([row for row in rows if row["outcome"] == "recorded"]))
     unread = finished.unread
     summary = Summary(

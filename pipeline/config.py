@@ -7,23 +7,37 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from infra.addresses import anchored
 from infra.storage import S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
+from stages.image_member import ImageMember, is_picture
 from stages.memory import Width
 from stages.objective import Objective
 from stages.precision import Precision
 from stages.region import Region
 from stages.schedule import Schedule
-from stages.segmentation import Segmentation, Superpixels
+from stages.segmentation import Labels, Segmentation, Superpixels
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.step_budget import Budget, Finish
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Member = Annotated[str, Field(min_length=1), AfterValidator(lambda name: name.lower().removeprefix("."))]
+"""What follows the key in the name of a sample's file; shards are read with extensions in lower case."""
 
 
 class Section(BaseModel):
@@ -133,6 +147,7 @@ class RunConfig(Section):
     spaces: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Spaces that images are inverted in, most editable first, as [W+, F4, F6]; None is all of the generator's."""
     maps: MapSettings = MapSettings()
+    image: Member | None = None  # member of a sample that is its picture, as image.jpg; None tells it by its extension
     truth: str | None = None  # member of a sample that masks a known occluder, if the shards have one
     unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
     supervision: Supervision = Supervision()
@@ -144,6 +159,25 @@ class RunConfig(Section):
     trade_off: TradeOffSettings = TradeOffSettings()
     compute: Compute = Compute()
     storage: Storage = Storage()
+
+    @field_validator("truth")
+    @classmethod
+    def _truth_is_not_the_picture(cls, truth: str | None, info: ValidationInfo) -> str | None:
+        if truth is not None and truth == info.data.get("image"):
+            raise ValueError(f"{truth!r} is the picture already (image): name the member that masks its occluder")
+        return truth
+
+    @property
+    def image_member(self) -> ImageMember:
+        """Which member of a sample is its picture: as configured, or none of those configured to be something else.
+
+        Labels count under their usual name whatever the segmentation is, so that taking another keeps the error maps.
+        """
+        if self.image is not None:
+            return ImageMember(member=self.image)
+        labels = self.refine_maps.segmentation
+        others = {self.truth, Labels().member, labels.member if isinstance(labels, Labels) else None}
+        return ImageMember(apart=tuple(sorted(other for other in others if other is not None and is_picture(other))))
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from infra.shards import ShardSample
+from stages.image_member import is_picture
 
-PICTURES = frozenset(
-    "jpg jpeg jpe jfif png apng webp avif tif tiff bmp dib gif ppm pgm pbm pnm".split()  # noqa: SIM905
-)
 _RARE = 0.5
 
 
@@ -37,7 +35,7 @@ def dotted_names(samples: Sequence[ShardSample]) -> str | None:
 
 def _by_accident(sample: ShardSample, rare: set[str]) -> list[str]:
     """Return the extensions of a sample's pictures that look like the rest of a name."""
-    pictures = [m.extension for m in sample.members if m.extension.rpartition(".")[2] in PICTURES]
+    pictures = [m.extension for m in sample.members if is_picture(m.extension)]
     alone = not any("." not in extension for extension in pictures)
     return [
         extension

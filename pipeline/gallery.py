@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from infra.errors import NotFoundError, ShardError
 from infra.receipts import Ledger, Receipt
@@ -15,6 +16,7 @@ from infra.store import Store
 from pipeline.publish import Index
 from pipeline.summary import Picture, Row
 from pipeline.units import Shard, Unit, read_inventory, sample_of
+from stages.image_member import ImageMember
 from stages.inverter import Inverter
 from stages.packing import unpack_codes
 from stages.reduction import fit_reduced, reduced
@@ -36,6 +38,7 @@ class Gallery:
     index: Index
     shards: Mapping[Shard, Receipt]
     inverter: Inverter
+    image: ImageMember
     map_side_px: int | None  # longest side of maps
 
     def pictures(self, rows: Sequence[Row]) -> Iterator[tuple[Picture, float]]:
@@ -57,7 +60,9 @@ class Gallery:
         for raw in read_if_there(self.sources, unit.shard, listed):
             found = {name: of_stage[raw.key] for name, of_stage in records.items()}
             sample = sample_of(raw, unit.shard.name, found)
-            yield draw(sample, wanted[raw.key], single.get(raw.key), self.inverter, self.map_side_px)
+            photograph_HW3, row = self.image.picture(sample).pixels_HW3, wanted[raw.key]
+            one_space = single.get(raw.key)
+            yield draw(sample, photograph_HW3, row, one_space, self.inverter, map_side_px=self.map_side_px)
 
     def _supervised(self, unit: Unit, wanted: Mapping[str, Row]) -> dict[str, Record]:
         """Return the error-map records of some samples; units of supervision are cut differently from others."""
@@ -78,10 +83,15 @@ def read_if_there(sources: Sequence[Store], shard: Shard, samples: Sequence[Shar
 
 @torch.no_grad()
 def draw(
-    sample: Sample, row: Row, single: Record | None, inverter: Inverter, map_side_px: int | None
+    sample: Sample,
+    photograph_HW3: NDArray[np.uint8],
+    row: Row,
+    single: Record | None,
+    inverter: Inverter,
+    *,
+    map_side_px: int | None,
 ) -> tuple[Picture, float]:
     """Return a sample's picture, made from its codes as stored, and the largest change that a zero edit makes to it."""
-    photograph_HW3 = sample.image()
     record = sample.records["invert"]
     w_plus = record.row["w_plus"]
     assert isinstance(w_plus, np.ndarray)

@@ -78,4 +78,7 @@ class HeldOutSamples:
         if len(read) < len(samples):
             return [None] * len(samples)
         listed = (sample_of(raw, shard.name) for raw in read)
-        return [known_occluder(sample, stage.truth, stage.region, stage.map_side_px) for sample in listed]
+        return [
+            known_occluder(sample, stage.truth, stage.image.geometry(sample), stage.region, stage.map_side_px)
+            for sample in listed
+        ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from infra.receipts import Ledger, Receipt
@@ -12,8 +12,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.units import Shard, read_inventory
 from pipeline.unread import faults_of
+from stages.image_member import EXTENSIONS, ImageMember
 from stages.segmentation import Labels
-from stages.stage import IMAGE_EXTENSIONS
 
 SHOWN = 10
 """Extensions, and reasons, that a message names."""
@@ -26,11 +26,22 @@ class Wanted:
     what: str
     extensions: tuple[str, ...]
     remedy: str
+    image: ImageMember | None = None  # that decides instead, whether it is there
+
+    def is_among(self, members: Collection[str]) -> bool:
+        """Return whether a sample with these members has it."""
+        if self.image is not None:
+            return bool(self.image.candidates(members))
+        return any(extension in members for extension in self.extensions)
 
 
 def wanted_members(config: RunConfig) -> list[Wanted]:
     """Return the members that a configuration reads."""
-    wanted = [Wanted("an image", IMAGE_EXTENSIONS, "write the images under one of these extensions")]
+    if config.image is None:
+        named, remedy = EXTENSIONS, "write the images under one of these extensions, or name their member by `image`"
+    else:
+        named, remedy = (config.image,), "add it to the shards, or correct `image`"
+    wanted = [Wanted("an image", named, remedy, config.image_member)]
     if config.truth is not None:
         wanted.append(Wanted("its mask", (config.truth,), "add it to the shards, or correct `truth`"))
     segmentation = config.refine_maps.segmentation
@@ -55,7 +66,7 @@ def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receip
             continue
         held = {member.extension for member in sample.members}
         extensions.update(held)
-        missing = [wanted for wanted in missing if held.isdisjoint(wanted.extensions)]
+        missing = [wanted for wanted in missing if not wanted.is_among(held)]
         if not missing:
             return
     if not extensions:

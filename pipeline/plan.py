@@ -23,6 +23,7 @@ from pipeline.stores import Stores
 from pipeline.trained_segmenter import TrainedSegmenter, unit_in_use
 from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.error_maps import ErrorMaps
+from stages.image_member import ImageMember
 from stages.invert import Invert
 from stages.predict_maps import PredictMaps
 from stages.reduction import reduced_size
@@ -87,6 +88,11 @@ class Plan:
         """Height and width of maps."""
         return reduced_size(self.region.size, self.config.maps.side_px)
 
+    @property
+    def image(self) -> ImageMember:
+        """Which member of a sample is its picture."""
+        return self.config.image_member
+
     @functools.cached_property
     def perceptual(self) -> PerceptualSource:
         """The perceptual distance, with the path of its weights."""
@@ -140,6 +146,7 @@ class Plan:
         stage = ErrorMaps(
             generator=self.generator_source,
             perceptual=self.perceptual,
+            image=self.image,
             region=self.region,
             spaces=self.spaces,
             map_side_px=config.maps.side_px,
@@ -166,6 +173,7 @@ class Plan:
         config, trained = self.config, TrainedSegmenter.of(segmenter, self.config.folder)
         stage = PredictMaps(
             segmenter=trained.path,
+            image=self.image,
             region=self.region,
             map_side_px=config.maps.side_px,
             truth=config.truth,
@@ -179,6 +187,7 @@ class Plan:
         settings = self.config.refine_maps
         stage = RefineMaps(
             spaces=self.spaces,
+            image=self.image,
             region=self.region,
             map_side_px=self.config.maps.side_px,
             threshold=settings.threshold,
@@ -196,6 +205,7 @@ class Plan:
         stage = Invert(
             generator=self.generator_source,
             perceptual=self.perceptual,
+            image=self.image,
             region=self.region,
             spaces=self.spaces,
             **{name: getattr(settings, name) for name in type(settings).model_fields},

@@ -7,12 +7,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from stages.errors import BadSampleError
+from stages.faults import may_be_a_samples, reason_of
 from stages.stage import Record, Rejected, Sample, Worker
 
 PREPARING = max(1, min(4, (os.cpu_count() or 1) - 1))
@@ -38,6 +40,10 @@ def batched_worker(
     a call that waits has its first batch ready, and one that has computed all its batches makes the last records while
     the next call computes. Prepared samples of few batches are held: one ahead, the one computed, `BEHIND` behind it.
 
+    What a sample makes either function raise rejects that sample alone: where a batch fails, its samples are computed
+    again in halves, until those that fail alone are found. An error that no sample can be the cause of
+    (`may_be_a_samples`) is raised, and so is one where several samples of a call fail and none is recorded.
+
     Args:
         prepare: raises `BadSampleError` for a sample to be rejected. Called by several threads at once.
         compute: returns one record or rejection for each prepared sample. What it returns is iterated on another
@@ -49,18 +55,116 @@ def batched_worker(
 
     def work(samples: Sequence[Sample]) -> Iterator[Record | Rejected]:
         with _threads(PREPARING, "prepare") as preparing, _threads(1, "record") as recording:
-            prepared = _ahead(preparing, partial(_prepared_or_rejected, prepare), samples, batch)
-            recorded: list[Future[list[Record | Rejected]]] = []
+            prepared = _ahead(preparing, partial(_prepared, prepare), samples, batch)
+            batches: list[_Batch[Prepared]] = []
             with turn:
                 begins(len(samples))
-                while group := list(itertools.islice(prepared, batch)):
-                    good = [item for item in group if not isinstance(item, Rejected)]
-                    recorded.append(recording.submit(_in_order, group, compute(good) if good else ()))
-                    if len(recorded) > BEHIND:
-                        recorded[-1 - BEHIND].result()
-            return itertools.chain.from_iterable([future.result() for future in recorded])
+                while items := list(itertools.islice(prepared, batch)):
+                    batches.append(_Batch(items, compute, recording))
+                    if len(batches) > BEHIND:
+                        batches[-1 - BEHIND].finish()
+            for last in batches[-BEHIND:]:
+                last.finish(turn)
+        return iter(_accepted([outcome for one in batches for outcome in one.outcomes]))
 
     return work
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready(Generic[Prepared]):
+    """A sample to be computed."""
+
+    key: str
+    prepared: Prepared
+
+
+@dataclass(frozen=True, eq=False)
+class _Failed:
+    """A sample that alone made the stage raise what was not expected."""
+
+    key: str
+    error: Exception
+
+
+Compute = Callable[[Sequence[Prepared]], Iterable[Record | Rejected]]
+Outcome = Record | Rejected | _Failed
+
+
+class _Batch(Generic[Prepared]):
+    """Samples computed together, begun when it is made; `outcomes` are in their order once it is finished."""
+
+    def __init__(
+        self, items: Sequence[_Ready[Prepared] | Rejected | _Failed], compute: Compute[Prepared], recording: Executor
+    ) -> None:
+        self._items, self._compute = items, compute
+        self._ready = [item for item in items if isinstance(item, _Ready)]
+        try:
+            begun = compute([one.prepared for one in self._ready]) if self._ready else ()
+        except Exception as error:  # of any kind: the rest of it is looked into when the batch is finished
+            if not may_be_a_samples(error):
+                raise
+            begun = _raising(error)
+        self._recorded = recording.submit(_until_error, begun)
+        self.outcomes: list[Outcome] = []
+
+    def finish(self, turn: AbstractContextManager[object] | None = None) -> None:
+        """Wait for the records; what a failure left out is computed again, in `turn` where that is not held already."""
+        found, error = self._recorded.result()
+        results = deque[Outcome](found)
+        if error is not None:
+            with turn or nullcontext():
+                results.extend(_again(self._compute, self._ready, len(found), error))
+        self.outcomes = [results.popleft() if isinstance(item, _Ready) else item for item in self._items]
+        assert not results, "compute returned more results than it was given samples"
+
+
+def _again(
+    compute: Compute[Prepared], ready: Sequence[_Ready[Prepared]], done: int, error: Exception
+) -> Iterator[Outcome]:
+    """Yield the outcomes of a batch that failed after so many: the others are halved until the culprits are alone."""
+    rest = ready[done:]
+    if not (rest and may_be_a_samples(error)):
+        raise error
+    if len(ready) == 1:
+        yield _failed(ready[0].key, error)
+        return
+    half = -(-len(rest) // 2)
+    for part in (rest[:half], rest[half:]):
+        try:
+            begun = compute([one.prepared for one in part]) if part else ()
+        except Exception as raised:  # of any kind, as before
+            begun = _raising(raised)
+        found, failure = _until_error(begun)
+        yield from found
+        if failure is not None:
+            yield from _again(compute, part, len(found), failure)
+
+
+def _until_error(results: Iterable[Record | Rejected]) -> tuple[list[Record | Rejected], Exception | None]:
+    """Return what came before an error, and the error, None if there was none."""
+    found: list[Record | Rejected] = []
+    try:
+        found.extend(results)  # keeps what came before
+    except Exception as error:  # of any kind
+        return found, error
+    return found, None
+
+
+def _raising(error: Exception) -> Iterator[Record | Rejected]:
+    raise error
+    yield
+
+
+def _failed(key: str, error: Exception) -> Rejected | _Failed:
+    return Rejected(key, str(error)) if isinstance(error, BadSampleError) else _Failed(key, error)
+
+
+def _accepted(outcomes: Sequence[Outcome]) -> list[Record | Rejected]:
+    """Return the results of a call; raises the first failure where several samples failed and none was recorded."""
+    failed = [one for one in outcomes if isinstance(one, _Failed)]
+    if len(failed) > 1 and not any(isinstance(one, Record) for one in outcomes):
+        raise failed[0].error
+    return [Rejected(one.key, reason_of(one.error)) if isinstance(one, _Failed) else one for one in outcomes]
 
 
 @contextmanager
@@ -87,18 +191,10 @@ def _ahead(pool: Executor, function: Callable[[Sample], T], samples: Iterable[Sa
     return results()
 
 
-def _prepared_or_rejected(prepare: Callable[[Sample], Prepared], sample: Sample) -> Prepared | Rejected:
+def _prepared(prepare: Callable[[Sample], Prepared], sample: Sample) -> _Ready[Prepared] | Rejected | _Failed:
     try:
-        return prepare(sample)
-    except BadSampleError as error:
-        return Rejected(sample.key, str(error))
-
-
-def _in_order(
-    prepared: Sequence[Prepared | Rejected], computed: Iterable[Record | Rejected]
-) -> list[Record | Rejected]:
-    """Return the results of a batch in the order of its samples, rejections where they were."""
-    results = deque(computed)
-    ordered = [item if isinstance(item, Rejected) else results.popleft() for item in prepared]
-    assert not results, "compute returned more results than it was given samples"
-    return ordered
+        return _Ready(sample.key, prepare(sample))
+    except Exception as error:  # of any kind: what decoders and libraries raise
+        if not may_be_a_samples(error):
+            raise
+        return _failed(sample.key, error)

@@ -72,9 +72,11 @@ class ErrorMaps(InvertingStage):
         inverter = self.inverter(device)
 
         def prepare(sample: Sample) -> _Target:
-            image_HW3, region, side_px = sample.image(), inverter.region, self.map_side_px
+            picture, region, side_px = self.image.picture(sample), inverter.region, self.map_side_px
+            image_HW3 = picture.pixels_HW3
             photograph, mapped_3hw = inverter.fitted(image_HW3), fit_reduced(image_HW3, region, side_px)
-            return _Target(sample.key, photograph, mapped_3hw, known_occluder(sample, self.truth, region, side_px))
+            occluded_HW = known_occluder(sample, self.truth, picture.geometry, region, side_px)
+            return _Target(sample.key, photograph, mapped_3hw, occluded_HW)
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)

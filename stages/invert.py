@@ -56,7 +56,8 @@ class Invert(InvertingStage):
             refined = sample.records["refine_maps"]
             assignment_HW = refined.arrays["assignment_HW"].astype(np.uint8)
             schedule = self._schedule(refined)
-            return _Target(sample.key, inverter.fitted(sample.image()), assignment_HW, schedule)
+            photograph = inverter.fitted(self.image.picture(sample).pixels_HW3)
+            return _Target(sample.key, photograph, assignment_HW, schedule)
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)

@@ -19,6 +19,7 @@ from stages.batch import Item
 from stages.compiled_loss import CompiledLoss
 from stages.descent import loss_of, start_codes
 from stages.engine import Engine
+from stages.image_member import ImageMember
 from stages.learnt_start import LearntStart
 from stages.memory import UNMEASURED, Width, measured_width
 from stages.objective import Objective, Target, prepare_target
@@ -170,6 +171,7 @@ class InvertingStage(Stage):
 
     generator: GeneratorSource
     perceptual: PerceptualSource
+    image: ImageMember = ImageMember()
     region: Region | None = None  # active part of the generator's canvas; None is all of it
     spaces: tuple[str, ...] | None = None  # some of the generator's, most editable first; None is all of them
     objective: Objective = Objective()

@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from stages.batched_worker import batched_worker
+from stages.image_member import ImageMember
 from stages.in_parts import InParts
 from stages.reduction import fit_reduced
 from stages.region import Region
@@ -47,6 +48,7 @@ class PredictMaps(Stage):
     segmenter: Path  # the checkpoint that train_segmenter made
     region: Region
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
+    image: ImageMember = ImageMember()
     truth: str | None = None
     batch: int = 64  # samples computed together
 
@@ -56,8 +58,10 @@ class PredictMaps(Stage):
         predict = InParts(segmenter, "the segmenter's forward pass")
 
         def prepare(sample: Sample) -> _Input:
-            image_3hw = fit_reduced(sample.image(), self.region, self.map_side_px)
-            return _Input(sample.key, image_3hw, known_occluder(sample, self.truth, self.region, self.map_side_px))
+            picture = self.image.picture(sample)
+            image_3hw = fit_reduced(picture.pixels_HW3, self.region, self.map_side_px)
+            occluded_HW = known_occluder(sample, self.truth, picture.geometry, self.region, self.map_side_px)
+            return _Input(sample.key, image_3hw, occluded_HW)
 
         @torch.no_grad()
         def compute(inputs: Sequence[_Input]) -> Iterator[Record | Rejected]:

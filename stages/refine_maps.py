@@ -15,6 +15,7 @@ from stages.assignment import assign_spaces
 from stages.batched_worker import batched_worker
 from stages.connected_parts import connected_parts
 from stages.errors import BadSampleError
+from stages.image_member import ImageMember
 from stages.reduction import at_size, reduced_size
 from stages.region import Region, fit, fit_labels, to_uint8
 from stages.segmentation import Segmentation, SegmentInput, Superpixels
@@ -50,6 +51,7 @@ class RefineMaps(Stage):
     region: Region
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused where its mean over a segment is larger
+    image: ImageMember = ImageMember()
     segmentation: Segmentation = Superpixels()
     connected_components: bool = (
         False  # split each segment into its connected parts: two far cars need not share a space
@@ -62,11 +64,10 @@ class RefineMaps(Stage):
 
         def prepare(sample: Sample) -> _Input:
             error_LHW = self._maps(sample)
-            photograph_HW3 = sample.image()
-            image_HW3 = to_uint8(fit(photograph_HW3, self.region)[None])[0]
-            height, width = photograph_HW3.shape[:2]
+            photograph = self.image.picture(sample)
+            image_HW3 = to_uint8(fit(photograph.pixels_HW3, self.region)[None])[0]
             picture = SegmentInput(
-                image_HW3, sample.members, lambda labels: fit_labels(labels, self.region), (height, width)
+                image_HW3, sample.members, lambda labels: fit_labels(labels, self.region), photograph.geometry
             )
             return _Input(sample.key, error_LHW, picture)
 

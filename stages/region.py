@@ -120,7 +120,7 @@ def fit_labels(labels_HW: NDArray[Label], region: Region) -> NDArray[Label]:
     """Return labels as the region sees them, ``[h, w]``: the geometry of `fit`, the nearest pixel's label.
 
     Args:
-        labels_HW: ``[H, W]`` integers, of the size of the image that they belong to.
+        labels_HW: ``[H, W]`` integers, of the size of the image that they belong to (`upright_like` sees to that).
         region: gives size and fit.
 
     Raises:

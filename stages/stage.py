@@ -7,7 +7,6 @@ A stage knows nothing of storage or Ray: `pipeline` feeds it samples and commits
 from __future__ import annotations
 
 import hashlib
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict
 
-from stages.errors import BadSampleError
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "ppm")
-"""Members that can be a sample's image, in order of preference."""
+from stages.image_member import ImageMember
 
 Value = str | int | float | bool | None | NDArray[np.generic]
 
@@ -57,18 +52,12 @@ class Sample:
     records: Mapping[str, Record] = field(default_factory=dict)
 
     def image(self) -> NDArray[np.uint8]:
-        """Return the decoded image, `[H, W, 3]` uint8 RGB.
+        """Return the decoded image as `ImageMember` finds it without settings, `[H, W, 3]` uint8 sRGB, upright.
 
         Raises:
-            BadSampleError: there is no image, or it does not decode to its last pixel.
+            BadSampleError: there is no image, there are several, or it does not decode to its last pixel.
         """
-        extension = next((e for e in IMAGE_EXTENSIONS if e in self.members), None)
-        if extension is None:
-            raise BadSampleError(
-                f"no image: wanted a member ending in one of {', '.join(IMAGE_EXTENSIONS)}, "
-                f"got {', '.join(sorted(self.members)) or 'no members'}; add one, or take the sample out of the shard"
-            )
-        return decode_image(self.members[extension], f"{self.key}.{extension}")
+        return ImageMember().picture(self).pixels_HW3
 
 
 Worker = Callable[[Sequence[Sample]], Iterator[Record | Rejected]]
@@ -97,19 +86,6 @@ class Stage(BaseModel, ABC):
     @abstractmethod
     def setup(self, device: torch.device) -> Worker:
         """Load this stage's networks onto `device` and return the function that maps samples to records."""
-
-
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Return an encoded image as `[H, W, 3]` uint8 RGB; `name` stands in the error.
-
-    Raises:
-        BadSampleError: the bytes are no image, or stop before its last pixel.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadSampleError(f"{name} does not decode ({len(data)} bytes): {error}; replace it in the shard") from error
 
 
 def sample_seed(seed: int, key: str) -> int:

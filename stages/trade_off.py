@@ -161,7 +161,8 @@ class TradeOff(InvertingStage):
         def prepare(sample: Sample) -> tuple[str, Photograph, Mapped]:
             error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
             labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
-            return sample.key, inverter.fitted(sample.image()), Mapped(at_size(error_LHW, labels_HW.shape), labels_HW)
+            photograph = inverter.fitted(self.image.picture(sample).pixels_HW3)
+            return sample.key, photograph, Mapped(at_size(error_LHW, labels_HW.shape), labels_HW)
 
         def compute(taken: Sequence[tuple[str, Photograph, Mapped]]) -> list[Record | Rejected]:
             keys, photographs, maps = zip(*taken, strict=True)

@@ -5,25 +5,33 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.images import decode_mask
+from stages.orientation import Geometry, upright_like
 from stages.reduction import at_size, reduced_size
 from stages.region import Region, fit_labels
-from stages.stage import Sample, decode_image
+from stages.stage import Sample
 
 
 def known_occluder(
-    sample: Sample, member: str | None, region: Region, side_px: int | None = None
+    sample: Sample, member: str | None, picture: Geometry, region: Region, side_px: int | None = None
 ) -> NDArray[np.bool_] | None:
     """Return which pixels of the region are occluded, `[h, w]`, or None where the shard does not say.
 
-    With `side_px` the region's longer side is reduced to that, as maps are; the nearest pixel decides.
+    Args:
+        sample: holds the mask, white where occluded.
+        member: which of its members that is.
+        picture: of the sample's picture, whose orientation and size the mask has.
+        region: gives size and fit.
+        side_px: to this the region's longer side is reduced, as maps are; the nearest pixel decides.
 
     Raises:
-        BadSampleError: the member does not decode.
+        BadSampleError: the member does not decode, or is of another size than the picture.
     """
     if member is None or member not in sample.members:
         return None
-    mask_HW3 = decode_image(sample.members[member], f"{sample.key}.{member}")
-    occluded_HW = fit_labels(mask_HW3[..., 0], region) > 127
+    name = f"{sample.key}.{member}"
+    mask_HW, tag = decode_mask(sample.members[member], name)
+    occluded_HW = fit_labels(upright_like(mask_HW, tag, picture, name), region) > 127
     return at_size(occluded_HW, reduced_size(region.size, side_px))
 
 

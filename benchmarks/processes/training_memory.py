@@ -35,6 +35,7 @@ from pipeline.map_job import ARRAYS
 from pipeline.run import WORKER_ENVIRONMENT
 from pipeline.train_job import TrainJob
 from pipeline.units import Selection, cut
+from stages.image_member import ImageMember
 from stages.region import Region
 from stages.segmenter import SegmenterNetwork
 from stages.train_segmenter import TrainSegmenter
@@ -95,6 +96,7 @@ def main(folder: Path) -> None:
         committed=tuple(unit for shard in inventories for unit in cut(shard, shard.samples, UNIT_SAMPLES)),
         inventories=inventories,
         selection=Selection(Chosen(held_out_share=0.0)),
+        image=ImageMember(),
         region=Region.whole(SIDE_PX),
         map_side_px=SIDE_PX,
         spaces=SPACES,

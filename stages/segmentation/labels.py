@@ -1,24 +1,29 @@
 """Segments from labels that come in the shard."""
 
 import io
-import struct
-import zlib
+import math
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field
 
 from stages.errors import BadSampleError
-from stages.segmentation.source import INT32, ClassSource, Labeller, SegmentInput, shown_size
+from stages.faults import described
+from stages.images import decode_values
+from stages.orientation import upright_like
+from stages.segmentation.source import INT32, ClassSource, Labeller, SegmentInput
 
-DAMAGED_PNG = (struct.error, zlib.error, Image.DecompressionBombError)  # what Pillow lets through
+NUMPY = b"\x93NUMPY"
 
 
 class Labels(ClassSource):
-    """Labels that come in the shard: a PNG of 8 or 16 bit grey or palette indices, or a `.npy` of integers."""
+    """Labels that come in the shard: a PNG of grey levels of any depth or palette indices, or a `.npy` of integers.
+
+    They have the size of their image, and are turned as it is (`upright_like`).
+    """
 
     kind: Literal["labels"] = "labels"
     member: str = Field("seg.png", min_length=1)  # the part of the file name after the sample's key
@@ -30,35 +35,51 @@ class Labels(ClassSource):
                     f"the sample has no labels {self.member!r}, only {sorted(sample.members)}: "
                     "add them to the shard or correct segmentation.member"
                 )
-            labels_HW = _decode(sample.members[self.member], self.member)
+            stored_HW, tag = _decode(sample.members[self.member], self.member)
+            labels_HW = upright_like(stored_HW, tag, sample.geometry, self.member)
             if sample.fit is not None:
                 labels_HW = np.asarray(sample.fit(labels_HW), dtype=np.int32)
-            if labels_HW.shape != sample.size:
-                raise BadSampleError(
-                    f"the labels {self.member!r} are {shown_size(labels_HW.shape)}, the image is "
-                    f"{shown_size(sample.size)}: make them of the same size"
-                )
             return self.merged(labels_HW)
 
         return label
 
 
-def _decode(data: bytes, member: str) -> NDArray[np.int32]:
-    """Return the labels of a file, told by content."""
-    try:
-        if data.startswith(b"\x93NUMPY"):
-            labels = np.load(io.BytesIO(data), allow_pickle=False)
-        else:
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                labels = np.asarray(image)
-    except (OSError, EOFError, ValueError, SyntaxError, MemoryError, *DAMAGED_PNG) as error:
-        raise BadSampleError(
-            f"the labels {member!r} cannot be read ({error}): wanted a PNG, or a .npy without objects"
-        ) from error
+def _decode(data: bytes, member: str) -> tuple[NDArray[np.int32], int | None]:
+    """Return the labels of a file, told by content, and the orientation of its own that it has, None without one."""
+    tag = None
+    if data.startswith(NUMPY):
+        labels = _npy(data, member)
+    else:
+        labels, tag = decode_values(data, member)
     if labels.ndim != 2 or not (labels.dtype == bool or np.issubdtype(labels.dtype, np.integer)) or labels.size == 0:
         raise BadSampleError(
             f"the labels {member!r} are {list(labels.shape)} of {labels.dtype}: wanted one integer a pixel, [H, W]"
         )
     if labels.min() < INT32.min or labels.max() > INT32.max:
         raise BadSampleError(f"the labels {member!r} reach {labels.max()}, and labels are 32 bit: renumber them")
-    return np.asarray(labels, dtype=np.int32)
+    return np.asarray(labels, dtype=np.int32), tag
+
+
+def _npy(data: bytes, member: str) -> NDArray[np.generic]:
+    """Return the array of a `.npy`."""
+    try:
+        _refuse_promises(data)
+        array: NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # of any kind: its header is parsed as Python
+        raise BadSampleError(
+            f"{member} does not decode ({len(data)} bytes): {described(error)}; "
+            "wanted a .npy of integers without objects"
+        ) from error
+    return array
+
+
+def _refuse_promises(data: bytes) -> None:
+    """Raise `ValueError` for a `.npy` whose header promises more than follows: it would be allocated."""
+    stream = io.BytesIO(data)
+    read_header = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    promised, follow = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if promised > follow and not dtype.hasobject:
+        raise ValueError(f"its header promises {promised} bytes, and {follow} follow")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from stages.errors import BadSampleError, WeightsError
+from stages.orientation import Geometry
 
 INT32 = np.iinfo(np.int32)
 Label = Annotated[int, Field(ge=int(INT32.min), le=int(INT32.max))]
@@ -30,8 +31,8 @@ class SegmentInput:
     fit: Callable[[NDArray[np.int32]], NDArray[np.int32]] | None = None
     """The geometry that fitted the photograph to the region, with nearest sampling, for labels of the
     photograph's size; None where labels have the size of the region already."""
-    photograph_size: tuple[int, int] | None = None
-    """Height and width of the photograph before it was fitted; None where the image was not fitted."""
+    photograph: Geometry | None = None
+    """Size and orientation of the photograph before it was fitted; None where the image was not fitted."""
 
     def __post_init__(self) -> None:
         image = self.image_HW3
@@ -42,6 +43,11 @@ class SegmentInput:
     def size(self) -> tuple[int, int]:
         """Height and width of the region, and so of its labels."""
         return self.image_HW3.shape[0], self.image_HW3.shape[1]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The photograph's; where it was not fitted, the region's."""
+        return self.photograph or Geometry(*self.size)
 
 
 Labeller = Callable[[SegmentInput], NDArray[np.int32]]  # raises BadSampleError
@@ -117,7 +123,7 @@ class NetworkSource(ClassSource):
 
     def refuse_small(self, sample: SegmentInput, network: str) -> None:
         """Raise BadSampleError where the sample is smaller than its network can make sense of."""
-        for size in (sample.photograph_size or sample.size, sample.size):
+        for size in (sample.geometry.size, sample.size):
             if min(size) < self.min_side_px:
                 raise BadSampleError(
                     f"the image is {shown_size(size)}, and {network} needs {self.min_side_px} px "

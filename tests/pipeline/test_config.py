@@ -148,6 +148,16 @@ def test_a_wrong_value_is_shown_with_its_key(tmp_path):
         load_config(write(tmp_path, MINIMAL), ["refine_maps.threshold=-1"])
 
 
+@pytest.mark.parametrize("written", ["image.jpg", ".image.jpg", "Image.JPG"])
+def test_the_member_that_is_the_picture_is_named_by_what_follows_the_key(tmp_path, written):
+    assert load_config(write(tmp_path, MINIMAL), [f"image={written}"]).image == "image.jpg"
+
+
+def test_the_picture_and_its_mask_are_two_members(tmp_path):
+    with pytest.raises(ConfigError, match=r"truth: .*'mask\.png' is the picture already"):
+        load_config(write(tmp_path, MINIMAL), ["image=mask.png", "truth=mask.png"])
+
+
 @pytest.mark.parametrize("section", ["error_maps", "invert"])
 def test_the_images_optimised_together_are_a_number_or_auto(tmp_path, section):
     for value, batch in (("24", 24), ("auto", "auto")):

@@ -19,7 +19,8 @@ def rows(held_out_occluded=0, held_out_clean=0, others=0):
 def gallery(run):
     index, plan = run.index(), run.plan()
     inverter = index.steps[-1].stage.inverter(torch.device("cpu"))
-    return Gallery(plan.ledger, plan.sources, index, plan.inventories(), inverter, plan.config.maps.side_px)
+    stores, side_px = (plan.ledger, plan.sources), plan.config.maps.side_px
+    return Gallery(*stores, index, plan.inventories(), inverter, plan.image, side_px)
 
 
 def drawn(run):

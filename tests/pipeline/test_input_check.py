@@ -64,3 +64,18 @@ def test_a_plan_says_so_too(invertmill, fresh):
     code, output, _ = invertmill("plan", fresh.folder / "run.yaml", "--set", LABELS)
     assert code == 0
     assert "warning: no sample of the input has its labels, 'labels.png'" in output
+
+
+def test_an_image_member_that_no_sample_has_is_refused_and_so_are_masks_and_labels_alone(fresh):
+    with pytest.raises(RunError, match=r"has an image, 'image.jpg'; .*add it to the shards, or correct `image`"):
+        check(fresh, "image=image.jpg")
+    check(fresh, "image=occluder.png", "truth=null")
+
+
+def test_an_image_under_an_extension_of_several_parts_is_one(fresh):
+    for name in ("train-a", "held-b"):
+        dotted = [
+            {"photo.png" if key == "png" else key: data for key, data in one.items()} for one in tiny.samples(name, 2)
+        ]
+        write_shard(fresh.folder / f"shards/{name}.tar", dotted)
+    check(fresh)

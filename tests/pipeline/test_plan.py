@@ -114,6 +114,9 @@ def test_a_lost_receipt_is_left_to_do_again(committed):
         ("train_segmenter.epochs=3", {"train_segmenter"}),
         ("train_segmenter.edition=2", {"train_segmenter"}),
         ("generator.noise=none", {"error_maps", "train_segmenter", "invert"}),
+        ("image=png", set(STAGES)),
+        ("refine_maps.segmentation={kind: labels, member: other.png}", set(STAGES)),
+        ("refine_maps.segmentation={kind: labels, member: seg.npy}", {"refine_maps", "invert"}),
     ],
 )
 def test_a_setting_changes_the_stages_that_depend_on_it(committed, override, stages):

@@ -7,10 +7,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
+from generators.errors import GeneratorError
 from stages import batched_worker as module
 from stages.batched_worker import BEHIND, batched_worker
-from stages.errors import BadSampleError
+from stages.errors import BadSampleError, WeightsError
 from stages.stage import Record, Rejected, Sample
 
 PATIENCE_S = 20
@@ -180,12 +182,12 @@ def test_no_more_is_held_than_two_batches_of_prepared_samples_and_the_records_be
 
 @pytest.mark.parametrize("where", ["prepare", "compute", "record"])
 @pytest.mark.parametrize("key", ["0", "5", "11"])
-def test_an_error_anywhere_reaches_the_caller_and_the_worker_goes_on_with_the_next_call(where, key):
+def test_an_error_that_no_sample_causes_reaches_the_caller_and_the_worker_goes_on_with_the_next_call(where, key):
     broken = True
 
     def fail(here, failing):
         if broken and (here, failing) == (where, key):
-            raise RuntimeError(f"{where} of {key}")
+            raise WeightsError(f"{where} of {key}")
 
     def prepare(sample):
         fail("prepare", sample.key)
@@ -202,7 +204,7 @@ def test_an_error_anywhere_reaches_the_caller_and_the_worker_goes_on_with_the_ne
             yield Record(one)
 
     worker = batched_worker(prepare, compute, 3)
-    with pytest.raises(RuntimeError, match=f"{where} of {key}"):
+    with pytest.raises(WeightsError, match=f"{where} of {key}"):
         list(worker(samples(12)))
     broken = False
     assert keys(worker(samples(12))) == keys(samples(12))
@@ -213,3 +215,113 @@ def test_a_caller_that_takes_one_result_and_leaves_blocks_no_other():
     begun = worker(samples(9))
     assert next(begun) == Record("0")
     assert len(list(worker(samples(9)))) == 9
+
+
+# --- what samples make a stage raise ----------------------------------------------------------------------------------
+
+
+def failing_worker(where, bad, batch, error=lambda key: KeyError(f"{key} at 0x7f00dead1234")):
+    """A worker that raises at some samples, where it says; and the batches that it computed."""
+    computed = []
+
+    def fail(here, key):
+        if here == where and key in bad:
+            raise error(key)
+
+    def prepare(sample):
+        fail("prepare", sample.key)
+        return sample.key
+
+    def compute(group):
+        computed.append(list(group))
+        for one in group:
+            fail("compute", one)
+        return made(group)
+
+    def made(group):
+        for one in group:
+            fail("record", one)
+            yield Record(one)
+
+    return batched_worker(prepare, compute, batch), computed
+
+
+@pytest.mark.parametrize("where", ["prepare", "compute", "record"])
+@pytest.mark.parametrize("batch", [1, 3, 8, 64])
+@pytest.mark.parametrize("bad", [{"0"}, {"5"}, {"10"}, {"3", "4", "5"}, {"0", "10"}])
+def test_what_a_sample_makes_a_stage_raise_rejects_that_sample_alone(where, batch, bad):
+    worker, _ = failing_worker(where, bad, batch)
+    found = list(worker(samples(11)))
+    assert keys(found) == [str(i) for i in range(11)]
+    assert {one.key for one in found if isinstance(one, Rejected)} == bad
+
+
+@pytest.mark.parametrize("where", ["prepare", "compute", "record"])
+def test_the_reason_names_the_error_in_the_same_words_every_time(where):
+    worker, _ = failing_worker(where, {"1"}, 4)
+    (rejected,) = [one for one in worker(samples(3)) if isinstance(one, Rejected)]
+    assert rejected.reason.startswith("the stage failed on this sample (KeyError: '1 …')")
+
+
+@pytest.mark.parametrize("where", ["compute", "record"])
+def test_a_bad_sample_found_while_computing_is_rejected_with_its_own_words(where):
+    worker, _ = failing_worker(where, {"1"}, 4, lambda key: BadSampleError(f"{key} is black"))
+    assert list(worker(samples(3)))[1] == Rejected("1", "1 is black")
+
+
+def test_the_culprit_is_found_by_halves_and_what_was_recorded_before_it_is_kept():
+    worker, computed = failing_worker("record", {"9"}, 16)
+    assert sum(isinstance(one, Record) for one in worker(samples(16))) == 15
+    again = [list(range(9, 13)), [9, 10], [9], [10], [11, 12], [13, 14, 15]]
+    assert computed[1:] == [[str(number) for number in group] for group in again]
+
+
+@pytest.mark.parametrize("where", ["prepare", "compute", "record"])
+@pytest.mark.parametrize(("count", "batch"), [(2, 1), (2, 2), (7, 3)])
+def test_what_every_sample_of_a_call_meets_is_no_samples_fault(where, count, batch):
+    worker, _ = failing_worker(where, {str(i) for i in range(count)}, batch)
+    with pytest.raises(KeyError, match="0 at 0x7f00dead1234"):
+        worker(samples(count))
+
+
+@pytest.mark.parametrize("where", ["prepare", "compute", "record"])
+def test_the_only_sample_of_a_call_is_rejected(where):
+    worker, _ = failing_worker(where, {"0"}, 4)
+    assert isinstance(next(worker(samples(1))), Rejected)
+
+
+@pytest.mark.parametrize("where", ["prepare", "compute", "record"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no room"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        WeightsError("no such network"),
+        GeneratorError("another generator"),
+    ],
+)
+def test_full_memory_a_failed_device_and_unusable_weights_reject_nothing(where, error):
+    worker, _ = failing_worker(where, {"1"}, 2, lambda _key: error)
+    with pytest.raises(type(error)):
+        worker(samples(5))
+
+
+def test_samples_computed_again_wait_for_their_turn():
+    device = threading.Lock()
+
+    def compute(group):
+        assert device.acquire(blocking=False), "two calls compute at once"
+        try:
+            if "a1" in group:
+                raise ValueError("a1")
+        finally:
+            device.release()
+        return records(group)
+
+    worker = batched_worker(key_of, compute, 2)
+    with ThreadPoolExecutor() as callers:
+        results = [callers.submit(worker, samples(12, prefix)) for prefix in "abab"]
+        found = [list(one.result()) for one in results]
+    assert [sum(isinstance(one, Rejected) for one in of_call) for of_call in found] == [1, 0, 1, 0]

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from stages.errors import BadSampleError, WeightsError
+from stages.orientation import Geometry
 from stages.segmentation import HuggingFace, SegmentInput
 from stages.segmentation.huggingface import INSTANCES, VOID
 from tests.stages import huggingface_models as models
@@ -163,7 +164,7 @@ def test_a_processor_that_cuts_the_middle_out_is_told_not_to(folders):
 @needs_transformers
 def test_a_small_image_is_a_fault_of_its_sample(folders):
     small = SegmentInput(np.zeros((31, 64, 3), np.uint8))
-    enlarged = SegmentInput(np.zeros((64, 64, 3), np.uint8), photograph_size=(64, 20))
+    enlarged = SegmentInput(np.zeros((64, 64, 3), np.uint8), photograph=Geometry(64, 20))
     for fault in HuggingFace(folder=folders["segformer"]).load("cpu")([small, enlarged]):
         assert isinstance(fault, BadSampleError)
         assert "segformer needs 32 px on each side (segmentation.min_side_px)" in str(fault)

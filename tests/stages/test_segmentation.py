@@ -9,6 +9,8 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from stages.errors import BadSampleError, WeightsError
+from stages.orientation import Geometry
+from stages.region import Region, fit_labels
 from stages.segmentation import (
     ExportedNetwork,
     Labels,
@@ -17,6 +19,7 @@ from stages.segmentation import (
     Superpixels,
     Whole,
 )
+from tests.stages.pictures import raw_png
 
 CAR = 7  # in PASCAL VOC
 
@@ -49,8 +52,8 @@ def blank(height: int, width: int, **members: bytes) -> SegmentInput:
     return SegmentInput(np.zeros((height, width, 3), np.uint8), members)
 
 
-def labelled(data: bytes, height: int = 4, width: int = 6, fit=None) -> SegmentInput:
-    return SegmentInput(np.zeros((height, width, 3), np.uint8), {"seg.png": data}, fit)
+def labelled(data: bytes, height: int = 4, width: int = 6, fit=None, photograph=None) -> SegmentInput:
+    return SegmentInput(np.zeros((height, width, 3), np.uint8), {"seg.png": data}, fit, photograph)
 
 
 def steps(height: int = 40, width: int = 64) -> SegmentInput:
@@ -169,16 +172,16 @@ def test_npy_labels_come_back_exactly_under_any_member_name(dtype):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (png(np.zeros((6, 4), np.uint8)), "are 6 x 4 px, the image is 4 x 6 px"),
+        (png(np.zeros((6, 4), np.uint8)), "seg.png is 6 x 4 px, the image is 4 x 6 px"),
         (png(np.zeros((4, 6, 3), np.uint8)), r"\[4, 6, 3\] of uint8: wanted one integer a pixel"),
         (npy(np.zeros((4, 6))), "of float64: wanted one integer"),
         (npy(np.zeros((4, 6), object), allow_pickle=True), "without objects"),
         (npy(np.full((4, 6), 2**31)), "reach 2147483648, and labels are 32 bit"),
-        (npy(np.zeros((4, 6), np.int64))[:-9], "cannot be read"),
-        (png(np.random.default_rng(0).integers(0, 9, (4, 6), np.uint8))[:60], "cannot be read"),
-        (b"", "cannot be read"),
-        (b"\xff\xd8\xff\xe0 not a png", "cannot be read"),
-        (b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i8', 'fortran_order': False, 'shape': (4,", "cannot be read"),
+        (npy(np.zeros((4, 6), np.int64))[:-9], "promises 192 bytes, and 183 follow"),
+        (png(np.random.default_rng(0).integers(0, 9, (4, 6), np.uint8))[:60], "does not decode"),
+        (b"", "does not decode"),
+        (b"\xff\xd8\xff\xe0 not a png", "does not decode"),
+        (b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i8', 'fortran_order': False, 'shape': (4,", "does not decode"),
     ],
 )
 def test_labels_that_cannot_be_used_are_a_fault_of_their_sample_only(data, message):
@@ -200,13 +203,45 @@ def test_a_missing_member_is_named_together_with_those_there_are():
 
 def test_labels_of_the_photograph_are_fitted_as_the_photograph_was():
     labels_HW = np.arange(24, dtype=np.uint8).reshape(4, 6)
-    (found_HW,) = Labels().load("cpu")([labelled(png(labels_HW), 2, 3, fit=lambda labels: labels[::2, ::2])])
-    np.testing.assert_array_equal(found_HW, labels_HW[::2, ::2])
+    sample = labelled(png(labels_HW), 2, 3, fit=lambda labels: labels[::2, ::2], photograph=Geometry(4, 6))
+    np.testing.assert_array_equal(Labels().load("cpu")([sample])[0], labels_HW[::2, ::2])
 
 
-def test_labels_that_fit_to_another_size_are_refused():
-    fault = Labels().load("cpu")([labelled(png(np.zeros((9, 9), np.uint8)), fit=lambda labels: labels[:3])])[0]
-    assert "are 3 x 9 px, the image is 4 x 6 px" in str(fault)
+@pytest.mark.parametrize("size", [(6, 4), (8, 12), (4, 7), (2, 3)])
+def test_labels_of_another_size_or_aspect_than_their_photograph_are_refused_however_they_would_be_fitted(size):
+    region = Region(height=2, width=3)
+    sample = labelled(
+        png(np.zeros(size, np.uint8)), 2, 3, lambda labels: fit_labels(labels, region), photograph=Geometry(4, 6)
+    )
+    (fault,) = Labels().load("cpu")([sample])
+    assert str(fault) == (f"seg.png is {size[0]} x {size[1]} px, the image is 4 x 6 px: make them of the same size")
+
+
+def test_labels_stored_beside_a_sideways_photograph_are_turned_with_it_also_as_npy():
+    labels_HW = np.arange(24, dtype=np.uint8).reshape(6, 4)  # as the photograph is looked at
+    stored_HW = np.rot90(labels_HW)
+    assert stored_HW.shape == (4, 6)
+    for data in (png(np.ascontiguousarray(stored_HW)), npy(stored_HW), png(labels_HW), npy(labels_HW)):
+        sample = labelled(data, 6, 4, photograph=Geometry(6, 4, orientation=6))
+        np.testing.assert_array_equal(Labels().load("cpu")([sample])[0], labels_HW)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_grey_levels_of_few_bits_are_labels_as_they_are(depth):
+    labels_HW = np.arange(24).reshape(4, 6) % 2**depth
+    rows = np.zeros((4, 8), np.uint8)
+    rows[:, :6] = labels_HW
+    bits = np.unpackbits(rows[..., None], axis=-1)[..., 8 - depth :].reshape(4, -1)
+    lines = b"".join(b"\0" + np.packbits(row).tobytes()[: -(-6 * depth // 8)] for row in bits)
+    np.testing.assert_array_equal(Labels().load("cpu")([labelled(raw_png(0, depth, 6, 4, lines))])[0], labels_HW)
+
+
+def test_a_npy_that_promises_terabytes_is_refused_before_they_are_allocated():
+    honest, promise = b"(4, 6), }", b"(400000000, 600000), }"
+    data = npy(np.zeros((4, 6), np.int64)).replace(honest + b" " * (len(promise) - len(honest)), promise)
+    (fault,) = Labels().load("cpu")([labelled(data)])
+    assert isinstance(fault, BadSampleError)
+    assert "promises 1920000000000000 bytes, and 192 follow" in str(fault)
 
 
 def test_merging_renames_the_listed_classes_at_once_and_leaves_the_others():
@@ -270,7 +305,7 @@ def test_a_too_small_image_is_a_fault_of_its_sample(exported):
 
 
 def test_a_photograph_too_small_to_mean_anything_is_a_fault_of_its_sample_however_it_was_enlarged(exported):
-    enlarged = SegmentInput(steps().image_HW3, photograph_size=(31, 50))
+    enlarged = SegmentInput(steps().image_HW3, photograph=Geometry(31, 50))
     (fault,) = ExportedNetwork(weights=exported).load("cpu")([enlarged])
     assert isinstance(fault, BadSampleError)
     assert "the image is 31 x 50 px, and threshold.pt2 needs 32 px" in str(fault)

@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from stages.truth import auroc, average_precision
+from stages.errors import BadSampleError
+from stages.orientation import Geometry
+from stages.region import Region
+from stages.stage import Sample
+from stages.truth import auroc, average_precision, known_occluder
+from tests.stages.pictures import ORIENTED, encoded, sideways
 
 OCCLUDED_HW = np.array([[True, False], [True, False]])
 
@@ -32,3 +38,48 @@ def test_a_map_that_says_nothing_has_the_average_precision_of_chance():
 def test_without_both_kinds_of_pixels_nothing_is_known(occluded_HW):
     assert average_precision(np.ones((2, 2)), occluded_HW) is None
     assert auroc(np.ones((2, 2)), occluded_HW) is None
+
+
+# --- the mask in the shard --------------------------------------------------------------------------------------------
+
+MASK_HW = np.zeros((24, 36), np.uint8)
+MASK_HW[2:9, 3:20] = 255
+REGION = Region(height=24, width=36)
+
+
+def occluded(data: bytes, picture: Geometry) -> np.ndarray:
+    sample = Sample("cat", "shard", {"mask.png": data})
+    found_HW = known_occluder(sample, "mask.png", picture, REGION)
+    assert found_HW is not None
+    return found_HW
+
+
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_a_mask_is_turned_by_its_own_tag_or_as_its_picture_or_is_upright_already(orientation):
+    stored, tag = sideways(MASK_HW, orientation)
+    picture = Geometry(24, 36, orientation)
+    for data in (encoded(stored, "PNG", exif=tag), encoded(stored, "TIFF", exif=tag), encoded(stored, "PNG")):
+        np.testing.assert_array_equal(occluded(data, picture), MASK_HW > 0)
+    for data in (encoded(stored, "PNG", exif=tag), encoded(MASK_HW, "PNG")):
+        np.testing.assert_array_equal(occluded(data, Geometry(24, 36)), MASK_HW > 0)
+    if orientation >= 5:
+        np.testing.assert_array_equal(occluded(encoded(MASK_HW, "PNG"), picture), MASK_HW > 0)
+
+
+@pytest.mark.parametrize("size", [(36, 24), (48, 72), (24, 37), (1, 1)])
+def test_a_mask_of_another_size_or_aspect_than_its_picture_is_refused(size):
+    with pytest.raises(BadSampleError, match=rf"cat\.mask\.png is {size[0]} x {size[1]} px, the image is 24 x 36 px"):
+        occluded(encoded(np.zeros(size, np.uint8), "PNG"), Geometry(24, 36))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_a_mask_is_white_where_occluded_in_every_mode(mode):
+    image = Image.fromarray(MASK_HW).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(MASK_HW.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(occluded(encoded(image, "PNG"), Geometry(24, 36)), MASK_HW > 0)
+
+
+def test_a_sample_without_the_mask_says_nothing():
+    for member in (None, "mask.png"):
+        assert known_occluder(Sample("cat", "shard", {}), member, Geometry(24, 36), REGION) is None
