@@ -167,6 +167,7 @@ def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -
     settings = load_config(config, overrides or ())
     plan = Plan(settings, _reachable(settings))
     if ahead:
+        plan.check_weights()
         plan.check_input()
     return status_of(plan, ahead=ahead)
 

@@ -98,6 +98,16 @@ class Plan:
         """The perceptual distance, with the path of its weights."""
         return self.config.perceptual.resolved()
 
+    def check_weights(self) -> None:
+        """Raise `WeightsError` where weights are missing, damaged or of another network, before any work is done.
+
+        Those that a segmenter was trained with are right: its fingerprint has their digests.
+        """
+        self.config.refine_maps.segmentation.check()
+        if self.ledger.receipt(self.train_segmenter()) is None:
+            self.config.train_segmenter.network.check()
+            self.perceptual.check()
+
     @functools.cached_property
     def listed(self) -> list[Listed]:
         """The shards of the input as listed now."""

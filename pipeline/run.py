@@ -125,8 +125,8 @@ class Run:
         for warning in stores.warnings:
             self.progress.warn(warning)
         plan = Plan(self.config, stores.patient())
-        self.config.refine_maps.segmentation.check()
         plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
+        plan.check_weights()
         plan.check_input()
         if missing := plan.missing_inventories():
             self._execute(InventoryJob(plan.sources, plan.ledger), missing, {}, workers_use_gpu=False)

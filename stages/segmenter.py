@@ -49,6 +49,14 @@ class SegmenterNetwork(BaseModel):
         """Return the files that a new network depends on, for the fingerprint."""
         return () if self.weights is None else (self.weights,)
 
+    def check(self) -> None:
+        """Raise WeightsError where the backbone's weights are missing, damaged or of another network."""
+        if self.weights is not None:
+            with torch.device("meta"):
+                backbone = _backbone(self).backbone
+            assert isinstance(backbone, nn.Module)
+            _backbone_weights(backbone, self.weights, self.backbone)
+
 
 class Segmenter(nn.Module):
     """One backbone, and a head for each space: 3x3 convolution, batch norm, LeakyReLU, 1x1 convolution, ReLU.
@@ -234,7 +242,12 @@ def _resized(x_NChw: Tensor, like_NCHW: Tensor) -> Tensor:
 
 
 def _fill_backbone(backbone: nn.Module, path: Path, name: str) -> None:
-    """Give a DeepLab's backbone ImageNet weights; the classifier of the file is left out."""
+    """Give a DeepLab's backbone ImageNet weights."""
+    backbone.load_state_dict(_backbone_weights(backbone, path, name))
+
+
+def _backbone_weights(backbone: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
+    """Return ImageNet weights in the names of a DeepLab's backbone; the classifier of the file is left out."""
     try:
         found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pth(path)
     except FileNotFoundError:
@@ -252,7 +265,10 @@ def _fill_backbone(backbone: nn.Module, path: Path, name: str) -> None:
             f"{path} does not fit the backbone of {name}: {len(faults)} tensors are missing or of other shape, first "
             f"{faults[0]}; give the backbone's own ImageNet weights, with torchvision's key names"
         )
-    backbone.load_state_dict({key: tensors.get(key, value) for key, value in wanted.items()})
+    for key in wanted.keys() & tensors.keys():
+        if not bool(tensors[key].isfinite().all()):
+            raise WeightsError(f"{path} holds {key} with NaN or infinite numbers; give an undamaged file")
+    return {key: tensors.get(key, value) for key, value in wanted.items()}
 
 
 def _read_pth(path: Path) -> dict[str, Tensor]:

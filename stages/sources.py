@@ -79,6 +79,10 @@ class PerceptualSource(BaseModel):
 
         return self if self.weights is not None else self.model_copy(update={"weights": cached_weights(self.backbone)})
 
+    def check(self) -> None:
+        """Raise `WeightsError` where the weights are missing, damaged or of another network, by loading them once."""
+        self.resolved().load(torch.device("cpu"))
+
     def load(self, device: torch.device) -> Perceptual:
         """Return the distance, frozen, on `device`; raises `WeightsError` if the weights are missing or others."""
         from stages.perceptual import load_perceptual

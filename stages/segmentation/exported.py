@@ -1,7 +1,8 @@
 """Segments from a network exported with `torch.export`."""
 
+import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from stages.errors import BadSampleError, WeightsError
 from stages.segmentation.source import Labeller, NetworkSource, SegmentInput, shown_size
+
+NOT_EXPORTED = "wanted a network written by torch.export.save (.pt2)"
 
 
 class ExportedNetwork(NetworkSource):
@@ -30,6 +33,17 @@ class ExportedNetwork(NetworkSource):
     def weight_files(self) -> tuple[Path, ...]:
         """Return the network's file."""
         return (self.weights,)
+
+    def check(self) -> None:
+        """Raise WeightsError where there is no such file, or it is not one that `torch.export.save` writes."""
+        super().check()
+        try:
+            with zipfile.ZipFile(self.weights) as archive:
+                names = archive.namelist()
+        except (OSError, zipfile.BadZipFile) as error:
+            raise WeightsError(f"{self.weights}: {NOT_EXPORTED}: {error}") from error
+        if any(PurePosixPath(name).name == "data.pkl" for name in names):
+            raise WeightsError(f"{self.weights}: {NOT_EXPORTED}; it is one of torch.save, which has no program")
 
     def _labeller(self, device: str | torch.device) -> Labeller:
         network = _load_exported(self.weights, device)
@@ -78,7 +92,7 @@ def _load_exported(path: Path, device: str | torch.device) -> Callable[[Tensor],
     try:
         program = torch.export.load(str(path))
     except Exception as error:  # torch raises its own, zipfile's, json's and pickle's
-        raise WeightsError(f"{path}: wanted a network written by torch.export.save (.pt2): {error}") from error
+        raise WeightsError(f"{path}: {NOT_EXPORTED}: {error}") from error
     if torch.device(device).type != "cpu":  # constants inside the program know only the device they came from
         from torch.export.passes import move_to_device_pass
 

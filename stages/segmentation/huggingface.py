@@ -27,6 +27,11 @@ INSTANCES = 1000
 LOADED = ("*.json", "*.safetensors")
 """What is taken from the hub: configuration and weights, nothing that could run code."""
 
+WANTED = (
+    "wanted config.json, preprocessor_config.json and model.safetensors of a segmentation model, as save_pretrained "
+    "writes them"
+)
+
 Commit = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 
 
@@ -92,6 +97,9 @@ class HuggingFace(NetworkSource):
                 "pip install 'transformers>=5.0' (the extra huggingface), on every machine of the run"
             )
         super().check()
+        for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
+            if self.folder is not None and not any(self.folder.glob(pattern)):
+                raise WeightsError(f"{self.shown}: {WANTED}: there is no {pattern}")
         if self.hub is not None and not self.download:
             self._snapshot()
 
@@ -230,10 +238,7 @@ def _load(folder: Path, shown: str, device: str | torch.device) -> tuple[Any, An
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # transformers' own are OSError, ValueError and RuntimeError; safetensors' and json's
-        raise WeightsError(
-            f"{shown}: wanted config.json, preprocessor_config.json and model.safetensors of a segmentation model, "
-            f"as save_pretrained writes them: {error}"
-        ) from error
+        raise WeightsError(f"{shown}: {WANTED}: {error}") from error
     if missing := sorted(loading["missing_keys"]):
         raise WeightsError(
             f"{shown} lacks {len(missing)} weights of {architecture}, {missing[0]} first, which would be random: "
