@@ -318,11 +318,11 @@ def _fill(module: nn.Module, names: Mapping[str, str], tensors: Mapping[str, Ten
             f"{path} is not a backbone for {wanted}: {', '.join(faults[:3])}{more}; give the network's own file, "
             "with torchvision's key names"
         )
-    found = {key: tensors[name].float() for key, name in names.items()}
-    for key, tensor in found.items():
+    weights = {key: tensors[name].float() for key, name in names.items()}
+    for key, tensor in weights.items():
         if not bool(tensor.isfinite().all()):
             raise WeightsError(f"{path} holds {names[key]} with NaN or infinite numbers; give an undamaged file")
-    module.load_state_dict(found, assign=True)
+    module.load_state_dict(weights, assign=True)
 
 
 def _pick_heads(tensors: Mapping[str, Tensor], channels: Sequence[int], wanted: str, path: Path) -> list[Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from generators.errors import GeneratorError
+from pipeline.errors import RunError
 from stages.errors import WeightsError
 from stages.perceptual import PUBLISHED
 from tests.pipeline.conftest import contents
@@ -82,7 +82,7 @@ def test_wrong_weights_of_the_segmenters_backbone_are_refused(fresh, name: str):
     if name != "missing":
         torch.save(state, fresh.folder / "mobile.pth")
     plan = fresh.plan(MOBILE, "train_segmenter.network.weights=mobile.pth")
-    with pytest.raises((WeightsError, GeneratorError), match=r"mobile\.pth"):
+    with pytest.raises((WeightsError, RunError), match=r"mobile\.pth"):
         plan.check_weights()
 
 
