@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE := # empty: to compile torch anew in every process costs each of them 20 s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test chaos check format bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ check: setup ## lint, types, import directions, file sizes
 
 test: check ## check, then all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: setup ## 60 signals and 20 kills at random moments of whole runs: about 2 hours on 2 cores
+	@$(BIN)/python -m tests.integration.chaos
 
 format: setup ## let ruff fix and format
 	@$(BIN)/ruff check --fix .

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from pipeline.signals import held, leave, run_interruptible
 
-import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+with held():  # what takes long to import is imported by the command that needs it
+    import io
+    import json
+    import sys
+    import time
+    from collections.abc import Callable
+    from importlib.metadata import version as version_of
+    from pathlib import Path
+    from typing import TYPE_CHECKING, Annotated
 
-from pipeline import cli_checkpoints, cli_config, cli_run, cli_tune
-from pipeline.config import RunConfig, load_config
-from pipeline.described import described, is_reported
-from pipeline.errors import USER_ERRORS
-from pipeline.plan import Plan
-from pipeline.progress import Progress
-from pipeline.run import Finished, Run
-from pipeline.status import Stage, Status, status_of
-from pipeline.stores import Stores
-from pipeline.summary import Summary
-from pipeline.tune import SAMPLES
-from pipeline.tune import tune as tune_threshold
-from pipeline.verify import repair, verify_run
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline import cli_checkpoints, cli_config, cli_run, cli_tune
 
 if TYPE_CHECKING:
     from pipeline.conclude import Conclusion
+    from pipeline.config import RunConfig
+    from pipeline.run import Finished, Run
+    from pipeline.status import Stage, Status
+    from pipeline.stores import Stores
+    from pipeline.summary import Summary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(cli_checkpoints.app)
@@ -40,22 +38,37 @@ Config = Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CON
 Set = Annotated[list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
-INCOMPLETE, REFUSED, INTERRUPTED = 1, 2, 130
+INCOMPLETE, REFUSED = 1, 2
+
+
+def _print_version(value: bool) -> None:  # typer calls it so
+    if value:
+        console.print(f"invertmill {version_of('invertmill')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Invert whole image datasets into the latent and feature spaces of a pretrained GAN, on Ray."""
 
 
 @app.command()
 def run(config: Config, overrides: Set = None) -> None:
     """Start a run, or go on with it: do everything that has no committed result yet."""
+    from pipeline.errors import USER_ERRORS, ClusterLostError
+
     started = time.monotonic()
-    settings = load_config(config, overrides or ())
-    mill = Run(settings, Progress(console))
+    mill = _run(_settings(config, overrides), console)
     try:
         finished, summary = mill.repairs.until_whole(lambda: _run_and_report(mill))
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; what is committed stays: the same command goes on from here")
-        raise typer.Exit(INTERRUPTED) from None
     except USER_ERRORS as error:
-        if not mill.failed:
+        if not mill.failed or isinstance(error, ClusterLostError):
             raise
         cli_run.print_failed(console, mill.failed)
         console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
@@ -67,7 +80,7 @@ def run(config: Config, overrides: Set = None) -> None:
             f"nothing to do: all {len(finished.index.units)} units are committed ({time.monotonic() - started:.1f} s)"
         )
     if summary is not None or finished.moved:
-        console.print(f"report: {settings.folder / 'report.html'}", soft_wrap=True)
+        console.print(f"report: {mill.config.folder / 'report.html'}", soft_wrap=True)
     if not cli_run.print_end(console, finished):
         raise typer.Exit(INCOMPLETE)
 
@@ -79,7 +92,9 @@ def plan(config: Config, overrides: Set = None, as_json: AsJson = False) -> None
     if as_json:
         console.print_json(json.dumps(status.as_json()))
         return
-    console.print(_table(status, ("stage", "to do", "units", "samples", "hours", "bytes"), Stage.planned))
+    console.print(
+        _table(status, ("stage", "to do", "units", "samples", "hours", "bytes"), lambda stage: stage.planned())
+    )
     cli_run.print_basis(console, status)
 
 
@@ -90,7 +105,11 @@ def status(config: Config, overrides: Set = None, as_json: AsJson = False) -> No
     if as_json:
         console.print_json(json.dumps(status.as_json()))
         return
-    console.print(_table(status, ("stage", "done", "units", "recorded", "quarantined", "fingerprint"), Stage.achieved))
+    console.print(
+        _table(
+            status, ("stage", "done", "units", "recorded", "quarantined", "fingerprint"), lambda stage: stage.achieved()
+        )
+    )
 
 
 @app.command()
@@ -102,7 +121,10 @@ def verify(
     ] = False,
 ) -> None:
     """Prove from storage that every sample is accounted for and every file is what its receipt says."""
-    settings = load_config(config, overrides or ())
+    from pipeline.plan import Plan
+    from pipeline.verify import repair, verify_run
+
+    settings = _settings(config, overrides)
     plan = Plan(settings, _reachable(settings))
     problems, facts = verify_run(plan)
     for fact in facts:
@@ -119,10 +141,14 @@ def verify(
 @app.command()
 def report(config: Config, overrides: Set = None) -> None:
     """Make summary.json and report.html of what is published, or of what --set asks for; publish nothing."""
-    settings = load_config(config, overrides or ())
-    finished = described(settings, asked=bool(overrides))
-    conclusion = _conclude(finished)
-    path = conclusion.write(finished.plan, published=finished.moved)
+    from pipeline.described import described
+    from pipeline.progress import Progress
+
+    settings = _settings(config, overrides)
+    with Progress(console).doing("writing the report"):
+        finished = described(settings, asked=bool(overrides))
+        conclusion = _conclude(finished)
+        path = conclusion.write(finished.plan, published=finished.moved)
     _print_summary(conclusion.summary)
     cli_run.print_gaps(console, finished)
     cli_run.print_unread(console, finished)
@@ -134,15 +160,21 @@ def tune(
     config: Config,
     overrides: Set = None,
     as_json: AsJson = False,
-    samples: Annotated[int, typer.Option(min=1, help="look at so many at most", metavar="N")] = SAMPLES,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="maximum number of samples", metavar="N", show_default="10000")
+    ] = None,
     invert: Annotated[
         bool, typer.Option("--invert", help="also invert trade_off.samples of them, and say what editability costs")
     ] = False,
 ) -> None:
     """Say what share of pixels each space would get at other thresholds; from committed maps, inverting nothing."""
-    settings = load_config(config, overrides or ())
-    found = tune_threshold(Plan(settings, _reachable(settings)), samples)
-    curve = Run(settings, Progress(Console(stderr=True))).trade_off() if invert else None
+    from pipeline.plan import Plan
+    from pipeline.tune import SAMPLES
+    from pipeline.tune import tune as tune_threshold
+
+    settings = _settings(config, overrides)
+    found = tune_threshold(Plan(settings, _reachable(settings)), samples or SAMPLES)
+    curve = _run(settings, Console(stderr=True)).trade_off() if invert else None
     if as_json:
         console.print_json(json.dumps(found.as_json() | ({"trade_off": curve.as_json()} if curve else {})))
         return
@@ -155,16 +187,45 @@ def tune(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one message that says what to do."""
+    """Run the command line; an error of ours is one message that says what to do, and so is a signal."""
+    run_interruptible(_main)
+
+
+def _main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale that lacks a letter ends no run
     try:
         app()
-    except USER_ERRORS as error:
+    except Exception as error:
+        from pipeline.errors import USER_ERRORS, ClusterLostError  # after a failure nothing more is imported by it
+
+        if not isinstance(error, USER_ERRORS):
+            raise
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        if isinstance(error, ClusterLostError):  # nothing can be told to a cluster that does not answer
+            leave(REFUSED)
         sys.exit(REFUSED)
 
 
+def _settings(config: Path, overrides: list[str] | None) -> RunConfig:
+    from pipeline.config import load_config
+
+    return load_config(config, overrides or ())
+
+
+def _run(settings: RunConfig, shown_on: Console) -> Run:
+    from pipeline.progress import Progress
+    from pipeline.run import Run
+
+    return Run(settings, Progress(shown_on))
+
+
 def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -> Status:
-    settings = load_config(config, overrides or ())
+    from pipeline.plan import Plan
+    from pipeline.status import status_of
+
+    settings = _settings(config, overrides)
     plan = Plan(settings, _reachable(settings))
     if ahead:
         plan.check_weights()
@@ -173,6 +234,9 @@ def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -
 
 
 def _reachable(settings: RunConfig) -> Stores:
+    from pipeline.progress import Progress
+    from pipeline.stores import Stores
+
     stores = Stores.of(settings)
     stores.check(write=False)
     for warning in stores.warnings:
@@ -188,13 +252,16 @@ def _conclude(finished: Finished) -> Conclusion:
 
 def _run_and_report(mill: Run) -> tuple[Finished, Summary | None]:
     """Return what a run left behind, and its figures unless there are none or a report of them is there already."""
+    from pipeline.described import is_reported
+
     finished = mill.execute()
     if not finished.published.info["samples"]:
         return finished, None  # every unit failed: the report of what is published stays
     if finished.computed == 0 and not finished.failed and finished.moved and is_reported(finished):
         return finished, None
-    conclusion = _conclude(finished)
-    conclusion.write(finished.plan, published=finished.moved)
+    with mill.progress.doing("writing the report"):
+        conclusion = _conclude(finished)
+        conclusion.write(finished.plan, published=finished.moved)
     return finished, conclusion.summary
 
 

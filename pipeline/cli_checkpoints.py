@@ -11,10 +11,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from generators import load_generator
-from pipeline.checkpoints import convert as convert_checkpoint
-from pipeline.checkpoints import describe, write_samples
-
 app = typer.Typer()
 console = Console()
 
@@ -41,6 +37,9 @@ def inspect(  # noqa: PLR0917  # typer hands every option over by its place
     sha256: Sha256 = None,
 ) -> None:
     """Say what a checkpoint holds: format, family, spaces, digest; draw samples."""
+    from generators import load_generator
+    from pipeline.checkpoints import describe, write_samples
+
     generator = load_generator(checkpoint, sha256=sha256)
     found = describe(generator, checkpoint)
     if samples:
@@ -62,6 +61,8 @@ def convert(
     sha256: Sha256 = None,
 ) -> None:
     """Write a checkpoint as invertmill's own safetensors, which loads without any pickle."""
+    from pipeline.checkpoints import convert as convert_checkpoint
+
     converted = convert_checkpoint(source, target, dtype.value, force=force, sha256=sha256)
     rounded = "; half precision: images differ slightly from the source's" if dtype is Precision.float16 else ""
     console.print(f"{target}: {target.stat().st_size:,} bytes, {dtype.value}{rounded}", soft_wrap=True)

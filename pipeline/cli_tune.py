@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
-from pipeline.trade_off_curve import TradeOffCurve
-from pipeline.tune import Tuning
+if TYPE_CHECKING:
+    from pipeline.trade_off_curve import TradeOffCurve
+    from pipeline.tune import Tuning
 
 
 def shares(found: Tuning) -> Table:

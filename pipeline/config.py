@@ -123,6 +123,7 @@ class Compute(Section):
     cpus_per_worker: PositiveInt = 1  # cores that a worker is given, and threads it computes with
     training_workers: PositiveInt = 1  # more than one train data-parallel under Ray Train
     unit_deadline_s: PositiveFloat = 3600.0  # a unit (not a training) that takes longer is taken from its worker
+    open_deadline_s: PositiveFloat = 1800.0  # for a worker to start and load its networks, before another one is tried
     attempts: PositiveInt = 3  # of a unit, before it is given up and reported
     lost_workers: NonNegativeInt = 100  # workers lost with their machine, before the run stops
 
@@ -192,7 +193,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file is missing or no YAML, or a key or value is not one of ours; says which and what is.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -25,6 +25,10 @@ class RunError(PipelineError):
     """A run cannot go on; the message says at which stage, and what to do."""
 
 
+class ClusterLostError(RunError):
+    """The Ray cluster that a run worked on no longer answers."""
+
+
 class CommandError(PipelineError):
     """A command cannot do what it was asked to; the message says why, and what to do."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol
@@ -26,6 +26,7 @@ from stages.progress import WorkProgress
 TICK_S = 1.0
 WATCH_S = 2.0  # between two questions to a worker, how far it is
 READY_NOTICE_S = 120.0
+UNSCHEDULED_NOTICE_S = 30.0  # between two words about workers that no machine has room for
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Resources:
     unit_deadline_s: float
     attempts: int
     lost_workers: int
+    open_deadline_s: float = 1800.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,12 @@ class _Worker:
     """The loop's view of one actor."""
 
     actor: Any
-    opening: Any
-    node: str | None = None
+    starting: Any  # reference of the call that returns its node
+    opening: Any  # reference of the call that opens the job
+    node: str | None = None  # None until it has started
+    opened: bool = False
+    spawned_at: float = field(default_factory=time.monotonic)
+    started_at: float = 0.0
     flights: dict[Any, Any] = field(default_factory=dict)  # reference of a call: its task
     alive_at: float = field(default_factory=time.monotonic)  # when it last showed something
     asked: Any = None  # how far it is, if it has not answered yet
@@ -75,29 +81,44 @@ class Watcher(Protocol):
     def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
         """Take note of how far a worker is with what it has in hand; of nothing, where it has nothing."""
 
+    def say(self, text: str) -> None:
+        """Pass on what a person should know."""
+
 
 class Supervisor(Generic[AnyTask_contra]):
     """Runs a job's tasks over a number of actors, which it borrows."""
 
-    def __init__(self, job: Job[AnyTask_contra], hosts: Hosts, resources: Resources, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        job: Job[AnyTask_contra],
+        hosts: Hosts,
+        resources: Resources,
+        watcher: Watcher,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.job, self.hosts, self.resources, self.watcher = job, hosts, resources, watcher
+        self.check = check  # called often; raises where the cluster is lost
         self.waiting: deque[AnyTask_contra] = deque()
         self.suspects: deque[AnyTask_contra] = deque()
         self.tries: dict[str, int] = {}
         self.workers: list[_Worker] = []
-        self.lost = 0
+        self.lost = 0  # workers that went with their machine
+        self.unopened = 0  # workers in a row that could not open the job
+        self.noticed_at = 0.0
         self.outcome = Outcome([], {})
 
     def execute(self, tasks: Iterable[AnyTask_contra]) -> Outcome:
         """Return the outcome of all tasks.
 
         Raises:
-            RunError: the job cannot be opened anywhere, or too many machines were lost.
+            RunError: the job cannot be opened anywhere, no machine has room for a worker, too many machines were lost,
+                or the cluster itself was.
             Exception: a permanent error of ours, such as a store that refuses; it stops the run.
         """
         self.waiting.extend(tasks)
         try:
             while self.waiting or self.suspects or any(worker.flights for worker in self.workers):
+                self.check()
                 self._spawn()
                 self._feed()
                 self._collect()
@@ -105,7 +126,7 @@ class Supervisor(Generic[AnyTask_contra]):
                 self._time_out()
         finally:
             for worker in self.workers:
-                if worker.node is None or worker.flights:  # in the middle of something that nobody waits for
+                if not worker.opened or worker.flights:  # in the middle of something that nobody waits for
                     ray.kill(worker.actor)
                 else:
                     self.hosts.keep(worker.actor)
@@ -115,14 +136,14 @@ class Supervisor(Generic[AnyTask_contra]):
         open_tasks = len(self.waiting) + len(self.suspects) + sum(len(worker.flights) for worker in self.workers)
         while len(self.workers) < min(self.resources.workers, open_tasks):
             actor = self.hosts.take(self.resources.size)
-            self.workers.append(_Worker(actor, actor.open.remote(self.job)))
+            self.workers.append(_Worker(actor, actor.where.remote(), actor.open.remote(self.job)))
 
     def _feed(self) -> None:
         """Give every open actor enough to do; a suspect only to an actor that does nothing else."""
         left = len(self.waiting) + sum(len(worker.flights) for worker in self.workers)
         most = most_in_flight(left, self.resources.workers)
         for worker in self.workers:
-            if worker.node is None:
+            if not worker.opened:
                 continue
             if self.suspects and not worker.flights:
                 self._launch(worker, self.suspects.popleft())
@@ -140,7 +161,7 @@ class Supervisor(Generic[AnyTask_contra]):
     def _collect(self) -> None:
         """Wait a moment for anything to finish, and take note of all that did."""
         pending = {ref: worker for worker in self.workers for ref in (worker.flights or [worker.opening])}
-        pending |= {worker.opening: worker for worker in self.workers if worker.node is None}
+        pending |= {worker.starting: worker for worker in self.workers if worker.node is None}
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=TICK_S)
         more, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
         for ref in {*ready, *more}:
@@ -155,10 +176,15 @@ class Supervisor(Generic[AnyTask_contra]):
         except RayTaskError as error:
             self._raised(worker, task, error)
         except (RayActorError, GetTimeoutError) as error:
-            self._replace(worker, [task] if task else [], str(error).splitlines()[0])
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                self._not_opened(_first_line(error))
+            self._replace(worker, [task] if task else [], _first_line(error))
         else:
+            if ref == worker.starting:
+                worker.node, worker.started_at = result, time.monotonic()
+                return
             if task is None:
-                worker.node = result
+                worker.opened, self.unopened = True, 0
                 return
             self.tries.pop(task.name, None)
             self.outcome.done.append(result)
@@ -192,7 +218,7 @@ class Supervisor(Generic[AnyTask_contra]):
                 if any(part.waiting for part in reached):
                     worker.alive_at = time.monotonic()  # its unit's time is not spent
         for worker in self.workers:
-            if worker.node is not None and worker.asked is None and time.monotonic() - worker.asked_at > WATCH_S:
+            if worker.opened and worker.asked is None and time.monotonic() - worker.asked_at > WATCH_S:
                 worker.asked, worker.asked_at = worker.actor.reached.remote(), time.monotonic()
 
     def _replace(self, worker: _Worker, tasks: list[AnyTask_contra], reason: str) -> None:
@@ -204,11 +230,22 @@ class Supervisor(Generic[AnyTask_contra]):
         if worker.node is not None and _node_is_alive(worker.node):
             for task in tasks:
                 self._blame(task, reason)
+            if not worker.opened:
+                self._not_opened(reason)
             return
         self.waiting.extendleft(reversed(tasks))
         self.lost += 1
         if self.lost > self.resources.lost_workers:
             raise RunError(f"{self.job.name}: {self.lost} workers were lost or never started, the last with: {reason}")
+
+    def _not_opened(self, reason: str) -> None:
+        """Count a worker that ended or was stuck while it opened the job; there is little hope for others."""
+        self.unopened += 1
+        if self.unopened >= self.resources.attempts:
+            raise RunError(
+                f"{self.job.name}: {self.unopened} workers in a row could not load what they need, the last with: "
+                f"{reason}. If they ended without a word, memory may not suffice for so many (compute.workers)"
+            )
 
     def _blame(self, task: AnyTask_contra, reason: str) -> None:
         self.tries[task.name] = self.tries.get(task.name, 0) + 1
@@ -222,11 +259,41 @@ class Supervisor(Generic[AnyTask_contra]):
         for worker in list(self.workers):
             if worker.flights and time.monotonic() - worker.alive_at > limit_s:
                 self._replace(worker, [], f"nothing finished within {limit_s:.0f} s (compute.unit_deadline_s)")
+        limit_s = self.resources.open_deadline_s
+        for worker in list(self.workers):
+            if worker.node is not None and not worker.opened and time.monotonic() - worker.started_at > limit_s:
+                self._replace(worker, [], f"not opened within {limit_s:.0f} s (compute.open_deadline_s)")
+        self._notice_unscheduled()
+
+    def _notice_unscheduled(self) -> None:
+        """Say which workers no machine has room for; end where nobody has worked for too long because of that."""
+        now = time.monotonic()
+        waits = [now - worker.spawned_at for worker in self.workers if worker.node is None]
+        if not waits or max(waits) < UNSCHEDULED_NOTICE_S or now - self.noticed_at < UNSCHEDULED_NOTICE_S:
+            return
+        self.noticed_at = now
+        size, there, free = self.resources.size, ray.cluster_resources(), ray.available_resources()
+        text = (
+            f"{len(waits)} of {len(self.workers)} workers wait for a machine with {size.cpus:g} CPU and {size.gpus:g} "
+            f"GPU free; of {there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU in the cluster "
+            f"{free.get('CPU', 0):g} and {free.get('GPU', 0):g} are free"
+        )
+        if len(waits) == len(self.workers) and min(waits) > self.resources.open_deadline_s:
+            raise RunError(
+                f"{self.job.name}: {text}, for more than {self.resources.open_deadline_s:.0f} s "
+                "(compute.open_deadline_s). Add machines, end what else uses them, or lower compute.cpus_per_worker or "
+                "compute.gpus_per_worker"
+            )
+        self.watcher.say(f"{self.job.name}: {text}")
 
 
 def most_in_flight(left: int, workers: int) -> int:
     """Return how many tasks an actor may hold: near the end its share of those left, so that all end together."""
     return min(IN_FLIGHT, -(-left // workers))
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _node_is_alive(node: str) -> bool:

@@ -55,13 +55,16 @@ class Host:
         for package in HEARD:
             logging.getLogger(package).addHandler(self._warnings)
 
-    def open(self, job: Job[Any]) -> str:
-        """Load what the job needs in place of the last one; return the id of the node that this runs on."""
+    def where(self) -> str:
+        """Return the id of the node that this runs on; the first sign of life."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def open(self, job: Job[Any]) -> None:
+        """Load what the job needs in place of the last one."""
         self._run = None
         self._reached.clear()
         gc.collect()  # the last job's networks make room before the next one's come
         self._run = job.open()
-        return str(ray.get_runtime_context().get_node_id())
 
     def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
         """Run one task to its committed result, with what was warned of meanwhile."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
-import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +15,9 @@ import ray
 from infra import waiting
 from infra.errors import DamagedBundleError, InfraError
 from infra.receipts import Receipt
+from pipeline.cluster import Cluster
 from pipeline.config import RunConfig
-from pipeline.errors import RunError
+from pipeline.errors import ConfigError, RunError
 from pipeline.execute import Outcome, Resources, Supervisor
 from pipeline.hosts import Hosts, Size
 from pipeline.input_check import check_input
@@ -40,16 +40,6 @@ from pipeline.units import Shard, Unit
 from pipeline.unread import Unread
 from pipeline.verify import restore_segmenter
 from stages.errors import StageError
-
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # compute.cpus_per_worker sets torch's own threads
-    # glibc hands every large tensor back to the system and faults it in again, those above 32 MiB whatever threshold is
-    # set; keeping all of them in one heap is 1.5 to 2 times faster
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    "MALLOC_TOP_PAD_": "67108864",
-}
 
 
 @dataclass(frozen=True)
@@ -80,6 +70,9 @@ class Run:
     failed: dict[str, str] = field(default_factory=dict)
     computed: int = 0
     hosts: Hosts = field(default_factory=Hosts)
+
+    def __post_init__(self) -> None:
+        self.cluster = Cluster(self.config.compute, self.progress.say)
 
     def execute(self) -> Finished:
         """Return when everything that can be done is committed and published.
@@ -121,14 +114,18 @@ class Run:
 
     def _execute_stages(self) -> Finished:
         stores = Stores.of(self.config)
-        stores.check(write=True)
-        for warning in stores.warnings:
-            self.progress.warn(warning)
-        plan = Plan(self.config, stores.patient())
-        plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
-        plan.check_weights()
-        plan.check_input()
-        if missing := plan.missing_inventories():
+        self._check_folder()
+        self.cluster.probe()
+        with self.progress.doing("checking the configuration and listing the input"):
+            stores.check(write=True)
+            for warning in stores.warnings:
+                self.progress.warn(warning)
+            plan = Plan(self.config, stores.patient())
+            plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
+            plan.check_weights()
+            plan.check_input()
+            missing = plan.missing_inventories()
+        if missing:
             self._execute(InventoryJob(plan.sources, plan.ledger), missing, {}, workers_use_gpu=False)
         shards = plan.inventories()
         if not shards:
@@ -152,6 +149,18 @@ class Run:
                 self.progress.say(f"removed {count} files that interrupted or earlier runs had left in the store")
         except InfraError as error:
             self.progress.warn(f"what interrupted runs left in the store stays there: {error}")
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that the report could not be written to, before hours of work."""
+        folder = self.config.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"folder {folder} cannot be written ({error.strerror}); change its permissions or set another one"
+            ) from error
 
     def _finish(self, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt) -> Finished:
         """Publish what is committed."""
@@ -202,10 +211,12 @@ class Run:
         """Train data-parallel under Ray Train, and commit from here."""
         from pipeline.training import train_on_ray  # Ray Train takes seconds to import
 
-        self._start_ray()
+        self.cluster.start()
         self.hosts.close()  # Ray Train starts processes of its own, and needs the GPUs
         started = time.time()
-        trained = train_on_ray(job, workers, self._resources().size.gpus)
+        gpus = self._resources().size.gpus
+        with self.progress.doing(f"training the segmenter on {workers} workers"):
+            trained = self.cluster.wait_for(lambda: train_on_ray(job, workers, gpus))
         job.commit(trained, started, f"{workers} workers")
         self.computed += 1
 
@@ -236,33 +247,16 @@ class Run:
         """Run a job's tasks, showing progress; units that had to be given up are kept for the end of the run."""
         if not tasks:
             return Outcome([], {})
-        self._start_ray()
+        self.cluster.start()
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
             resources = self._resources(use_gpu=workers_use_gpu)
             resources = replace(resources, unit_deadline_s=deadline_s or resources.unit_deadline_s)
-            outcome = Supervisor(job, self.hosts, resources, shown).execute(tasks)
+            outcome = Supervisor(job, self.hosts, resources, shown, self.cluster.check).execute(tasks)
         self.failed |= {unit: f"{job.name}: {reason}" for unit, reason in outcome.failed.items()}
         self.computed += len(outcome.done)
         if outcome.damaged:
             raise DamagedBundleError(outcome.damaged)
         return outcome
-
-    def _start_ray(self) -> None:
-        if ray.is_initialized():
-            return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        self.progress.say("starting Ray" if self.config.compute.address is None else "joining the Ray cluster")
-        try:
-            ray.init(
-                address=self.config.compute.address or "local",  # None would join what RAY_ADDRESS names
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": WORKER_ENVIRONMENT},
-            )
-        except Exception as error:  # Ray raises bare exceptions where it does not start in time
-            where = self.config.compute.address or "this machine"
-            raise RunError(f"Ray did not start on {where}: {error}; try again, or check compute.address") from error
 
     def _resources(self, *, use_gpu: bool = True) -> Resources:
         compute, there = self.config.compute, ray.cluster_resources()
@@ -278,6 +272,7 @@ class Run:
             workers=compute.workers or max(1, int(fitting)),
             size=Size(per_worker, compute.cpus_per_worker),
             unit_deadline_s=compute.unit_deadline_s,
+            open_deadline_s=compute.open_deadline_s,
             attempts=compute.attempts,
             lost_workers=compute.lost_workers,
         )

@@ -27,12 +27,12 @@ from PIL import Image
 from infra.folder import FolderStore
 from infra.receipts import Address, Ledger
 from infra.shards import add_member, write_shard
+from pipeline.cluster import WORKER_ENVIRONMENT
 from pipeline.committed_examples import ERROR_MAPS, MAPS, Supervision
 from pipeline.config import Supervision as Chosen
 from pipeline.inventory import STAGE as INVENTORY
 from pipeline.inventory import InventoryJob, Listed, shard_of
 from pipeline.map_job import ARRAYS
-from pipeline.run import WORKER_ENVIRONMENT
 from pipeline.train_job import TrainJob
 from pipeline.units import Selection, cut
 from stages.image_member import ImageMember

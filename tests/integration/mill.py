@@ -94,6 +94,7 @@ class Mill:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_as_from_a_terminal,  # noqa: PLW1509  # it calls nothing that takes a lock
         )
         self.children.append(process)
         return process
@@ -185,6 +186,14 @@ def differences(found: Mapping[str, Record], wanted: Mapping[str, Record]) -> li
 def _equal(a: object, b: object) -> bool:
     left, right = np.asarray(a), np.asarray(b)
     return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def _as_from_a_terminal() -> None:
+    """Take what a shell may have set otherwise: behind `nohup` or `&` SIGINT is ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    os.umask(0o022)
 
 
 # ---- processes

@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_goes_on_from(finished: Mill
     os.killpg(driver.pid, signal.SIGINT)
     said = finished_copy.finish(driver)
     assert said.code == 130, said.text
-    assert "the same command goes on from here" in said.text
+    assert "the same command continues from here" in said.text
     assert "Traceback" not in said.text
     wait_until(lambda: not below & processes().keys(), "every process of the interrupted run has ended", 60)
     kept = finished_copy.committed("refine_maps") | finished_copy.committed("invert")

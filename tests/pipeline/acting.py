@@ -33,11 +33,17 @@ class Job:
     folder: Path
     name: str = "acting"
     broken: bool = False
+    opens: str = "succeed"  # what it does instead of being opened,
+    opens_times: int = 1000  # as many times
 
     def open(self) -> Callable[[Task], Done]:
         """Return the function that acts out a task."""
         if self.broken:
             raise StoreError("no such weights")
+        openers = self.openers()
+        (self.folder / f"opened.{len(openers)}.{os.getpid()}").touch()
+        if len(openers) < self.opens_times:
+            _ACTS[self.opens](self.folder)
         return self._run
 
     def _run(self, task: Task) -> Done:
@@ -46,6 +52,10 @@ class Job:
         if len(calls) < task.times:
             _ACTS[task.act](self.folder)
         return Done(task.name, recorded=len(calls) + 1, quarantined=0)
+
+    def openers(self) -> list[int]:
+        """Return the ids of the processes that opened the job, in order."""
+        return self.calls("opened")
 
     def calls(self, task: str) -> list[int]:
         """Return the ids of the processes that a task ran in, in order."""

@@ -1,11 +1,16 @@
 """The command line: what each command prints, how it ends, and what it leaves alone."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests import tiny
 from tests.pipeline.conftest import contents, scan_input
+from tests.servers import free_port
 
 
 def table(output):
@@ -137,3 +142,49 @@ def test_a_region_that_leaves_the_canvas_is_refused_with_its_key(invertmill, com
     assert code == 2
     assert errors.startswith("error: region: ")
     assert "make the region smaller or move it" in errors
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["inspect", "--help"], ["--version"]])
+def test_help_and_version_import_nothing_that_takes_long(arguments):
+    heavy = "{'torch', 'ray', 'pyarrow', 'numpy', 'boto3', 'yaml', 'matplotlib', 'sklearn', 'skimage'}"
+    program = (
+        f"import sys; sys.argv = ['invertmill', *{arguments}]\nfrom pipeline.cli import main\n"
+        f"try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"found = {heavy} & sys.modules.keys()\nassert not found, found"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True)
+
+
+def test_a_locale_without_the_letters_and_a_home_that_is_not_there_end_no_command(fresh):
+    named = fresh.folder / "τ – ünïcode.yaml"
+    named.write_bytes((fresh.folder / "run.yaml").read_bytes() + "# τ – ünï".encode())
+    root = Path(__file__).parents[2]
+    bare = {"PATH": os.environ["PATH"], "HOME": "/proc/nowhere", "PYTHONPATH": str(root)}
+    program = "from pipeline.cli import main; main()"
+    for strange in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "en_US.ISO-8859-1", "TZ": "Nowhere/Unknown"}):
+        plan, missing = (
+            subprocess.run(
+                [sys.executable, "-c", program, "plan", str(path)], env=bare | strange, capture_output=True, check=False
+            )
+            for path in (named, named.with_name("missing " + named.name))
+        )
+        assert (plan.returncode, plan.stderr) == (0, b"")
+        assert (missing.returncode, missing.stderr[:32]) == (2, b"error: cannot read the configura")
+
+
+def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_read(invertmill, fresh):
+    address = f"127.0.0.1:{free_port()}"
+    code, output, errors = invertmill("run", fresh.folder / "run.yaml", "--set", f"compute.address={address}")
+    assert (code, output) == (2, "")
+    assert f"error: no Ray cluster answers at compute.address {address}" in errors
+    assert fresh.files() == {}
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(invertmill, fresh, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    wanted = tmp_path / "file/out"
+    code, output, errors = invertmill("run", fresh.folder / "run.yaml", "--set", f"folder={wanted}")
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"error: folder {wanted} cannot be written (Not a directory)")
+    assert fresh.files() == {}

@@ -5,11 +5,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from infra.errors import StoreError
+from pipeline import execute
+from pipeline.errors import ClusterLostError, RunError
 from pipeline.execute import Outcome, Resources, Supervisor, most_in_flight
 from pipeline.hosts import IN_FLIGHT, Hosts, Size, _Warnings
 from pipeline.jobs import Done
@@ -45,11 +48,15 @@ class Told:
     """What the loop reported while it ran."""
 
     ended: list[Done] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     at_work: list[tuple[WorkProgress, ...]] = field(default_factory=list)
     on_reached: Callable[[], None] = lambda: None
 
     def done(self, done: Done) -> None:
         self.ended.append(done)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
         self.at_work.append(tuple(reached))
@@ -62,9 +69,9 @@ def run(tmp_path: Path, hosts: Hosts):
     """Return a function that runs tasks and gives the outcome, what was reported, and the job."""
 
     def run(
-        *tasks: Task, workers: int = 1, deadline_s: float = 600.0, attempts: int = 2, cpus: float = 1
+        *tasks: Task, workers: int = 1, deadline_s: float = 600.0, attempts: int = 2, cpus: float = 1, **more: Any
     ) -> tuple[Outcome, Told, Job]:
-        job = Job(tmp_path)
+        job = Job(tmp_path, opens=more.pop("opens", "succeed"), opens_times=more.pop("opens_times", 1000))
         told = Told(on_reached=lambda: go_on(tmp_path))
         resources = Resources(
             workers=workers,
@@ -72,6 +79,7 @@ def run(tmp_path: Path, hosts: Hosts):
             unit_deadline_s=deadline_s,
             attempts=attempts,
             lost_workers=0,
+            **more,
         )
         return Supervisor(job, hosts, resources, told).execute(tasks), told, job
 
@@ -207,6 +215,38 @@ def test_a_job_that_cannot_be_opened_stops_the_run_with_its_reason(tmp_path: Pat
     with pytest.raises(StoreError, match="no such weights"):
         Supervisor(Job(tmp_path, broken=True), hosts, resources, Told()).execute([Task("a")])
     assert Job(tmp_path).calls("a") == []
+
+
+def test_a_worker_that_is_stuck_while_it_opens_is_replaced(run):
+    outcome, told, job = run(Task("a"), opens="hang", opens_times=1, open_deadline_s=3.0)
+    assert (outcome.failed, units(told.ended)) == ({}, ["a"])
+    stuck, served = job.openers()
+    assert job.calls("a") == [served]
+    assert not _is_running(stuck)
+
+
+@pytest.mark.parametrize(
+    ("opens", "reason"), [("hang", r"not opened within 2 s \(compute.open_deadline_s\)"), ("die", "")]
+)
+def test_a_job_that_no_worker_can_open_ends_the_run_with_the_reason(run, opens, reason):
+    with pytest.raises(RunError, match=f"acting: 2 workers in a row could not load what they need, .*{reason}"):
+        run(Task("a"), opens=opens, open_deadline_s=2.0)
+
+
+def test_a_worker_that_no_machine_has_room_for_is_said_and_not_waited_for_without_end(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(execute, "UNSCHEDULED_NOTICE_S", 0.5)
+    wanted = r"1 of 1 workers wait for a machine with 64 CPU and 0 GPU free; of 2 CPU and 0 GPU in the cluster"
+    with pytest.raises(RunError, match=f"{wanted} .*compute.cpus_per_worker"):
+        run(Task("a"), cpus=64, open_deadline_s=3.0)
+
+
+def test_a_lost_cluster_ends_the_loop(tmp_path: Path, hosts: Hosts):
+    def lost() -> None:
+        raise ClusterLostError("gone")
+
+    resources = Resources(1, Size(0, 1), unit_deadline_s=600, attempts=3, lost_workers=0)
+    with pytest.raises(ClusterLostError, match="gone"):
+        Supervisor(Job(tmp_path), hosts, resources, Told(), lost).execute([Task("a")])
 
 
 def test_the_next_job_runs_in_the_same_processes_unless_it_needs_more(run):

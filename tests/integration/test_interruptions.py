@@ -1,0 +1,92 @@
+"""Signals and losses at the moments that matter: during imports, Ray's start, a stage and the report."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.signals import MESSAGE
+from tests.integration.mill import Mill, Said, descendants, differences, kill, processes, wait_until
+
+WITHIN_S = 10
+
+
+def is_loading(pid: int, library: str) -> bool:
+    """Return whether a process has mapped a library."""
+    try:
+        return library in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
+
+
+def starts_ray(pid: int) -> bool:
+    return any("gcs_server" in title for title in descendants(pid).values())
+
+
+def works(pid: int) -> bool:
+    return any(title.startswith("ray::Host.run") for title in descendants(pid).values())
+
+
+def interrupted(mill: Mill, command: str, moment: Callable[[int], bool], sent: signal.Signals) -> Said:
+    """Start a command, send a signal when it is there, and return what it came to."""
+    driver = mill.start(command)
+    mill.watch(driver, lambda: moment(driver.pid), "the moment to interrupt it")
+    below = set(descendants(driver.pid))
+    began = time.monotonic()
+    os.kill(driver.pid, sent)
+    said = mill.finish(driver)
+    assert time.monotonic() - began < WITHIN_S
+    wait_until(lambda: not below & processes().keys(), "every process of the interrupted command has ended", 60)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("command", "moment", "sent"),
+    [
+        ("plan", lambda pid: is_loading(pid, "libtorch"), signal.SIGINT),
+        ("verify", lambda pid: is_loading(pid, "libarrow"), signal.SIGTERM),
+        ("report", lambda pid: is_loading(pid, "matplotlib"), signal.SIGTERM),
+    ],
+)
+def test_any_command_ends_with_one_message_and_changes_nothing(finished_copy: Mill, command, moment, sent):
+    before = finished_copy.receipts()
+    said = interrupted(finished_copy, command, moment, sent)
+    assert (said.code, said.text) == (128 + sent, MESSAGE)
+    assert finished_copy.receipts() == before
+
+
+def test_a_run_survives_a_signal_during_rays_start_one_during_a_stage_and_the_loss_of_ray(
+    finished: Mill, finished_copy: Mill
+):
+    """One store goes through all of them, so that each continues what the last one left."""
+    for stage in ("refine_maps", "invert"):
+        finished_copy.forget(stage)
+    said = interrupted(finished_copy, "run", starts_ray, signal.SIGINT)
+    assert said.code == 130, said.text
+    assert said.text.endswith(MESSAGE)
+
+    said = interrupted(finished_copy, "run", works, signal.SIGTERM)
+    assert said.code == 143, said.text
+    assert said.text.count(MESSAGE) == 1
+    assert "Traceback" not in said.text
+    assert "SIGTERM" not in said.text
+
+    driver = finished_copy.start("run")
+    finished_copy.watch(driver, lambda: works(driver.pid), "a worker was at a unit")
+    raylet = next(pid for pid, title in descendants(driver.pid).items() if "raylet/raylet" in title)
+    began = time.monotonic()
+    kill(raylet)
+    said = finished_copy.finish(driver)
+    assert time.monotonic() - began < 60
+    assert said.code == 2, said.text
+    assert "Ray was lost: its raylet on this machine has ended" in said.text
+    assert "run the same command again" in said.text
+    assert "Traceback" not in said.text
+
+    said = finished_copy.call("run")
+    assert said.code == 0, said.text
+    assert finished_copy.problems() == []
+    assert differences(finished_copy.records("invert"), finished.records("invert")) == []

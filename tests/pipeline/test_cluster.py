@@ -1,0 +1,88 @@
+"""Ray as a run uses it: what is said where a cluster does not answer, and that a lost one is noticed."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import cluster
+from pipeline.cluster import Cluster
+from pipeline.config import Compute
+from pipeline.errors import ClusterLostError, RunError
+from tests.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def refused(address: str) -> str:
+    """Return what is said of a cluster that cannot be joined; within 20 s."""
+    began = time.monotonic()
+    with pytest.raises(RunError) as caught:
+        Cluster(Compute(address=address), print).start()
+    assert time.monotonic() - began < 20
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_refused_at_once_with_what_to_do(scheme):
+    address = f"{scheme}127.0.0.1:{free_port()}"
+    said = refused(address)
+    assert said.startswith(f"no Ray cluster answers at compute.address {address}: ")
+    assert "Connection refused" in said
+    assert "Check the address" in said
+
+
+def test_a_host_that_does_not_exist_is_refused_with_its_name():
+    assert "no Ray cluster answers at compute.address nowhere.invalid:6379" in refused("nowhere.invalid:6379")
+
+
+def test_what_listens_but_is_no_cluster_is_refused_in_time_without_noise():
+    """In a process of its own: Ray goes on trying in the background."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        program = (
+            "import sys\nfrom pipeline import cluster\nfrom pipeline.config import Compute\n"
+            "from pipeline.errors import ClusterLostError\nfrom pipeline.signals import leave\n"
+            f"cluster.JOIN_S = 4\ntry:\n    cluster.Cluster(Compute(address={address!r}), lambda text: None).start()\n"
+            "except ClusterLostError as error:\n    print(error)\n    leave(2)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, "")
+    assert len(done.stdout.splitlines()) == 1
+    assert f"what listens at compute.address {address} did not let this process join within 4 s" in done.stdout
+    assert "RAY_AUTH_MODE=token" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("address", "patience_s", "said"),
+    [
+        (None, cluster.LOST_HERE_S, "Ray was lost: its raylet on this machine has ended"),
+        ("head:6379", cluster.LOST_ELSEWHERE_S, "the Ray cluster at head:6379 was lost: its raylet has not answered"),
+    ],
+)
+def test_a_cluster_that_no_longer_answers_is_lost_after_a_while(monkeypatch, address, patience_s, said):
+    assert patience_s < 60
+    now = 1000.0
+    watched = Cluster(Compute(address=address), print)
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: now)
+    answers: list[str | None] = [None]
+    monkeypatch.setattr(cluster, "_silent_part", lambda: answers[0])
+    watched.check()
+    answers[0] = "its raylet"
+    now += patience_s
+    watched.check()
+    now += cluster.CHECK_S + 0.1
+    with pytest.raises(ClusterLostError, match=said):
+        watched.check()
+
+
+def test_an_address_is_taken_apart():
+    assert cluster._server("ray://head.local:10001/") == ("head.local", 10001)
+    assert cluster._server("10.0.0.1:6379") == ("10.0.0.1", 6379)
+    assert cluster._server("[::1]:6379") == ("::1", 6379)
+    assert cluster._server("auto") is None
