@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from infra.errors import NotFoundError, StoreError
-from infra.found import Found, some
+from infra.found import CHECK, Found, some
 from infra.patterns import (
     TARS,
     escape,
@@ -40,7 +40,7 @@ def search_bucket(bucket: str, parts: Sequence[str], options: S3Options) -> Foun
     store = S3Store(bucket, prefix, options)
     entries = _matching(store, expand_braces("/".join(rest)))
     if not entries:
-        raise NotFoundError(f"no shards in {store.url}/{_instead(store)}")
+        raise NotFoundError(f"no shards in {store.url}{_instead(store)}")
     return Found(store, tuple(entries[name] for name in sorted(entries)))
 
 
@@ -64,7 +64,7 @@ def _named(whole: S3Store, prefix: str, name: str) -> Found:
         store = S3Store(bucket, f"{key}/", options)
         entries = _matching(store, (TARS,))
         if not entries:
-            raise NotFoundError(f"no shards in {store.url}/{_instead(store)}")
+            raise NotFoundError(f"no shards in {store.url}{_instead(store)}")
         return Found(store, tuple(entries.values()))
     near = sorted({_head(entry.name, len(key)) for entry in itertools.islice(whole.list(key), _LOOKED_AT)})
     hint = ""
@@ -97,7 +97,9 @@ def _exists(store: S3Store, key: str) -> bool:
 
 def _instead(store: S3Store) -> str:
     folders = store.folders("")
-    return f"; it has {some(folders, 'folders')}: name one of them, or write **/*.tar for all" if folders else ""
+    return (
+        f"; it has {some(folders, 'folders')}: name one of them, or write **/*.tar for all" if folders else f"; {CHECK}"
+    )
 
 
 def _matching(store: S3Store, patterns: Iterable[str]) -> dict[str, Entry]:

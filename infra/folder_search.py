@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.errors import NotFoundError, StoreError
 from infra.folder import FolderStore, entry_of
-from infra.found import Found, some
+from infra.found import CHECK, Found, some
 from infra.os_errors import explained
 from infra.patterns import TARS, expand_braces, is_pattern, may_be_literal, pattern_regex, split_parts, unescape
 from infra.store import Entry
@@ -105,18 +105,17 @@ class _Search:
             if names
         ]
         if not self.entries:
-            raise NotFoundError("; ".join([f"no shards in {self.root}", *passed_over, *self._instead()]))
+            raise NotFoundError("; ".join([f"no shards in {self.root}", *passed_over, *(self._instead() or [CHECK])]))
         return Found(
             FolderStore(self.root), tuple(self.entries[name] for name in sorted(self.entries)), tuple(passed_over)
         )
 
-    def _instead(self) -> Iterator[str]:
-        """Yield what an address that finds nothing may have meant."""
+    def _instead(self) -> list[str]:
+        """Return what an address that finds nothing may have meant."""
         if self.folders:
-            yield f"the pattern matches {some(self.folders, 'folders')}: end it with / for the tar files in them"
+            return [f"the pattern matches {some(self.folders, 'folders')}: end it with / for the tar files in them"]
         inside = [item.name for item in self._scan("", _is_folder, certain=False)]
-        if inside and not self.folders:
-            yield f"it has {some(inside, 'folders')}: name one of them, or write **/*.tar for all"
+        return [f"it has {some(inside, 'folders')}: name one of them, or write **/*.tar for all"] if inside else []
 
     def _enter(self, name: str, rest: tuple[str, ...], *, certain: bool, named: bool) -> None:
         if rest:

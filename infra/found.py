@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from infra.store import Entry, Store
 
+CHECK = "check the address and the pattern"
+
 
 @dataclass(frozen=True)
 class Found:

@@ -250,7 +250,7 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
 
 def _anchor(value: Any, folder: Path) -> Any:  # noqa: ANN401  # whatever a configuration holds
     if isinstance(value, Path):
-        return folder / value.expanduser()
+        return _resolved(value, folder)
     if isinstance(value, BaseModel):
         return value.model_copy(
             update={name: _anchor(getattr(value, name), folder) for name in type(value).model_fields}
@@ -259,9 +259,11 @@ def _anchor(value: Any, folder: Path) -> Any:  # noqa: ANN401  # whatever a conf
 
 
 def _anchor_output(address: str, folder: Path) -> str:
-    if "://" in address:
-        return address
+    return address if "://" in address else str(_resolved(Path(address), folder))
+
+
+def _resolved(path: Path, folder: Path) -> Path:
     try:
-        return str(folder / Path(address).expanduser())
+        return folder / path.expanduser()
     except RuntimeError as error:  # no such user
-        raise ConfigError(f"output {address!r}: {error}; write the path itself") from error
+        raise ConfigError(f"cannot find the home folder of {str(path)!r}: {error}; write the path itself") from error

@@ -219,13 +219,16 @@ def test_perceptual_weights_that_are_missing_are_refused_with_the_file_and_its_p
 def test_an_input_that_names_no_shards_is_refused(folder):
     configure(folder, input="shards/*.tgz")
     message = refused(folder, "run", "run.yaml")
-    assert f"input {folder / 'shards/*.tgz'} names no shards; check the address and the pattern" in message
+    assert (
+        f"input {folder / 'shards/*.tgz'}: no shards in {folder / 'shards'}; check the address and the pattern"
+        in message
+    )
 
 
 def test_an_input_folder_that_is_not_there_is_refused(folder):
     configure(folder, input="shard/*.tar")
     message = refused(folder, "run", "run.yaml")
-    assert f"there is no folder {folder / 'shard'}; correct the path" in message
+    assert f"there is no folder {folder / 'shard'}; correct the address" in message
 
 
 def test_a_store_that_cannot_be_reached_is_refused_with_its_address(folder):

@@ -1,5 +1,6 @@
 """The configuration: validated whole, with errors that name the key and what would be right."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.stores import Stores
 from stages.step_budget import Budget, Finish
 
 MINIMAL = "input: shards/*.tar\noutput: store\nfolder: out\ngenerator: {checkpoint: g.safetensors}\n"
@@ -23,6 +25,45 @@ def test_relative_paths_are_those_of_the_file(tmp_path):
     assert config.inputs == (str(tmp_path / "shards/*.tar"),)
     assert config.output == str(tmp_path / "store")
     assert config.generator.checkpoint == tmp_path / "g.safetensors"
+
+
+@pytest.mark.parametrize("key", ["output", "folder", "generator.checkpoint", "perceptual.weights"])
+def test_a_home_folder_that_is_not_there_is_told(tmp_path, key):
+    with pytest.raises(ConfigError, match=r"home folder of '~nobody-of-this-name/x'.*write the path itself"):
+        load_config(write(tmp_path, MINIMAL), [f"{key}=~nobody-of-this-name/x"])
+
+
+def test_a_configuration_may_lie_in_a_folder_whose_name_looks_like_a_pattern(tmp_path):
+    folder = tmp_path / "set [1] {a,b} *?"
+    (folder / "shards").mkdir(parents=True)
+    (folder / "shards/a.tar").write_bytes(b"x")
+    for address in ("shards", "shards/", "shards/*.tar", "shards/a.tar"):
+        stores = Stores.of(load_config(write(folder, MINIMAL), [f"input={address}"]))
+        assert [listed.entry.name for listed in stores.shards()] == ["a.tar"]
+
+
+def test_an_input_that_reaches_into_the_output_is_refused(tmp_path):
+    (tmp_path / "store/bundles/invert").mkdir(parents=True)
+    (tmp_path / "store/bundles/invert/arrays.tar").write_bytes(b"x")
+    (tmp_path / "store/a.tar").write_bytes(b"x")
+    assert len(Stores.of(load_config(write(tmp_path, MINIMAL), ["input=store"])).shards()) == 1
+    with pytest.raises(ConfigError, match=r"input .*/store/\*\*/\*.tar reaches into the output"):
+        Stores.of(load_config(write(tmp_path, MINIMAL), ["input=store/**/*.tar"])).shards()
+
+
+def test_a_thousand_shards_of_sixteen_folders_are_found_with_one_look_at_each(tmp_path, monkeypatch):
+    folders = [f"part-{number:02d}" for number in range(16)]
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        for number in range(64):
+            (tmp_path / folder / f"{number:03d}.tar").write_bytes(b"x")
+    scanned, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scanned.append(Path(path).name) or scandir(path))
+    config = load_config(write(tmp_path, MINIMAL), [f"input=[{', '.join(folders)}]"])
+    stores = Stores.of(config)
+    stores.check(write=False)
+    assert len(stores.shards()) == 1024
+    assert sorted(name for name in scanned if name in folders) == folders
 
 
 def test_addresses_with_a_scheme_are_left_alone(tmp_path):
