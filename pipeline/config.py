@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from infra.addresses import anchored
@@ -39,6 +40,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Member = Annotated[str, Field(min_length=1), AfterValidator(lambda name: name.lower().removeprefix("."))]
 """What follows the key in the name of a sample's file; shards are read with extensions in lower case."""
 
+SUPERVISED = 10_000
+"""Samples that get error maps unless a run says otherwise, as in the thesis."""
+
 
 class Section(BaseModel):
     """A part of the configuration: immutable, unknown keys refused."""
@@ -50,9 +54,33 @@ class Supervision(Section):
     """Which samples get error maps. Chosen by hash of the key, so the choice stays the same when data grows."""
 
     shards: str = "*"  # of which shards, as a glob on their names
-    share: Share = 1.0  # of their samples; the thesis used 10,000 images
+    samples: PositiveInt | None = None
+    """So many of their samples, those held out included; as many as the thesis has, 10,000, unless `share` is set. New
+    data adds samples while there are fewer, and changes none that were chosen."""
+    share: Share | None = None  # this share of their samples instead, of new data too
     held_out_shards: str | None = None  # of these shards: error maps, for evaluation, but never trained on
     held_out_share: Share = 0.1  # of the chosen samples, where no shards are held out
+
+    @model_validator(mode="after")
+    def _samples_or_share(self) -> Self:
+        if self.samples is not None and self.share is not None:
+            raise ValueError(
+                f"samples ({self.samples}) and share ({self.share:g}) both say how many samples get error maps: "
+                "keep one of them"
+            )
+        return self
+
+    @property
+    def number(self) -> int | None:
+        """How many samples are chosen; None where a share of them is."""
+        return None if self.share is not None else self.samples or SUPERVISED
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What the choice depends on, for fingerprints."""
+        many = {"samples": self.number} if self.share is None else {"share": self.share}
+        rest = {"held_out_shards": self.held_out_shards, "held_out_share": self.held_out_share}
+        return {"shards": self.shards, **many, **rest}
 
 
 class MapSettings(Section):

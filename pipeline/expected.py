@@ -29,7 +29,9 @@ class Expected:
 
     def chosen(self, selection: Selection) -> list[int]:
         """Return how many samples of each shard a stage will probably look at."""
-        return [round(count * selection.share_of(name)) for name, count in self.samples.items()]
+        counts = [count * selection.share_of(name) for name, count in self.samples.items()]
+        part = 1.0 if selection.left is None else min(1.0, selection.left / max(1.0, sum(counts)))
+        return [round(count * part) for count in counts]
 
 
 def expected_of(plan: Plan, shards: Mapping[Shard, Receipt], missing: Sequence[Listed]) -> Expected:

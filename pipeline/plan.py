@@ -20,6 +20,7 @@ from pipeline.fingerprint import fingerprint, settings_of
 from pipeline.inventory import Listed, shard_of
 from pipeline.shard_check import check_shards
 from pipeline.stores import Stores
+from pipeline.supervision_choice import Choice, choose, choose_for_good
 from pipeline.trained_segmenter import TrainedSegmenter, unit_in_use
 from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.error_maps import ErrorMaps
@@ -50,6 +51,7 @@ class Plan:
 
     def __init__(self, config: RunConfig, stores: Stores) -> None:
         self.config, self.stores, self.ledger = config, stores, stores.ledger
+        self._choice: Choice | None = None
 
     @property
     def sources(self) -> tuple[Store, ...]:
@@ -143,7 +145,17 @@ class Plan:
     @property
     def supervision(self) -> Selection:
         """The samples that get error maps."""
-        return Selection(self.config.supervision)
+        settings = self.config.supervision
+        if settings.number is None:
+            return Selection(settings)
+        if self._choice is None:
+            self._choice = choose(self.ledger, settings, self.inventories(Damages()))
+        return self._choice.selection
+
+    def choose_supervision(self, shards: Mapping[Shard, Receipt]) -> None:
+        """Choose for good which samples of new shards get error maps, now that their inventories are there."""
+        if self.config.supervision.number is not None:
+            self._choice = choose_for_good(self.ledger, self.config.supervision, shards)
 
     @property
     def everything(self) -> Selection:
@@ -163,7 +175,7 @@ class Plan:
             truth=config.truth,
             **{name: getattr(settings, name) for name in type(settings).model_fields},
         )
-        extra = {"supervision": config.supervision.model_dump()}
+        extra = {"supervision": config.supervision.identity}
         return MapStep(stage, _fingerprint(stage, extra=extra), {}, self.supervision)
 
     def train_segmenter(self) -> Address:
@@ -235,8 +247,8 @@ class Plan:
         units: list[Unit] = []
         damages = Damages()
         for shard, receipt in shards.items():
-            chosen = shard.samples
-            if selection.supervision is not None:
+            chosen = shard.samples if selection.may_include(shard.name) else 0
+            if selection.supervision is not None and selection.may_include(shard.name):
                 with damages.noted():
                     listed = read_inventory(self.ledger, receipt)
                     chosen = sum(selection.includes(shard.name, sample.key) for sample in listed)

@@ -171,6 +171,7 @@ class Run:
 
     def _supervise(self, plan: Plan, shards: Mapping[Shard, Receipt]) -> Receipt:
         """Make the error maps that are missing, and train a segmenter if there is none."""
+        plan.choose_supervision(shards)
         step = plan.error_maps()
         units = plan.units(shards, step.selection)
         self._map(plan, step, plan.remaining(step, units), shards)

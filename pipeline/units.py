@@ -18,7 +18,7 @@ from stages.members import Members
 from stages.stage import Record, Sample, sample_seed
 
 Role = Literal["supervision", "held_out"]
-_HASH_RANGE = float(2**56)
+HASH_RANGE = 2**56
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,20 @@ class Selection:
     """Which samples a stage looks at: all, or those chosen for supervision and evaluation."""
 
     supervision: Supervision | None = None
+    below: Mapping[str, int] | None = None
+    """Where a number of samples is asked for, the hashes below which they are chosen, by shard; None: all."""
+    left: int | None = None  # how many samples of shards that were not read yet may be chosen; None: any number
 
     def role(self, shard: str, key: str) -> Role | None:
         """Return what a sample is used for, None if it was not chosen. Decided by hash of the key alone."""
         chosen = self.supervision
-        if chosen is None or sample_seed(0, f"choose:{key}") >= chosen.share * _HASH_RANGE:
+        if chosen is None or choice_hash(key) >= self._below(chosen, shard):
             return None
         if chosen.held_out_shards is not None:
             if fnmatchcase(shard, chosen.held_out_shards):
                 return "held_out"
         elif (
-            fnmatchcase(shard, chosen.shards)
-            and sample_seed(0, f"hold out:{key}") < chosen.held_out_share * _HASH_RANGE
+            fnmatchcase(shard, chosen.shards) and sample_seed(0, f"hold out:{key}") < chosen.held_out_share * HASH_RANGE
         ):
             return "held_out"
         return "supervision" if fnmatchcase(shard, chosen.shards) else None
@@ -88,7 +90,14 @@ class Selection:
         if chosen is None:
             return 1.0
         patterns = (chosen.shards, chosen.held_out_shards)
-        return chosen.share if any(fnmatchcase(shard, pattern) for pattern in patterns if pattern) else 0.0
+        if not any(fnmatchcase(shard, pattern) for pattern in patterns if pattern):
+            return 0.0
+        return 1.0 if chosen.share is None else chosen.share
+
+    def _below(self, chosen: Supervision, shard: str) -> float:
+        if chosen.share is not None:
+            return chosen.share * HASH_RANGE
+        return HASH_RANGE if self.below is None else self.below.get(shard, 0)
 
     def trains_on(self, shard: str) -> bool:
         """Return whether a shard can hold samples that a segmenter is trained on."""
@@ -98,9 +107,18 @@ class Selection:
         held_out = chosen.held_out_shards is not None and fnmatchcase(shard, chosen.held_out_shards)
         return fnmatchcase(shard, chosen.shards) and not held_out
 
+    def may_include(self, shard: str) -> bool:
+        """Return whether the stage looks at any sample of a shard, as far as its name says."""
+        return bool(self.share_of(shard)) and (self.below is None or shard in self.below)
+
     def includes(self, shard: str, key: str) -> bool:
         """Return whether the stage looks at this sample."""
         return self.supervision is None or self.role(shard, key) is not None
+
+
+def choice_hash(key: str) -> int:
+    """Return the number that decides whether a sample is chosen, below `HASH_RANGE`; small ones are chosen first."""
+    return sample_seed(0, f"choose:{key}")
 
 
 def cut(shard: Shard, chosen: int, unit_samples: int) -> Iterator[Unit]:
