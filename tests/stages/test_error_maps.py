@@ -59,6 +59,17 @@ def test_an_item_does_not_depend_on_its_neighbours(sources, alone, batch):
         np.testing.assert_allclose(record.arrays["loss_LK"], single.arrays["loss_LK"], rtol=1e-3)
 
 
+def test_the_width_changes_what_images_come_to_by_less_than_a_percent(sources):
+    """Kernels of another width round otherwise, and Adam multiplies that: the fingerprint rests on this bound."""
+    settings = {**sources, "schedule": Schedule(steps=30, learning_rate=0.05)}
+    losses = [
+        np.stack([one.arrays["loss_LK"][:, -1] for one in results(settings, samples(3), batch=batch)])
+        for batch in (5, 4, 1)
+    ]
+    for other in losses[1:]:
+        assert other.mean() == pytest.approx(losses[0].mean(), rel=0.01)
+
+
 @pytest.mark.parametrize("batch", [2, 5])
 def test_neighbours_place_and_number_change_no_digit(sources, batch):
     worker, sample = ErrorMaps(**sources, batch=batch).setup(CPU), samples(1)[0]
