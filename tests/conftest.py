@@ -1,5 +1,6 @@
 """Fixtures that all tests share: real S3 servers, started if a test wants them, and the data beside the checkout."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,28 @@ import pytest
 from tests import servers
 
 REFERENCE_DATA = Path(__file__).parents[2] / "shared"
+
+
+SURROUNDINGS = (
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+    "PYTHONIOENCODING",
+    "PYTHONWARNINGS",
+    "TZ",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_surroundings() -> Iterator[None]:
+    """Take away what a shell or a CI service may have set, so that results do not depend on who starts the tests."""
+    umask = os.umask(0o022)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SURROUNDINGS:
+            patch.delenv(name, raising=False)
+        yield
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session", autouse=True)
