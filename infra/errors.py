@@ -71,7 +71,9 @@ class DamagedBundleError(BundleError):
 
     def __init__(self, damages: Sequence[Damage]) -> None:
         self.damages = tuple(dict.fromkeys(damages))
-        super().__init__("; ".join(map(str, self.damages)) + "; run again, and what is damaged is made again")
+        super().__init__(
+            "; ".join(map(str, self.damages)) + "; `verify --repair` sets it aside, and the next run makes it again"
+        )
 
     def __reduce__(self) -> tuple[type[DamagedBundleError], tuple[tuple[Damage, ...]]]:
         return type(self), (self.damages,)

@@ -181,6 +181,13 @@ class Ledger:
         """
         return self._load(address.receipt_name)
 
+    def required(self, address: Address) -> Receipt:
+        """Return the receipt at an address; raises `DamagedBundleError` if there is none, or it is damaged."""
+        receipt = self.receipt(address)
+        if receipt is None:
+            raise DamagedBundleError([Damage(address.receipt_name, None, "its bundle is gone")])
+        return receipt
+
     def units(self, stage: str, fingerprint: str) -> set[str]:
         """Return the units that have a bundle, from one listing."""
         return set(self.versions(stage, fingerprint))

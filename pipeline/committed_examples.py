@@ -14,7 +14,6 @@ from infra.bundles import read_arrays
 from infra.receipts import Address, Ledger, Receipt
 from infra.shards import RawSample, ShardSample
 from infra.store import Store
-from pipeline.errors import RunError
 from pipeline.inventory import committed_samples
 from pipeline.map_job import ARRAYS
 from pipeline.plan import Plan
@@ -75,11 +74,8 @@ class Supervision:
         return self.selection.role(unit.shard.name, key) == "supervision"
 
     def receipt(self, unit: Unit) -> Receipt:
-        """Return the receipt of a unit's error maps; raises RunError if it has gone."""
-        receipt = self.ledger.receipt(Address(ERROR_MAPS, self.error_maps, unit.name))
-        if receipt is None:
-            raise RunError(f"the error maps of unit {unit.name} are gone; run again to make them anew")
-        return receipt
+        """Return the receipt of a unit's error maps; raises `DamagedBundleError` if it is gone."""
+        return self.ledger.required(Address(ERROR_MAPS, self.error_maps, unit.name))
 
 
 class CommittedExamples:
@@ -128,4 +124,4 @@ class CommittedExamples:
         return Example(raw.key, to_uint8(image_3hw[None])[0], arrays[MAPS].astype(np.float16))
 
     def _read_inventory(self, shard: Shard) -> list[ShardSample]:
-        return committed_samples(self.supervision.ledger, shard, self.supervision.inventories[shard])
+        return committed_samples(self.supervision.ledger, self.supervision.inventories[shard])

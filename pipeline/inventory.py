@@ -12,7 +12,6 @@ from infra.receipts import Address, Ledger, Receipt
 from infra.shards import ShardSample, scan_shard
 from infra.store import Entry, Store
 from pipeline.dotted_names import dotted_names
-from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.jobs import Done
 from pipeline.units import Shard, outcome_key, read_inventory, sample_digest, write_inventory
@@ -78,12 +77,13 @@ def outcomes_of(samples: tuple[ShardSample, ...]) -> Mapping[str, str | None]:
     return {outcome_key(sample): sample.fault for sample in samples}
 
 
-def committed_samples(ledger: Ledger, shard: Shard, unit: str) -> list[ShardSample]:
-    """Return the samples of a shard from its inventory, committed as `unit`; raises RunError if that is gone."""
-    receipt = ledger.receipt(Address(STAGE, FINGERPRINT, unit))
-    if receipt is None:
-        raise RunError(f"the inventory of {shard.name} is gone; run again to make it anew")
-    return read_inventory(ledger, receipt)
+def committed_samples(ledger: Ledger, unit: str) -> list[ShardSample]:
+    """Return the samples of a shard from its inventory, committed as `unit`.
+
+    Raises:
+        DamagedBundleError: that is gone, or damaged.
+    """
+    return read_inventory(ledger, ledger.required(Address(STAGE, FINGERPRINT, unit)))
 
 
 def shard_of(receipt: Receipt) -> Shard:

@@ -17,7 +17,6 @@ from infra.errors import DamagedBundleError
 from infra.receipts import Address, Ledger, Receipt, damage_of
 from infra.shards import RawSample, ShardSample
 from infra.store import Store
-from pipeline.errors import RunError
 from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.shared_time import SharedTime
@@ -102,7 +101,7 @@ class _MapRunner:
         return chosen[unit.first : unit.stop]
 
     def _read_inventory(self, shard: Any) -> list[ShardSample]:  # noqa: ANN401  # hashable key of the cache
-        return committed_samples(self.job.ledger, shard, self.job.inventories[shard])
+        return committed_samples(self.job.ledger, self.job.inventories[shard])
 
     def _commit(
         self, unit: Unit, listed: Sequence[ShardSample], results: Mapping[str, Record | str], info: Mapping[str, Any]
@@ -127,9 +126,7 @@ class _Bundle:
 
     @classmethod
     def read(cls, ledger: Ledger, address: Address) -> _Bundle:
-        receipt = ledger.receipt(address)
-        if receipt is None:
-            raise RunError(f"{address.stage} has no bundle for unit {address.unit}; it failed there: run again")
+        receipt = ledger.required(address)
         return cls(read_records(ledger, receipt), receipt.quarantined)
 
 

@@ -11,9 +11,8 @@ import torch
 from pydantic import JsonValue
 
 from infra.bundles import write_rows
-from infra.receipts import Address, Ledger, Receipt
+from infra.receipts import Address, Ledger
 from infra.store import Store
-from pipeline.errors import RunError
 from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
@@ -93,16 +92,10 @@ class TradeOffJob:
     def _samples(self, unit: Unit, keys: list[str]) -> list[Sample]:
         """Return samples of one unit with what was predicted and refined for them, in the order of the keys."""
         records = {
-            name: read_records(self.ledger, self._receipt(Address(name, upstream, unit.name)))
+            name: read_records(self.ledger, self.ledger.required(Address(name, upstream, unit.name)))
             for name, upstream in self.upstream.items()
         }
-        everything = committed_samples(self.ledger, unit.shard, self.inventories[unit.shard])
+        everything = committed_samples(self.ledger, self.inventories[unit.shard])
         listed = [sample for sample in everything if sample.key in set(keys) and sample.fault is None]
         read = {raw.key: raw for raw in unit.shard.read(self.sources, listed)}
         return [sample_of(read[key], unit.shard.name, {name: of[key] for name, of in records.items()}) for key in keys]
-
-    def _receipt(self, address: Address) -> Receipt:
-        receipt = self.ledger.receipt(address)
-        if receipt is None:
-            raise RunError(f"{address.stage} has no bundle for {address.unit} any more; run again to make it anew")
-        return receipt

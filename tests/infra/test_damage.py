@@ -78,8 +78,15 @@ def test_a_message_speaks_of_the_unit_and_says_what_to_do(folder_ledger):
     with pytest.raises(DamagedBundleError) as caught:
         folder_ledger.read_file(folder_ledger.receipt(ADDRESS), "rows.parquet")
     assert str(caught.value).startswith("invert unit shard-000.0007: bundles/invert/f00d/shard-000.0007/")
-    assert str(caught.value).endswith("; run again, and what is damaged is made again")
+    assert str(caught.value).endswith("; `verify --repair` sets it aside, and the next run makes it again")
     assert "Address(" not in str(caught.value)
+
+
+def test_a_bundle_that_is_gone_is_made_again_like_a_damaged_one(folder_ledger):
+    with pytest.raises(DamagedBundleError, match=r"invert unit shard-000.0007: its bundle is gone") as caught:
+        folder_ledger.required(ADDRESS)
+    assert set_aside(folder_ledger.store, caught.value.damages[0]) is None
+    assert commit(folder_ledger) == folder_ledger.required(ADDRESS)
 
 
 def test_damage_survives_the_way_from_another_process():

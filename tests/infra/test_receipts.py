@@ -181,7 +181,9 @@ def test_without_conditional_writes_an_attempt_that_is_overwritten_gives_way(mak
 def test_a_torn_receipt_is_named_and_says_what_to_do(ledger, damage):
     commit(ledger)
     ledger.store.write(ADDRESS.receipt_name, damage)
-    with pytest.raises(BundleError, match=rf"{ADDRESS.receipt_name} is not a whole receipt .*run again"):
+    with pytest.raises(
+        BundleError, match=rf"{ADDRESS.receipt_name} is not a whole receipt .*the next run makes it again"
+    ):
         ledger.receipt(ADDRESS)
     with pytest.raises(BundleError, match="not a whole receipt"):
         list(ledger.receipts("invert", "f00d"))
@@ -209,7 +211,9 @@ def test_altered_and_missing_files_are_found(ledger):
     assert "has 6 bytes, its receipt says 4" in ledger.verify(receipt)[0]
     ledger.store.delete([name])
     assert ledger.verify(receipt) == [f"{name} is missing"]
-    with pytest.raises(BundleError, match=r"is missing; run again, and what is damaged is made again"):
+    with pytest.raises(
+        BundleError, match=r"is missing; `verify --repair` sets it aside, and the next run makes it again"
+    ):
         ledger.read_file(receipt, "rows.parquet")
 
 
