@@ -37,6 +37,7 @@ class Wanted:
 
 def wanted_members(config: RunConfig) -> list[Wanted]:
     """Return the members that a configuration reads."""
+    named: tuple[str, ...]
     if config.image is None:
         named, remedy = EXTENSIONS, "write the images under one of these extensions, or name their member by `image`"
     else:
