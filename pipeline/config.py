@@ -26,6 +26,7 @@ from infra.storage import S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from stages.image_member import ImageMember, is_picture
+from stages.labels import Label
 from stages.memory import Width
 from stages.objective import Objective
 from stages.precision import Precision
@@ -175,6 +176,9 @@ class RunConfig(Section):
     region: Region | None = None  # active part of the generator's canvas; None is all of it
     spaces: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Spaces that images are inverted in, most editable first, as [W+, F4, F6]; None is all of the generator's."""
+    label: Label | None = None
+    """Class of every image, for a conditional generator: a number for all, or where samples say it, as {member: cls} or
+    {member: json, field: class}. Inversions then start at that class; None starts at the mean of all."""
     maps: MapSettings = MapSettings()
     image: Member | None = None  # member of a sample that is its picture, as image.jpg; None tells it by its extension
     truth: str | None = None  # member of a sample that masks a known occluder, if the shards have one

@@ -26,6 +26,7 @@ from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.error_maps import ErrorMaps
 from stages.image_member import ImageMember
 from stages.invert import Invert
+from stages.labels import Label, check_label
 from stages.predict_maps import PredictMaps
 from stages.reduction import reduced_size
 from stages.refine_maps import RefineMaps
@@ -84,6 +85,15 @@ class Plan:
             return chosen_spaces(self.config.spaces, self.generator.spaces)
         except ValueError as error:
             raise ConfigError(f"spaces: {error}") from error
+
+    @property
+    def label(self) -> Label | None:
+        """The class of images, or where they say it; raises `ConfigError` if the generator cannot have such classes."""
+        try:
+            check_label(self.config.label, self.generator.label_dim)
+        except ValueError as error:
+            raise ConfigError(f"label: {error}") from error
+        return self.config.label
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -171,6 +181,7 @@ class Plan:
             image=self.image,
             region=self.region,
             spaces=self.spaces,
+            label=self.label,
             map_side_px=config.maps.side_px,
             truth=config.truth,
             **{name: getattr(settings, name) for name in type(settings).model_fields},
@@ -230,6 +241,7 @@ class Plan:
             image=self.image,
             region=self.region,
             spaces=self.spaces,
+            label=self.label,
             **{name: getattr(settings, name) for name in type(settings).model_fields},
         )
         return MapStep(

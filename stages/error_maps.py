@@ -20,6 +20,7 @@ from stages.batched_worker import batched_worker
 from stages.engine import Engine, in_turn
 from stages.inversion import Inversion, Trace, fate
 from stages.inverter import Inverter, InvertingStage, Photograph
+from stages.labels import class_of
 from stages.objective import Target
 from stages.reduction import fit_reduced, reduced
 from stages.region import to_uint8
@@ -34,6 +35,7 @@ class _Target:
     photograph: Photograph
     mapped_3hw: Tensor  # at the size of the maps
     occluded_hw: NDArray[np.bool_] | None  # likewise
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ErrorMaps(InvertingStage):
     Records `psnr_db_SPACE` and `lpips_SPACE` for every space, the digest of the generator, name and digest of the
     perceptual distance, and, most editable space first, the arrays `spaces` (their names), `error_LHW` (float16) and
     `loss_LK`, the loss before the update of each of the steps in `loss_step`; with `truth`, also `occluded` and
-    `auroc`, of the first space's map against the known occluder.
+    `auroc`, of the first space's map against the known occluder; `label`, where configured.
     """
 
     name: ClassVar[str] = "error_maps"
@@ -76,13 +78,14 @@ class ErrorMaps(InvertingStage):
             image_HW3 = picture.pixels_HW3
             photograph, mapped_3hw = inverter.fitted(image_HW3), fit_reduced(image_HW3, region, side_px)
             occluded_HW = known_occluder(sample, self.truth, picture.geometry, region, side_px)
-            return _Target(sample.key, photograph, mapped_3hw, occluded_HW)
+            label = class_of(sample, self.label, inverter.generator.label_dim)
+            return _Target(sample.key, photograph, mapped_3hw, occluded_HW, label)
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)
 
         def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
-            found = [_submit(engine, inverter, target.photograph.seen_3hw[None]) for target in targets]
+            found = [_submit(engine, inverter, target.photograph.seen_3hw[None], target.label) for target in targets]
             return self._records(inverter, targets, found)
 
         return batched_worker(prepare, compute, width, lambda samples: engine.expect(samples * len(inverter.spaces)))
@@ -109,6 +112,8 @@ class ErrorMaps(InvertingStage):
         row["generator"] = inverter.generator.digest
         row["perceptual"] = inverter.perceptual.name
         row["perceptual_digest"] = inverter.perceptual.digest
+        if target.label is not None:
+            row["label"] = target.label
         arrays: dict[str, NDArray[np.generic]] = {
             "spaces": np.asarray(list(spaces)),
             "error_LHW": np.stack([one.error_hw for one in found]),
@@ -134,7 +139,9 @@ class ErrorMaps(InvertingStage):
         )
 
 
-def _submit(engine: Engine, inverter: Inverter, image_13HW: Tensor) -> list[Future[Inversion]]:
+def _submit(
+    engine: Engine, inverter: Inverter, image_13HW: Tensor, label: int | None = None
+) -> list[Future[Inversion]]:
     """Submit an image in every space; in a feature space w+ moves too, as the authors' code does."""
 
     @functools.cache
@@ -142,6 +149,6 @@ def _submit(engine: Engine, inverter: Inverter, image_13HW: Tensor) -> list[Futu
         return inverter.target(image_13HW.to(inverter.prior.mean_w.device))
 
     def begin(space: str) -> Item:
-        return inverter.item(target(), inverter.everywhere(space))
+        return inverter.item(target(), inverter.everywhere(space), label)
 
     return [engine.submit(functools.partial(begin, space)) for space in inverter.spaces]

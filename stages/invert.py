@@ -17,6 +17,7 @@ from stages.batched_worker import batched_worker
 from stages.engine import in_turn
 from stages.inversion import Inversion, fate
 from stages.inverter import Inverter, InvertingStage, Measures, Photograph
+from stages.labels import class_of
 from stages.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.schedule import Schedule
 from stages.sources import column
@@ -30,15 +31,16 @@ class _Target:
     photograph: Photograph
     assignment_HW: NDArray[np.uint8]
     schedule: Schedule
+    label: int | None = None
 
 
 class Invert(InvertingStage):
     """Invert each image with every segment in the space it was assigned.
 
     Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (taken, of the attempt kept),
-    `share_SPACE`, the digest of the generator and the name of the perceptual distance; the arrays are the packed deltas
-    and masks (`stages.packing`), `assignment_HW` and the thinned loss curve. All measures are of the codes as stored,
-    after packing.
+    `share_SPACE`, the digest of the generator, the name of the perceptual distance and, where configured, `label`; the
+    arrays are the packed deltas and masks (`stages.packing`), `assignment_HW` and the thinned loss curve. All measures
+    are of the codes as stored, after packing.
     """
 
     name: ClassVar[str] = "invert"
@@ -57,7 +59,8 @@ class Invert(InvertingStage):
             assignment_HW = refined.arrays["assignment_HW"].astype(np.uint8)
             schedule = self._schedule(refined)
             photograph = inverter.fitted(self.image.picture(sample).pixels_HW3)
-            return _Target(sample.key, photograph, assignment_HW, schedule)
+            label = class_of(sample, self.label, inverter.generator.label_dim)
+            return _Target(sample.key, photograph, assignment_HW, schedule, label)
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)
@@ -78,7 +81,7 @@ class Invert(InvertingStage):
 
 def _begin(inverter: Inverter, target: _Target, finish: Finish | None) -> Item:
     seen_13hw = target.photograph.seen_3hw[None].to(inverter.prior.mean_w.device)
-    item = inverter.item(inverter.target(seen_13hw), inverter.masks(target.assignment_HW[None]))
+    item = inverter.item(inverter.target(seen_13hw), inverter.masks(target.assignment_HW[None]), target.label)
     return replace(item, schedule=target.schedule, finish=finish)
 
 
@@ -115,6 +118,7 @@ def _row(inverter: Inverter, target: _Target, measures: Measures) -> dict[str, s
         **{f"share_{column(space)}": float(s) for space, s in zip(inverter.spaces, shares, strict=True)},
         "generator": inverter.generator.digest,
         "perceptual": inverter.perceptual.name,
+        **({} if target.label is None else {"label": target.label}),
     }
 
 

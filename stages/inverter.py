@@ -16,10 +16,12 @@ from generators.generator import Generator
 from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
 from stages.batch import Item
+from stages.class_start import ClassStarts
 from stages.compiled_loss import CompiledLoss
 from stages.descent import loss_of, start_codes
 from stages.engine import Engine
 from stages.image_member import ImageMember
+from stages.labels import Label, check_label
 from stages.learnt_start import LearntStart
 from stages.memory import UNMEASURED, Width, measured_width
 from stages.objective import Objective, Target, prepare_target
@@ -69,6 +71,7 @@ class Inverter:
     schedule: Schedule
     spaces: tuple[str, ...]  # most editable first, the generator's first among them
     learnt: LearntStart | None = None  # without it, every inversion starts at the mean w
+    class_starts: ClassStarts | None = None  # where those of images start whose class is known
     precision: Precision = "fp32"
     compiles: bool = False
 
@@ -98,9 +101,9 @@ class Inverter:
         parts = (self.generator, self.perceptual, self.prior, self.objective, self.region)
         return loss_of(*parts, self.precision)
 
-    def item(self, target: Target, masks: Mapping[str, Tensor]) -> Item:
+    def item(self, target: Target, masks: Mapping[str, Tensor], label: int | None = None) -> Item:
         """Return the inversion of one target for an engine; target and masks, all of which act, are batches of 1."""
-        start = self.start(target, masks)
+        start = self.start(target, masks, label)
         return Item(target, start, self.schedule, frozenset(start.deltas))
 
     def fitted(self, photograph_HW3: NDArray[np.uint8]) -> Photograph:
@@ -119,12 +122,19 @@ class Inverter:
         with lowered(self.precision, image_N3HW.device):
             return prepare_target(image_N3HW, self.perceptual, self.objective)
 
-    def start(self, target: Target, masks: Mapping[str, Tensor]) -> Codes:
-        """Return the codes that inversions of targets start from: the learnt w or the mean, zero deltas."""
+    def start(self, target: Target, masks: Mapping[str, Tensor], label: int | None = None) -> Codes:
+        """Return the codes that inversions of targets start from: the learnt w or the mean, zero deltas.
+
+        With `label`, all targets are of that class, and so are the draws of which the start is made.
+        """
         codes = start_codes(self.generator, self.prior, masks, len(target.image))
-        if self.learnt is None:
+        if label is not None:
+            assert self.class_starts is not None, "made where labels are configured"
+            w_ND = self.class_starts.w_of(label, self.perceptual, target)
+        elif self.learnt is not None:
+            w_ND = self.learnt.w_of(self.perceptual, target)
+        else:
             return codes
-        w_ND = self.learnt.w_of(self.perceptual, target)
         return replace(codes, w_plus=w_ND[:, None].expand_as(codes.w_plus).clone())
 
     def masks(self, assignment_NHW: NDArray[np.uint8]) -> dict[str, Tensor]:
@@ -174,6 +184,7 @@ class InvertingStage(Stage):
     image: ImageMember = ImageMember()
     region: Region | None = None  # active part of the generator's canvas; None is all of it
     spaces: tuple[str, ...] | None = None  # some of the generator's, most editable first; None is all of them
+    label: Label | None = None  # class of every image, or where its sample says it; None starts at the mean of classes
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
     start_samples: NonNegativeInt = 0
@@ -189,16 +200,19 @@ class InvertingStage(Stage):
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
 
     def inverter(self, device: torch.device) -> Inverter:
-        """Return the inverter on `device`; raises `ValueError` if region or spaces are not the generator's."""
+        """Return the inverter on `device`; raises `ValueError` if region, spaces or label are not the generator's."""
         generator = self.generator.load(device)
+        check_label(self.label, generator.label_dim)
         region = (self.region or Region.whole(generator.resolution)).inside(generator.resolution)
         prior = cached_prior(
             generator, published_mean=self.objective.published_mean, shrinkage=self.objective.shrinkage
         ).to(device)
         perceptual = self.perceptual.load(device)
-        learnt = None
-        if self.start_samples:
-            learnt = LearntStart.from_draws(generator, perceptual, self.objective, region, self.start_samples)
+
+        def learn(label: Tensor | None = None) -> LearntStart:
+            parts = (generator, perceptual, self.objective, region, self.start_samples)
+            return LearntStart.from_draws(*parts, label=label)
+
         if device.type == "cuda" and self.precision != "fp32":  # the layout that tensor cores take; slower on a CPU
             generator.to(memory_format=torch.channels_last)
             perceptual.to(memory_format=torch.channels_last)
@@ -210,7 +224,8 @@ class InvertingStage(Stage):
             self.objective,
             self.schedule,
             chosen_spaces(self.spaces, generator.spaces),
-            learnt,
+            learn() if self.start_samples and self.label is None else None,
+            None if self.label is None else ClassStarts(generator, learn if self.start_samples else None),
             precision=self.precision,
             compiles=self.compile,
         )

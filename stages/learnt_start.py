@@ -17,7 +17,9 @@ RIDGE = 1e-2  # of a kernel that is 1 at no distance
 ROUNDING = 1e-6  # relative, of squared distances in float32
 BATCH = 16  # draws looked at together
 
-_kept: dict[tuple[object, ...], LearntStart] = {}  # the last one of this process
+KEPT = 4  # learnt starts of classes that a process keeps
+
+_kept: dict[tuple[object, ...], LearntStart] = {}  # the last ones of this process
 
 
 class LearntStart:
@@ -46,26 +48,45 @@ class LearntStart:
     @classmethod
     @torch.no_grad()
     def from_draws(
-        cls, generator: Generator, perceptual: Perceptual, objective: Objective, region: Region, samples: int
+        cls,
+        generator: Generator,
+        perceptual: Perceptual,
+        objective: Objective,
+        region: Region,
+        samples: int,
+        *,
+        label: Tensor | None = None,
     ) -> LearntStart:
         """Draw `samples` codes and look at their pictures, on the generator's device, where what was seen stays.
 
         A draw takes up to 64 float32 numbers a channel that the distance compares: 33 KiB with the demo's, 368 KiB with
         LPIPS-VGG, three times as much until all are seen. B draws take 28 B² bytes while the regression is solved. What
-        a process learnt last is kept: error_maps and invert of a run ask for the same.
+        a process learnt last is kept: error_maps and invert of a run ask for the same. With `label [label_dim]` all
+        draws are of that class, and of classes the last four are kept.
         """
         device = next(generator.parameters()).device
-        key = (generator.digest, generator.manner, perceptual.digest, objective.side_px, region, samples, device)
+        one_hot = None if label is None else tuple(label.tolist())
+        key = (
+            generator.digest,
+            generator.manner,
+            perceptual.digest,
+            objective.side_px,
+            region,
+            samples,
+            one_hot,
+            device,
+        )
         if key in _kept:
             return _kept[key]
-        w_BD = draw_w(generator, samples).float().to(device)
+        w_BD = draw_w(generator, samples, label=label).float().to(device)
         seen = []
         for w_ND in w_BD.split(BATCH):
             w_plus = w_ND[:, None].expand(-1, generator.num_ws, -1)
             image = crop(generator.synthesize(w_plus, {}, {}), region).clamp(-1, 1)
             seen.append(_view(perceptual, prepare_target(image, perceptual, objective).features))
         found = cls(w_BD, torch.cat(seen))
-        _kept.clear()
+        for oldest in list(_kept)[: len(_kept) if label is None else max(0, len(_kept) - KEPT + 1)]:
+            del _kept[oldest]
         if generator.digest:  # one made in memory has none, and could be taken for another
             _kept[key] = found
         return found

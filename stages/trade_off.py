@@ -26,6 +26,7 @@ from stages.batched_worker import batched_worker
 from stages.engine import Engine
 from stages.inversion import Inversion
 from stages.inverter import Inverter, InvertingStage, Photograph
+from stages.labels import class_of
 from stages.packing import stack_codes
 from stages.reduction import at_size
 from stages.schedule import Schedule
@@ -84,7 +85,7 @@ class Sweep:
     warm: Schedule
     _measuring: Lock = field(default_factory=Lock)  # one image at a time, as everywhere
 
-    def __call__(self, photograph: Photograph, mapped: Mapped) -> list[Inverted]:
+    def __call__(self, photograph: Photograph, mapped: Mapped, label: int | None = None) -> list[Inverted]:
         """Return a photograph inverted at each threshold.
 
         At the first it is inverted as ever. At every other where its assignment is another than before it goes on from
@@ -99,17 +100,19 @@ class Sweep:
             if before is not None and (assigned_HW == before.assignment_HW).all():
                 found.append(before)
                 continue
-            inversion = self.engine.submit(partial(self._begin, photograph, assigned_HW, before)).result()
+            inversion = self.engine.submit(partial(self._begin, photograph, assigned_HW, before, label)).result()
             steps = self.inverter.schedule.steps if before is None else self.warm.steps
             with self._measuring:
                 found.append(_measured(self.inverter, photograph, inversion, assigned_HW, steps))
         return found
 
-    def _begin(self, photograph: Photograph, assigned_HW: NDArray[np.uint8], before: Inverted | None) -> Item:
+    def _begin(
+        self, photograph: Photograph, assigned_HW: NDArray[np.uint8], before: Inverted | None, label: int | None
+    ) -> Item:
         seen_13hw = photograph.seen_3hw[None].to(self.inverter.prior.mean_w.device)
         target, masks = self.inverter.target(seen_13hw), self.inverter.masks(assigned_HW[None])
         if before is None:
-            return self.inverter.item(target, masks)
+            return self.inverter.item(target, masks, label)
         start = warm_start([before.codes], masks, self.inverter.generator.feature_shapes)
         return Item(target, start, self.warm, frozenset(start.deltas))
 
@@ -158,18 +161,19 @@ class TradeOff(InvertingStage):
         def sweep_of(count: int) -> Sweep:  # a slot without an image would cost as much as one with
             return Sweep(inverter, inverter.engine(min(width, count)), self.thresholds, self.warm)
 
-        def prepare(sample: Sample) -> tuple[str, Photograph, Mapped]:
+        def prepare(sample: Sample) -> tuple[str, Photograph, Mapped, int | None]:
             error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
             labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
             photograph = inverter.fitted(self.image.picture(sample).pixels_HW3)
-            return sample.key, photograph, Mapped(at_size(error_LHW, labels_HW.shape), labels_HW)
+            label = class_of(sample, self.label, inverter.generator.label_dim)
+            return sample.key, photograph, Mapped(at_size(error_LHW, labels_HW.shape), labels_HW), label
 
-        def compute(taken: Sequence[tuple[str, Photograph, Mapped]]) -> list[Record | Rejected]:
-            keys, photographs, maps = zip(*taken, strict=True)
+        def compute(taken: Sequence[tuple[str, Photograph, Mapped, int | None]]) -> list[Record | Rejected]:
+            keys, photographs, maps, labels = zip(*taken, strict=True)
             sweep = sweep_of(len(taken))
             sweep.engine.expect(len(taken) * len(self.thresholds))
             with ThreadPoolExecutor(len(taken)) as waiting:
-                found = waiting.map(sweep, photographs, maps)
+                found = waiting.map(sweep, photographs, maps, labels)
                 return [self._record(key, one, inverter) for key, one in zip(keys, found, strict=True)]
 
         return batched_worker(prepare, compute, width)

@@ -166,7 +166,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path, text, ke
         ("storage.anonymus", "'storage.input.anonymous' or 'storage.output.anonymous'"),
         ("refine_map.threshold", "'refine_maps'"),
         ("sha256", "'generator.sha256'"),
-        ("member", "'refine_maps.segmentation.member'"),
+        ("member", "'label.member' or 'refine_maps.segmentation.member'"),
     ],
 )
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs(tmp_path, key, meant):
