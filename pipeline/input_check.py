@@ -39,7 +39,8 @@ def wanted_members(config: RunConfig) -> list[Wanted]:
     """Return the members that a configuration reads."""
     named: tuple[str, ...]
     if config.image is None:
-        named, remedy = EXTENSIONS, "write the images under one of these extensions, or name their member by `image`"
+        named: tuple[str, ...] = EXTENSIONS
+        remedy = "write the images under one of these extensions, or name their member by `image`"
     else:
         named, remedy = (config.image,), "add it to the shards, or correct `image`"
     wanted = [Wanted("an image", named, remedy, config.image_member)]

@@ -82,7 +82,7 @@ def on_server(committed, ministack, use_server, tmp_path) -> Callable[[], TrainJ
 
 @pytest.fixture
 def ray_cluster(on_server):  # whose environment the workers need
-    ray.init(num_cpus=3, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init("local", num_cpus=3, include_dashboard=False, logging_level="error", log_to_driver=False)
     yield
     ray.shutdown()
     with warnings.catch_warnings():  # Ray leaves its processes to the garbage collector, which finds them running
