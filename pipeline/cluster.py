@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Cluster:
     compute: Compute
     say: Callable[[str], None]
     _checked_at: float = 0.0
-    _answered_at: float = field(default_factory=time.monotonic)
+    _silent_since: float | None = None
 
     def probe(self) -> None:
         """Return if something listens at `compute.address`, or none is set; raises `RunError`."""
@@ -85,7 +85,6 @@ class Cluster:
             what = "start on this machine" if address is None else f"join {address}"
             token = f". For a token, {_about_token()}" if "token" in str(error).lower() else ""
             raise RunError(f"Ray did not {what}: {error}{token or '; try again'}") from error
-        self._answered_at = time.monotonic()
 
     def check(self) -> None:
         """Return if the cluster answers, as it was found a moment ago at the latest.
@@ -99,12 +98,15 @@ class Cluster:
         self._checked_at = now
         silent = _silent_part()
         if silent is None:
-            self._answered_at = time.monotonic()
-        elif self.compute.address is None and now - self._answered_at > LOST_HERE_S:
+            self._silent_since = None
+            return
+        self._silent_since = self._silent_since or now
+        silent_s = now - self._silent_since
+        if self.compute.address is None and silent_s > LOST_HERE_S:
             raise ClusterLostError(
                 f"Ray was lost: {silent} on this machine has ended, as if killed, perhaps for memory. {AGAIN}"
             )
-        elif now - self._answered_at > LOST_ELSEWHERE_S:
+        if silent_s > LOST_ELSEWHERE_S:
             raise ClusterLostError(
                 f"the Ray cluster at {self.compute.address} was lost: {silent} has not answered for "
                 f"{LOST_ELSEWHERE_S:.0f} s. {AGAIN} when the cluster is back"
