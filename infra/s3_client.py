@@ -51,6 +51,16 @@ def with_endpoint(options: S3Options) -> S3Options:
 
 def configured_endpoint(profile: str | None) -> str | None:
     """Return the S3 endpoint that the environment or the AWS configuration file names, None for AWS itself."""
+    return _endpoint(profile, _environment())
+
+
+def _environment() -> frozenset[tuple[str, str]]:
+    """Return what boto3 reads of the environment: what is made with it holds while it stays the same."""
+    return frozenset(item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "HOME")
+
+
+@functools.lru_cache(_CLIENTS)
+def _endpoint(profile: str | None, _: frozenset[tuple[str, str]]) -> str | None:
     session = botocore.session.Session(profile=profile)
     try:
         if str(session.get_config_variable("ignore_configured_endpoint_urls")).lower() == "true":
@@ -73,8 +83,7 @@ def client_of(options: S3Options, *, patient: bool = False) -> "S3Client":
 
     Only a patient one waits for a server that is away; any other raises within seconds.
     """
-    environment = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "HOME")
-    return _shared_client(options, environment, patient)
+    return _shared_client(options, _environment(), patient)
 
 
 @functools.lru_cache(_CLIENTS)

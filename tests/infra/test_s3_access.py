@@ -128,3 +128,10 @@ def test_a_public_checkpoint_is_fetched_without_credentials(ministack_bucket, mo
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)
         assert fetch(f"{address}/a.tar", None, 100).read_bytes() == b"content"
+
+
+def test_many_stores_share_one_client(ministack_bucket, monkeypatch):
+    with guarded(ministack_bucket, lambda _: None, monkeypatch) as (address, _):
+        addresses = [InputAddress.parse(f"{address}/a.tar") for _ in range(300)]
+        stores = [each.find(S3Options()).store for each in addresses]
+        assert len({id(store._api) for store in stores}) == 1
