@@ -18,12 +18,14 @@ _CHECKSUM_BYTES = hashlib.sha256().digest_size
 class StoredStates:
     """The `States` of one training; written beside it, so that it does not wait for the store.
 
-    A state belongs to a recipe and to the units that it is trained on: if there are others now, training starts anew.
+    A state belongs to a recipe and to the units that it is trained on: if there are others now, training starts from
+    the beginning, and its first state takes the place of the old one.
     """
 
     def __init__(self, store: Store, fingerprint: str, units: Sequence[str], every_s: float) -> None:
         digest = hashlib.sha256(json.dumps(list(units)).encode()).hexdigest()[:16]
         self._store, self._name, self._every_s = store, f"{_prefix(fingerprint)}{digest}", every_s
+        self._fingerprint, self._alone = fingerprint, False
         self._kept_at = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "state")
         self._writing: Future[None] | None = None
@@ -49,6 +51,9 @@ class StoredStates:
 
     def _write(self, state: bytes) -> None:
         self._store.write(self._name, hashlib.sha256(state).digest() + state)
+        if not self._alone:  # states of the same recipe on other units: nothing will be resumed from them
+            self._store.delete([name for name in _names(self._store, self._fingerprint) if name != self._name])
+            self._alone = True
 
     def close(self) -> None:
         """Wait until the last state is stored."""
@@ -63,7 +68,11 @@ def state_in(data: bytes) -> bytes | None:
 
 def drop_states(store: Store, fingerprint: str) -> None:
     """Delete all states of a training that is committed, those on other units too."""
-    store.delete([entry.name for entry in store.list(_prefix(fingerprint))])
+    store.delete(_names(store, fingerprint))
+
+
+def _names(store: Store, fingerprint: str) -> list[str]:
+    return [entry.name for entry in store.list(_prefix(fingerprint))]
 
 
 def _prefix(fingerprint: str) -> str:

@@ -27,15 +27,21 @@ CALIBRATION = "calibration.error_LK"  # the tensor of a checkpoint that holds it
 Target = Literal["error", "root"]
 """What the heads are fitted to: the error itself (Eq. 3.2 as printed), or its square root."""
 
-Backbone = Literal["light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
+Backbone = Literal["auto", "light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
+
+ENOUGH = 2000
+"""Images from which on a backbone of 42 million weights can be trained from random ones."""
 
 
 class SegmenterNetwork(BaseModel):
-    """The network's configuration. The thesis has `deeplabv3_resnet101`; `light` is for laptops and small images."""
+    """The network's configuration. The thesis has `deeplabv3_resnet101`; `light` is for laptops and small images.
+
+    `auto` is the thesis's with `weights` or at least 2,000 images to learn from, and otherwise `light`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Backbone = "deeplabv3_resnet101"  # what the heads stand on
+    backbone: Backbone = "auto"  # what the heads stand on
     weights: Path | None = None  # ImageNet weights of the backbone, torchvision key names; never downloaded
     head_channels: PositiveInt = Field(default=8, multiple_of=2)  # features at image size that all heads share
 
@@ -44,6 +50,13 @@ class SegmenterNetwork(BaseModel):
         if self.backbone == "light" and self.weights is not None:
             raise ValueError(f"no ImageNet weights fit the backbone 'light', got {self.weights}: leave weights empty")
         return self
+
+    def for_images(self, count: int) -> SegmenterNetwork:
+        """Return the network for so many images to learn from, with its backbone named."""
+        if self.backbone != "auto":
+            return self
+        named: Backbone = "deeplabv3_resnet101" if self.weights is not None or count >= ENOUGH else "light"
+        return self.model_copy(update={"backbone": named})
 
     def weight_files(self) -> tuple[Path, ...]:
         """Return the files that a new network depends on, for the fingerprint."""
@@ -202,6 +215,8 @@ def _bias(layer: nn.Module) -> Tensor:
 def _backbone(config: SegmenterNetwork) -> nn.Module:
     if config.backbone == "light":
         return _Light(config.head_channels)
+    if config.backbone == "auto":
+        raise ValueError("the backbone 'auto' is named by the images to learn from: call for_images first")
     from torchvision.models import segmentation  # takes seconds to import, and a plan need not wait for it
 
     deeplab: nn.Module = getattr(segmentation, config.backbone)(

@@ -27,6 +27,7 @@ from stages.examples import Example, ExampleSource, Reader, as_batch
 from stages.in_parts import InParts
 from stages.memory import out_of_memory
 from stages.optimiser import Optimiser, new_optimiser, rate_at, set_rate
+from stages.progress import report_progress
 from stages.seeded import seeded
 from stages.segmenter import Segmenter, SegmenterNetwork, Target, new_segmenter, save_segmenter
 from stages.stage import sample_seed
@@ -186,19 +187,20 @@ class _Training:
         self.stage, self.share, self.device, self.states, self.identity = stage, share, device, states, identity
         self.workers, self.survey = share.workers, share.survey
         self.mean_L, self.variance_L = self.survey.mean_and_variance(stage.target)
-        segmenter = new_segmenter(stage.network, share.reader.source.spaces, stage.seed, stage.target)
+        network = stage.network.for_images(sum(self.survey.counts))
+        segmenter = new_segmenter(network, share.reader.source.spaces, stage.seed, stage.target)
         segmenter.start_from(torch.tensor(self.mean_L))
         if self.workers.world > 1:
             synchronise_batch_norm(segmenter, device)
         self.segmenter = segmenter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.evaluated = InParts(self.segmenter.unbounded, "the segmenter's forward pass")
-        self.network = wrap(_Fitted(self.segmenter))
+        self.network, self.backbone = wrap(_Fitted(self.segmenter)), network.backbone
         self.optimiser = new_optimiser(
             stage.optimiser,
             self.segmenter,
             stage.learning_rate,
             stage.weight_decay,
-            pretrained=stage.network.weights is not None,
+            pretrained=network.weights is not None,
         )
         each = max(LEAST, stage.batch // self.workers.world)
         self.size = min(each, max(LEAST, share.largest))  # of a batch, the same on every worker
@@ -230,6 +232,12 @@ class _Training:
             self.loss += self.gradients(image * 2 - 1, self.segmenter.fitted_to(root), seed)
             self.optimiser.step()
             self.step = step + 1
+            report_progress(
+                epoch * self.steps + step + 1,
+                self.stage.epochs * self.steps,
+                "steps",
+                f"epoch {epoch + 1} of {self.stage.epochs}, {self.backbone}",
+            )
             self._keep_state()
         mean = float(self.workers.sum(self.loss)) / (self.steps * self.workers.world)
         self.step, self.loss = 0, torch.zeros_like(self.loss)

@@ -83,9 +83,14 @@ def test_a_state_belongs_to_the_data_it_was_trained_on(committed):
     states.close()
     assert StoredStates(store, "0123", ["unit-a"], 1).load() == b"state"
     assert StoredStates(store, "0123", ["unit-a", "unit-b"], 1).load() is None
+    later = StoredStates(store, "0123", ["unit-a", "unit-b"], 1)
+    later.keep(b"of more data")
+    later.close()
+    assert StoredStates(store, "0123", ["unit-a"], 1).load() is None, "nobody resumes what was superseded"
     other = StoredStates(store, "4567", ["unit-a"], 1)
     other.keep(b"of another training")
     other.close()
+    assert StoredStates(store, "0123", ["unit-a", "unit-b"], 1).load() == b"of more data"
     drop_states(store, "0123")
     assert [entry.name.split("/")[1] for entry in store.list("training/")] == ["4567"]
 

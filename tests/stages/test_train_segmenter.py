@@ -11,6 +11,7 @@ from stages.augmentation import Augmentation
 from stages.errors import StageError
 from stages.examples import Example
 from stages.optimiser import new_optimiser, rate_at
+from stages.progress import listening
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter
 from stages.stage import Rejected, sample_seed
 from stages.survey import PICTURED
@@ -349,7 +350,22 @@ def test_a_stage_is_frozen_and_refuses_unknown_settings():
     with pytest.raises(ValidationError, match="Extra inputs"):
         TrainSegmenter.model_validate({"epoch": 3})
     assert TrainSegmenter.model_validate_json(QUICK.model_dump_json()) == QUICK
-    assert TrainSegmenter().network.backbone == "deeplabv3_resnet101"
+    assert TrainSegmenter().network.backbone == "auto"
+
+
+def test_the_default_network_suits_the_images_and_progress_names_it(tmp_path):
+    default = SegmenterNetwork()
+    assert [default.for_images(n).backbone for n in (1, 1999, 2000)] == ["light", "light", "deeplabv3_resnet101"]
+    assert SegmenterNetwork(weights="resnet101.pth").for_images(40).backbone == "deeplabv3_resnet101"
+    assert SegmenterNetwork(backbone="deeplabv3_resnet50").for_images(1).backbone == "deeplabv3_resnet50"
+    heard = []
+    stage = QUICK.model_copy(update={"network": default, "epochs": 2})
+    with listening(heard.append):
+        trained = train(stage, InMemory(examples(9)), CPU)
+    assert loaded(trained, tmp_path).config.backbone == "light"
+    steps = heard[0].total
+    assert [one.done for one in heard] == list(range(1, steps + 1))
+    assert heard[-1].note == "epoch 2 of 2, light"
 
 
 def test_a_pretrained_backbone_learns_ten_times_slower(tmp_path):
