@@ -1,8 +1,10 @@
 """Ray as a run uses it: what is said where a cluster does not answer, and that a lost one is noticed."""
 
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -79,6 +81,19 @@ def test_a_cluster_that_no_longer_answers_is_lost_after_a_while(monkeypatch, add
     now += patience_s + 0.1
     with pytest.raises(ClusterLostError, match=said):
         watched.check()
+
+
+def test_a_cluster_that_wants_a_token_is_told_from_one_that_does_not_answer(monkeypatch):
+    """What Ray 2.60 writes again and again on standard error, while it goes on trying."""
+    refusal = b"Failed to get cluster ID from GCS server: Unauthenticated: RPC error: InvalidAuthToken: missing"
+    over = threading.Event()
+    monkeypatch.setattr(cluster, "_init", lambda address: (os.write(2, refusal), over.wait(60)))
+    began = time.monotonic()
+    with pytest.raises(ClusterLostError, match="head:6379 wants a token, set RAY_AUTH_MODE=token and put") as caught:
+        cluster._join("head:6379")
+    over.set()
+    assert time.monotonic() - began < 10
+    assert "RAY_AUTH_TOKEN_PATH" in str(caught.value)
 
 
 def test_an_address_is_taken_apart():
