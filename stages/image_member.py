@@ -14,7 +14,7 @@ from stages.orientation import Geometry
 if TYPE_CHECKING:
     from stages.stage import Sample
 
-EXTENSIONS = (
+EXTENSIONS: tuple[str, ...] = (
     "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "tif", "tiff", "bmp", "dib", "gif",
     "ppm", "pgm", "pbm", "pnm",
 )  # fmt: skip
