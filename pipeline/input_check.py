@@ -39,7 +39,7 @@ def wanted_members(config: RunConfig) -> list[Wanted]:
     """Return the members that a configuration reads."""
     named: tuple[str, ...]
     if config.image is None:
-        named: tuple[str, ...] = EXTENSIONS
+        named = EXTENSIONS
         remedy = "write the images under one of these extensions, or name their member by `image`"
     else:
         named, remedy = (config.image,), "add it to the shards, or correct `image`"
