@@ -88,10 +88,19 @@ def test_all_damaged_bundles_of_a_stage_are_found(ledger):
 def test_every_damaged_inventory_is_met_in_one_pass(committed):
     for path in (committed.folder / "store/bundles/inventory").rglob("*.parquet"):
         tiny.truncated(path, 0.5)
-    plan = committed.plan()
+    plan = committed.plan("supervision.share=1.0")
     with pytest.raises(DamagedBundleError) as caught:
         plan.units(plan.inventories(), plan.supervision)
     assert {damage.stage for damage in caught.value.damages} == {"inventory"}
+    assert len(caught.value.damages) == 2
+
+
+def test_every_damaged_inventory_is_met_while_supervision_is_chosen(committed):
+    for path in (committed.folder / "store/bundles/inventory").rglob("*.parquet"):
+        tiny.truncated(path, 0.5)
+    plan = committed.plan("supervision.samples=3")
+    with pytest.raises(DamagedBundleError) as caught:
+        plan.choose_supervision(plan.inventories())
     assert len(caught.value.damages) == 2
 
 
