@@ -372,5 +372,6 @@ def _cells(picture: Picture, spaces: Sequence[str], ceiling: float, *, with_alon
 
     figure, alt = decimal(picture.psnr_db, unit="dB"), f"SAM inversion of {key}"
     yield Cell("sam", "SAM", figure, alt, draw_image(picture.sam_HW3))
-    figure, alt = f"mean {decimal(picture.lpips, 3)}", f"Error map of the SAM inversion of {key}"
+    figure = f"mean {decimal(float(picture.error_HW.mean()), 3)}"
+    alt = f"Error map of the SAM inversion of {key}"
     yield Cell("error", "error of SAM", figure, alt, draw_error(picture.error_HW, ceiling))

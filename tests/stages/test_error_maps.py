@@ -60,7 +60,7 @@ def test_an_item_does_not_depend_on_its_neighbours(sources, alone, batch):
 
 
 def test_the_width_changes_what_images_come_to_by_less_than_a_percent(sources):
-    """Kernels of another width round otherwise, and Adam multiplies that: the fingerprint rests on this bound."""
+    """Kernels of another width round otherwise, and Adam multiplies that."""
     settings = {**sources, "schedule": Schedule(steps=30, learning_rate=0.05)}
     losses = [
         np.stack([one.arrays["loss_LK"][:, -1] for one in results(settings, samples(3), batch=batch)])
