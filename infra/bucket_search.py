@@ -74,7 +74,7 @@ def _named(whole: S3Store, prefix: str, name: str) -> Found:
 
 
 def _head(name: str, length: int) -> str:
-    """Return a name up to the first slash after so many characters."""
+    """Return a name up to the first slash after `length` characters."""
     slash = name.find("/", length)
     return name if slash < 0 else name[: slash + 1]
 

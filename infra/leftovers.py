@@ -3,7 +3,7 @@
 Files whose unit has no receipt go once they are older than a grace period: the attempt that wrote them may be alive,
 but commits within seconds of its first file, or as long as it waits for the store. Files of another attempt than the
 receipt's go at once where `create` is exclusive: their attempt can no longer commit. What a receipt lists that was set
-aside as damaged stays beside it.
+aside as damaged stays with it.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Every key of a configuration with its default and meaning, read from the models that validate it.
 
-The meaning of a key is the comment or docstring beside its field, so that it is written once.
+The meaning of a key is the comment or docstring next to its field, so that it is written once.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def nearest(model: type[BaseModel], unknown: str) -> list[str]:
 
 
 def meaning_of(model: type[BaseModel], name: str) -> str:
-    """Return what is written beside a field of a model or of one that it extends, empty if nothing is."""
+    """Return what is written next to a field of a model or of one that it extends, empty if nothing is."""
     return next((text for one in model.__mro__ if (text := _meanings(one).get(name))), "")
 
 
@@ -96,7 +96,7 @@ def literals(model: type[BaseModel]) -> tuple[object, ...]:
 
 @functools.cache
 def _meanings(model: type) -> dict[str, str]:
-    """Return what is written beside each field in the source of one class."""
+    """Return what is written next to each field in the source of one class."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or model is BaseModel:
         return {}
     source = textwrap.dedent(inspect.getsource(model))
@@ -118,7 +118,7 @@ def _meanings(model: type) -> dict[str, str]:
 
 
 def _first_line(models: list[type[BaseModel]]) -> str:
-    """Return what a section is, where nothing is written beside it."""
+    """Return what a section is, where nothing is written next to it."""
     return inspect.cleandoc(models[0].__doc__ or "").partition("\n")[0].rstrip(".") if len(models) == 1 else ""
 
 
