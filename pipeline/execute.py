@@ -213,12 +213,12 @@ class Supervisor(Generic[AnyTask_contra]):
         for ref in answered:
             worker, asked[ref].asked = asked[ref], None
             with suppress(RayError):  # what becomes of a lost worker, its tasks say
-                reached = ray.get(ref, timeout=TICK_S) if worker.flights else ()
+                reached = ray.get(ref, timeout=TICK_S) if worker.flights or not worker.opened else ()
                 self.watcher.reached(worker.name, reached)
                 if any(part.waiting for part in reached):
-                    worker.alive_at = time.monotonic()  # its unit's time is not spent
+                    worker.alive_at = worker.started_at = time.monotonic()  # no deadline counts this
         for worker in self.workers:
-            if worker.opened and worker.asked is None and time.monotonic() - worker.asked_at > WATCH_S:
+            if worker.node is not None and worker.asked is None and time.monotonic() - worker.asked_at > WATCH_S:
                 worker.asked, worker.asked_at = worker.actor.reached.remote(), time.monotonic()
 
     def _replace(self, worker: _Worker, tasks: list[AnyTask_contra], reason: str) -> None:

@@ -193,6 +193,13 @@ def test_the_time_for_which_a_task_waits_for_a_store_is_not_its_own(run):
     assert waits[0].note == "cannot reach http://store: nobody answers; trying again for up to 60 min"
 
 
+def test_the_time_for_which_a_worker_waits_while_it_opens_a_job_is_not_its_own(run):
+    outcome, told, job = run(Task("a"), opens="wait", opens_times=1, open_deadline_s=4.0)
+    assert outcome.failed == {}
+    assert len(job.openers()) == 1
+    assert any(part.waiting for parts in told.at_work for part in parts)
+
+
 def test_a_task_that_meets_a_damaged_bundle_is_not_blamed_and_its_neighbours_are_done(run):
     outcome, told, job = run(Task("a"), Task("reader", "read damaged"), Task("b"), attempts=3)
     assert outcome.failed == {}
