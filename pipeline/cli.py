@@ -223,11 +223,14 @@ def _run(settings: RunConfig, shown_on: Console) -> Run:
 
 def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -> Status:
     from pipeline.plan import Plan
+    from pipeline.progress import Progress
     from pipeline.status import status_of
 
     settings = _settings(config, overrides)
     plan = Plan(settings, _reachable(settings))
     if ahead:
+        if remark := plan.generator.remark:
+            Progress(Console(stderr=True)).warn(f"{settings.generator.name}: {remark}")
         plan.check_weights()
         plan.check_input()
     return status_of(plan, ahead=ahead)

@@ -122,6 +122,8 @@ class Run:
                 self.progress.warn(warning)
             plan = Plan(self.config, stores.patient())
             plan.error_maps()  # missing weights and a region off the canvas are refused before anything is started
+            if remark := plan.generator.remark:
+                self.progress.warn(f"{self.config.generator.name}: {remark}")
             plan.check_weights()
             plan.check_input()
             missing = plan.missing_inventories()

@@ -8,6 +8,9 @@ import torch
 from pipeline.errors import RunError
 from stages.errors import WeightsError
 from stages.perceptual import PUBLISHED
+from tests import tiny
+from tests.generators.converted import rosinality_state
+from tests.generators.published import tiny as tiny_stylegan2
 from tests.pipeline.conftest import contents
 
 MOBILE = "train_segmenter.network.backbone=deeplabv3_mobilenet_v3_large"
@@ -116,6 +119,15 @@ def test_plan_and_run_end_before_anything_is_read(invertmill, fresh, command: st
     assert "inventory" not in output + errors
     made = {name for name in contents(fresh.folder).keys() - before.keys() if "receipts" in str(name)}
     assert not made
+
+
+def test_a_plan_says_what_is_not_in_a_checkpoint(invertmill, fresh):
+    generator = tiny_stylegan2(tiny.SIDE_PX, z_dim=8, w_dim=8, channel_max=8)
+    state = {name: tensor for name, tensor in rosinality_state(generator).items() if "noises." not in name}
+    torch.save({"g_ema": state}, fresh.folder / "early.pt")
+    code, _, errors = invertmill("plan", fresh.folder / "run.yaml", "--set", "generator.checkpoint=early.pt")
+    assert code == 0
+    assert "warning: early.pt: noises.* is not in the file" in " ".join(errors.split())
 
 
 def test_a_committed_run_needs_no_check_of_what_it_was_made_with(committed, monkeypatch: pytest.MonkeyPatch):
