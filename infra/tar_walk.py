@@ -101,6 +101,14 @@ class Tape:
         return self.position - start
 
 
+def sha256_of(stream: BinaryIO) -> str:
+    """Return the hexadecimal digest of what is left of a stream."""
+    tape = Tape(stream)
+    while tape.skip(_CHUNK):
+        pass
+    return tape.sha256
+
+
 class _CutError(Exception):
     """The stream ended where a header should go on."""
 

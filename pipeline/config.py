@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -181,6 +181,8 @@ class RunConfig(Section):
     {member: json, field: class}. Inversions then start at that class; None starts at the mean of all."""
     maps: MapSettings = MapSettings()
     image: Member | None = None  # member of a sample that is its picture, as image.jpg; None tells it by its extension
+    input_check: Literal["listing", "digest"] = "listing"
+    """How a shard that changed is told: by its size and ETag or modification time, or by reading it in every run."""
     truth: str | None = None  # member of a sample that masks a known occluder, if the shards have one
     unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
     supervision: Supervision = Supervision()

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from infra.receipts import Address, Ledger, Receipt
 from infra.shards import ShardSample, scan_shard
 from infra.store import Entry, Store
+from infra.tar_walk import sha256_of
 from pipeline.dotted_names import dotted_names
 from pipeline.fingerprint import fingerprint
 from pipeline.jobs import Done
@@ -32,20 +33,36 @@ class Listed:
         """The unit that stands for this version of the shard."""
         stem = self.entry.name.rpartition("/")[2].removesuffix(".tar")
         safe = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem).strip("-") or "shard"
-        return f"{safe}-{sample_digest(self.address, self.entry.name, self.entry.size, self.entry.version)}"
+        parts = (self.address, self.entry.name, self.entry.size, self.entry.version)
+        return f"{safe[-60:]}-{sample_digest(*parts, digits=14)}"
 
 
 @dataclass(frozen=True)
 class InventoryJob:
-    """Scans shards; plain reading and hashing, no GPU."""
+    """Scans shards; plain reading and hashing, no GPU.
+
+    A shard that was scanned before is read again where `by_digest`, and scanned again if its content is another one.
+    """
 
     sources: tuple[Store, ...]
     ledger: Ledger
+    by_digest: bool = False
     name: str = STAGE
 
     def open(self) -> Callable[[Listed], Done]:
         """Return the function that scans one shard and commits what it found."""
-        return self._scan
+        return self._check if self.by_digest else self._scan
+
+    def _check(self, listed: Listed) -> Done:
+        address = Address(STAGE, FINGERPRINT, listed.name)
+        receipt = self.ledger.receipt(address)
+        if receipt is not None:
+            with self.sources[listed.address].open(listed.entry.name) as stream:
+                digest = sha256_of(stream)
+            if digest == receipt.info["sha256"]:
+                return Done.of(receipt)
+            self.ledger.store.delete([address.receipt_name])
+        return self._scan(listed)
 
     def _scan(self, listed: Listed) -> Done:
         started = time.time()

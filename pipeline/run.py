@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, RunError
 from pipeline.execute import Outcome, Resources, Supervisor
 from pipeline.hosts import Hosts, Size
 from pipeline.input_check import check_input
-from pipeline.inventory import InventoryJob
+from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob
 from pipeline.jobs import Job
 from pipeline.leftovers import remove_leftovers
 from pipeline.map_job import MapJob
@@ -126,12 +126,10 @@ class Run:
                 self.progress.warn(f"{self.config.generator.name}: {remark}")
             plan.check_weights()
             plan.check_input()
-            missing = plan.missing_inventories()
-        if missing:
-            self._execute(InventoryJob(plan.sources, plan.ledger), missing, {}, workers_use_gpu=False)
+        self._scan(plan)
         shards = plan.inventories()
         if not shards:
-            raise RunError(f"not one of {len(missing)} shards could be read; the reasons are above, or try again")
+            raise RunError(f"not one of {len(plan.listed)} shards could be read; the reasons are above, or try again")
         check_input(self.config, plan.ledger, shards)
         segmenter = self._supervise(plan, shards)
         for step in plan.map_steps(segmenter):
@@ -143,6 +141,15 @@ class Run:
         if self.computed and finished.moved and not finished.gaps:
             self._remove_leftovers(plan)
         return finished
+
+    def _scan(self, plan: Plan) -> None:
+        """Scan the shards that are new, and look through all others where the configuration asks for it."""
+        by_digest = self.config.input_check == "digest"
+        shards = plan.listed if by_digest else plan.missing_inventories()
+        before, computed = plan.ledger.versions(STAGE, FINGERPRINT), self.computed
+        self._execute(InventoryJob(plan.sources, plan.ledger, by_digest), shards, {}, workers_use_gpu=False)
+        found = plan.ledger.versions(STAGE, FINGERPRINT)
+        self.computed = computed + sum(before.get(unit) != version for unit, version in found.items())
 
     def _remove_leftovers(self, plan: Plan) -> None:
         """Remove what interrupted runs left; a store where that may not be done keeps it."""

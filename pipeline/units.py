@@ -56,9 +56,9 @@ class Unit:
         return f"{self.shard.slug}-{self.first:06d}-{self.stop:06d}"
 
 
-def sample_digest(*parts: object) -> str:
-    """Return eight hexadecimal digits that stand for the parts."""
-    return f"{sample_seed(0, json.dumps(parts)):014x}"[:8]
+def sample_digest(*parts: object, digits: int = 8) -> str:
+    """Return hexadecimal digits, at most 14, that stand for the parts."""
+    return f"{sample_seed(0, json.dumps(parts)):014x}"[:digits]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Whatever happened to a tar is noticed, and costs no more than what it hit."""
 
 import hashlib
+import io
 import subprocess
 import tarfile
 
@@ -147,3 +148,73 @@ def test_a_compressed_shard_says_what_to_do(tmp_path, shard):
     scanned = scan(data)
     assert "compressed with gzip" in said(scanned)
     assert scanned.sha256 == hashlib.sha256(data).hexdigest()
+
+
+# Joined, padded and sparse tars
+
+
+def test_joined_tars_of_any_writer_are_read_whole_and_no_fault():
+    for padding in (0, 10240):
+        one, other = (tar((f"{name}.jpg", b"1"), (f"{name}.txt", b"2")) for name in "ab")
+        body = scan(one).samples[-1].stop
+        scanned = scan(one[: body + 2 * BLOCK] + bytes(-(body + 2 * BLOCK) % padding if padding else 0) + other)
+        assert sound(scanned) == ["a", "b"]
+        assert scanned.faults == ()
+        assert "the end marker is followed by more members" in scanned.notes[0]
+
+
+def test_bytes_after_the_end_marker_are_a_note():
+    scanned = scan(tar(("a.jpg", b"1")) + b"signature" * 100)
+    assert sound(scanned) == ["a"]
+    assert scanned.faults == ()
+    assert "the end marker is followed by 900 bytes that are not a tar's" in scanned.notes[0]
+
+
+def test_a_hole_of_zeros_between_members_is_a_fault():
+    data = tar(*((f"{number}.jpg", b"1") for number in range(12)))
+    samples = scan(data).samples
+    start, stop = samples[3].start, samples[7].start
+    scanned = scan(data[:start] + bytes(stop - start) + data[stop:])
+    assert keys(scanned) == [found.key for found in samples if not start <= found.start < stop]
+    assert f"blocks of zeros before byte {stop}, members may be missing" in said(scanned)
+
+
+@pytest.mark.parametrize("version", ["0.0", "0.1", "1.0", "gnu"])
+def test_sparse_files_are_a_fault_and_cost_no_neighbour(tmp_path, version):
+    with (tmp_path / "b.jpg").open("wb") as stream:
+        for number in range(40):  # more pieces than the first header has room for
+            stream.seek(number * 131072)
+            stream.write(b"picture")
+    for name in ("a.jpg", "b.txt", "c.jpg"):
+        (tmp_path / name).write_bytes(b"1")
+    form = ["--format=gnu"] if version == "gnu" else ["--format=posix", f"--sparse-version={version}"]
+    subprocess.run(
+        ["tar", *form, "--sparse", "-cf", "s.tar", "a.jpg", "b.jpg", "b.txt", "c.jpg"], cwd=tmp_path, check=True
+    )
+    scanned = scan((tmp_path / "s.tar").read_bytes())
+    assert keys(scanned) == ["a", "b", "c"]
+    assert sound(scanned) == ["a", "c"]
+    assert "without tar --sparse" in scanned.samples[1].unusable["jpg"]
+    assert [fault.kind for fault in scanned.faults] == ["sparse"]
+
+
+def test_a_global_extended_header_says_nothing_of_a_member():
+    sink = io.BytesIO()
+    with tarfile.open(
+        fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x" * 600, "path": "z.png"}
+    ) as archive:
+        for name in ("a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"1"))
+    scanned = scan(sink.getvalue())
+    assert sound(scanned) == ["a", "b"]
+    assert scanned.faults == ()
+
+
+def test_a_name_in_an_extended_header_stands_before_the_short_one():
+    info = tarfile.TarInfo("short.jpg")
+    info.size = 1
+    info.pax_headers = {"path": "the real name.jpg"}
+    scanned = scan(info.tobuf(tarfile.PAX_FORMAT) + b"1".ljust(BLOCK, b"\0") + 2 * ZERO_BLOCK)
+    assert sound(scanned) == ["the real name"]

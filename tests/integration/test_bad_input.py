@@ -97,9 +97,9 @@ def test_what_was_not_read_is_said_at_the_end_and_by_the_exit_status(bad_run):
         assert f"\n  {line}" in done.stdout.partition("not read:")[2]
 
 
-def test_a_run_with_nothing_to_do_says_so_again(bad_run):
-    again = invertmill(bad_run[0], "run", "run.yaml")
-    assert "nothing to do" in again.stdout
+def test_a_run_with_nothing_to_do_says_so_again_also_when_it_reads_every_shard(bad_run):
+    again = invertmill(bad_run[0], "run", "run.yaml", "--set", "input_check=digest")
+    assert "nothing to do" in again.stdout, again.stdout + again.stderr
     assert again.returncode == 1
     assert "not read: 3 of 7 shards" in again.stdout
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra import waiting
-from infra.errors import Damage, DamagedBundleError, StoreError, TransientError
+from infra.errors import Damage, DamagedBundleError, ShardError, StoreError, TransientError
 from pipeline.jobs import Done
 from stages.progress import report_progress
 
@@ -88,6 +88,10 @@ def _refuse(_folder: Path) -> None:
     raise StoreError("access denied to bucket mill")
 
 
+def _change(_folder: Path) -> None:
+    raise ShardError("a.tar changed since it was scanned; run again")
+
+
 def _advance(folder: Path) -> None:
     """Say how far it is, and end once somebody has taken note of it."""
     report_progress(3, 10, "steps", "epoch 1 of 4")
@@ -120,6 +124,7 @@ _ACTS: dict[str, Callable[[Path], None]] = {
     "raise": _raise,
     "falter": _falter,
     "refuse": _refuse,
+    "change": _change,
     "warn": _warn,
     "advance": _advance,
     "wait": _wait,

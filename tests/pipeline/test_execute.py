@@ -208,6 +208,13 @@ def test_a_task_that_meets_a_damaged_bundle_is_not_blamed_and_its_neighbours_are
     assert len(job.calls("reader")) == 1
 
 
+def test_a_shard_that_changed_fails_its_unit_at_once_and_no_other(run):
+    outcome, told, job = run(Task("changed", "change"), Task("good"), attempts=3)
+    assert outcome.failed == {"changed": "a.tar changed since it was scanned; run again"}
+    assert units(told.ended) == ["good"]
+    assert len(job.calls("changed")) == 1
+
+
 def test_a_store_that_refuses_stops_the_run(run, tmp_path: Path):
     waiting = [Task(f"later-{i:02d}") for i in range(20)]
     with pytest.raises(StoreError, match="access denied to bucket mill"):

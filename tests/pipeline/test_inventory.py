@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,7 +12,7 @@ from infra.shards import write_shard
 from infra.storage import open_store
 from infra.store import Entry
 from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
-from pipeline.units import read_inventory
+from pipeline.units import cut, read_inventory
 from tests import tiny
 from tests.infra.tars import tar
 
@@ -26,12 +28,12 @@ def ledger(tmp_path):
     return Ledger(open_store(str(tmp_path / "store")))
 
 
-def scan(shards, ledger, name):
+def scan(shards, ledger, name, *, by_digest=False):
     """Commit the inventory of one shard and return what the job says, and its receipt."""
     source = open_store(str(shards))
     entry = source.entry(name)
     listed = Listed(0, entry)
-    done = InventoryJob((source,), ledger).open()(listed)
+    done = InventoryJob((source,), ledger, by_digest).open()(listed)
     return done, ledger.receipt(Address(STAGE, FINGERPRINT, listed.name))
 
 
@@ -93,6 +95,42 @@ def test_scanning_the_same_version_again_gives_the_bundle_that_stands(shards, le
     first, second = scan(shards, ledger, "a.tar")[1], scan(shards, ledger, "a.tar")[1]
     assert second == first
     assert len(list(ledger.receipts(STAGE, FINGERPRINT))) == 1
+
+
+def test_a_shard_that_changed_though_its_listing_did_not_is_noticed_by_its_digest(shards, ledger):
+    """As `rsync -t` and `cp -p` leave it: other content of the same size and modification time."""
+    path = shards / "a.tar"
+    write_shard(path, tiny.samples("a", 2))
+    _, first = scan(shards, ledger, "a.tar")
+    status = path.stat()
+    write_shard(path, tiny.samples("b", 2))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert scan(shards, ledger, "a.tar", by_digest=False)[1] == first
+    done, second = scan(shards, ledger, "a.tar", by_digest=True)
+    assert (done.unit, second.recorded) == (first.unit, ("b-000", "b-001"))
+    assert second.info["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert scan(shards, ledger, "a.tar", by_digest=True)[1] == second
+
+
+def test_a_thousand_shards_of_sixteen_inputs_are_told_apart(tmp_path, ledger):
+    """Shards of the same names and contents in every folder: no inventory, unit or sample is another's."""
+    sources = []
+    for number in range(16):
+        folder = tmp_path / f"input-{number}"
+        folder.mkdir()
+        for shard in range(63):
+            (folder / f"{shard:06d}.tar").write_bytes(tar(("a.png", bytes([shard])), ("b.png", b"1")))
+        sources.append(open_store(str(folder)))
+    listed = [Listed(number, entry) for number, source in enumerate(sources) for entry in source.list()]
+    assert len({one.name for one in listed}) == len(listed) == 1008
+    scan_one = InventoryJob(tuple(sources), ledger).open()
+    with ThreadPoolExecutor(8) as threads:
+        done = list(threads.map(scan_one, listed))
+    assert sum(one.recorded for one in done) == 2 * len(listed)
+    found = {shard_of(receipt) for receipt in ledger.receipts(STAGE, FINGERPRINT)}
+    assert len(found) == len(listed)
+    units = [unit for shard in found for unit in cut(shard, shard.samples, 1)]
+    assert len({unit.name for unit in units}) == len(units) == 2 * len(listed)
 
 
 @pytest.mark.parametrize("change", [{"size": 11}, {"version": "w"}, {"name": "other/a.tar"}])

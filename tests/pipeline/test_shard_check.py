@@ -1,0 +1,75 @@
+"""An input that is no shards is refused before any work; one of which a part is readable is not."""
+
+import gzip
+
+import pytest
+
+from infra.storage import open_store
+from pipeline.errors import ConfigError
+from pipeline.inventory import Listed
+from pipeline.shard_check import check_shards
+from tests import tiny
+from tests.infra.tars import tar
+
+TAR = tar(("a.png", b"1"))
+PICTURE = tiny.picture(1)
+
+
+def check(folder, files, *, others=False):
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    store = open_store(str(folder))
+    check_shards([Listed(0, entry) for entry in store.list()], (store,), others=others)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.png": PICTURE, "b.png": PICTURE}, "a.png is a PNG picture, not a shard"),
+        ({"a.tar": TAR, "a.parquet": b"PAR1" + bytes(600)}, "a.parquet is a parquet file, not a shard"),
+        ({"a.zip": b"PK\x03\x04" + bytes(600)}, "a.zip is a zip archive, not a shard"),
+        ({"a": b"<html>404</html>"}, "a is an HTML or XML page"),
+        ({"a.tar": b"<html>404</html>", "b.tar": b""}, "none of the 2 files is a plain tar"),
+        ({"a.tgz": gzip.compress(TAR), "b.tar": gzip.compress(TAR)}, "a.tgz is compressed with gzip; samples cannot"),
+        ({"a.tar": b"", "b.tar": b""}, "a.tar is empty"),
+    ],
+)
+def test_what_is_no_shard_is_refused_with_what_it_is(tmp_path, files, said):
+    with pytest.raises(ConfigError, match=r"^input: ") as caught:
+        check(tmp_path, files)
+    assert said in str(caught.value)
+
+
+def test_the_refusal_of_pictures_says_how_shards_are_made(tmp_path):
+    with pytest.raises(ConfigError, match=r"tar --sort=name -cf shards/000000.tar -C PICTURES \."):
+        check(tmp_path, {"a.jpg": PICTURE})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.tar": gzip.compress(TAR), "b.tar": TAR},
+        {"a.tar.gz": gzip.compress(TAR), "b.tar": TAR},
+        {"a.tar": b"<html>", "b.TAR": TAR},
+        {"a.tar": b"", "b.tar": tar()},
+        {"shard-without-a-name": TAR},
+        {"a.tar": b"\xff" * 512 + TAR},  # damaged at its beginning
+        {},
+    ],
+)
+def test_an_input_of_which_a_part_may_be_read_is_not_refused(tmp_path, files):
+    check(tmp_path, files)
+
+
+def test_one_new_file_that_is_no_tar_does_not_stop_a_run_over_known_shards(tmp_path):
+    check(tmp_path, {"a.tar": gzip.compress(TAR)}, others=True)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_run_and_plan_refuse_a_folder_of_pictures_and_write_nothing(invertmill, fresh, command):
+    (fresh.folder / "photos").mkdir()
+    (fresh.folder / "photos/1.jpg").write_bytes(PICTURE)
+    code, output, errors = invertmill(command, fresh.folder / "run.yaml", "--set", "input=photos/*.jpg")
+    assert (code, output) == (2, "")
+    assert f"input: {fresh.folder / 'photos'}/1.jpg is a PNG picture, not a shard" in errors
+    assert not list((fresh.folder / "store").rglob("*.json"))
