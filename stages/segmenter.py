@@ -65,10 +65,11 @@ class SegmenterNetwork(BaseModel):
     def check(self) -> None:
         """Raise WeightsError where the backbone's weights are missing, damaged or of another network."""
         if self.weights is not None:
+            named = self.for_images(ENOUGH)
             with torch.device("meta"):
-                backbone = _backbone(self).backbone
+                backbone = _backbone(named).backbone
             assert isinstance(backbone, nn.Module)
-            _backbone_weights(backbone, self.weights, self.backbone)
+            _backbone_weights(backbone, self.weights, named.backbone)
 
 
 class Segmenter(nn.Module):

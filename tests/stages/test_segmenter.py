@@ -139,6 +139,13 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path):
         new_segmenter(SegmenterNetwork(backbone="deeplabv3_mobilenet_v3_large", weights=path), SPACES, seed=0)
 
 
+def test_weights_for_the_default_backbone_are_checked_against_the_one_that_they_are_for(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save(torchvision.models.mobilenet_v3_small(weights=None).state_dict(), path)
+    with pytest.raises(WeightsError, match=r"other\.pth does not fit the backbone of deeplabv3_resnet101"):
+        SegmenterNetwork(weights=path).check()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
