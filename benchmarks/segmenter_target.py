@@ -122,7 +122,7 @@ def _held_out(plan: Plan, supervision: Supervision, segmenter: Segmenter) -> Ite
 def _samples(supervision: Supervision, unit: Unit, keys: set[str]) -> Sequence[Sample]:
     if not keys:
         return []
-    listed = committed_samples(supervision.ledger, unit.shard, supervision.inventories[unit.shard])
+    listed = committed_samples(supervision.ledger, supervision.inventories[unit.shard])
     chosen = [sample for sample in listed if sample.key in keys and sample.fault is None]
     raw = read_samples(supervision.sources[unit.shard.address], unit.shard.name, chosen)
     return [sample_of(one, unit.shard.name) for one in raw]
