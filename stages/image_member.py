@@ -63,8 +63,8 @@ class ImageMember(BaseModel):
         found = self.candidates(members)
         if not found:
             raise BadSampleError(
-                f"no image: wanted a member ending in one of {', '.join(EXTENSIONS)}, got {_listed(members)}; add one, "
-                "name one by the setting image, or take the sample out of the shard"
+                f"no image: wanted a member ending in one of {', '.join(EXTENSIONS)}, got {_listed(members)}; "
+                "name one by the setting image, add one, or take the sample out of the shard"
             )
         if len(found) > 1:
             raise BadSampleError(_several(key, found))
