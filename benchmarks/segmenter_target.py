@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from benchmarks.processes.command import circumstances, parser_of, write_report
 from infra.bundles import read_arrays
-from infra.shards import read_samples
 from pipeline.committed_examples import MAPS, CommittedExamples, Supervision
 from pipeline.config import load_config
 from pipeline.inventory import committed_samples
@@ -124,7 +123,7 @@ def _samples(supervision: Supervision, unit: Unit, keys: set[str]) -> Sequence[S
         return []
     listed = committed_samples(supervision.ledger, supervision.inventories[unit.shard])
     chosen = [sample for sample in listed if sample.key in keys and sample.fault is None]
-    raw = read_samples(supervision.sources[unit.shard.address], unit.shard.name, chosen)
+    raw = unit.shard.read(supervision.sources, chosen)
     return [sample_of(one, unit.shard.name) for one in raw]
 
 
