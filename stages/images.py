@@ -143,6 +143,8 @@ def _loaded_jpeg(image: Image.Image, data: bytes) -> Image.Image:
 @contextmanager
 def _opened(data: bytes, name: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Lend a picture whose header was read; what goes wrong with it meanwhile is its own fault."""
+    if not data:
+        raise BadSampleError(f"{name} is empty; replace it in the shard")
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _refuse_sizes(*image.size)

@@ -5,7 +5,9 @@ import pickle
 import pytest
 
 from stages.errors import BadSampleError
+from stages.image_member import ImageMember
 from stages.members import Members
+from stages.stage import Sample
 
 MEMBERS = Members({"jpg": b"picture", "txt": b"a cat"}, {"txt": "it has a second 'txt'", "json": "it lacks json"})
 
@@ -31,3 +33,8 @@ def test_a_member_that_is_not_there_is_missing_as_in_any_mapping():
 
 def test_members_can_be_sent_to_another_process():
     assert pickle.loads(pickle.dumps(MEMBERS)) == MEMBERS
+
+
+def test_an_empty_picture_is_rejected_as_what_it_is():
+    with pytest.raises(BadSampleError, match=r"^a.jpg is empty; replace it in the shard$"):
+        ImageMember().picture(Sample("a", "s.tar", {"jpg": b"", "txt": b""}))
