@@ -64,7 +64,6 @@ def test_of_an_animated_picture_the_first_frame_is_read(form):
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"<!DOCTYPE html><html>404 not found</html>",
         b"DDS |\0\0\0",
-        b"",
         b"\0" * 100,
     ],
 )
