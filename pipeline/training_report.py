@@ -28,6 +28,7 @@ class TrainingReport:
     curve: Sequence[Epoch]
     rejected: Mapping[str, str]  # what was not learnt from, by key, with the reason
     pictures: Drawing  # true and predicted maps of a few examples
+    fitted_to: str = "square roots of errors"  # what the losses are of
 
     @classmethod
     def of(cls, ledger: Ledger, receipt: Receipt, spaces: tuple[str, ...]) -> TrainingReport:
@@ -36,7 +37,8 @@ class TrainingReport:
         png = ledger.read_file(receipt, PICTURES_FILE)
         uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
         pictures = Drawing(uri, *Image.open(io.BytesIO(png)).size)
-        return cls(spaces, len(receipt.recorded), curve, receipt.quarantined, pictures)
+        fitted_to = "errors" if receipt.info.get("target") == "error" else "square roots of errors"
+        return cls(spaces, len(receipt.recorded), curve, receipt.quarantined, pictures, fitted_to)
 
     @property
     def kept(self) -> Epoch:
@@ -58,7 +60,7 @@ class TrainingReport:
                 axes.plot(*zip(*validated, strict=True), color=INK, linewidth=1.4, marker=".", label="validation")
             axes.set_ylim(bottom=0)
             axes.set_xlabel("epoch", color=MUTED)
-            axes.set_ylabel(fill("loss, on square roots of errors", LABEL_CHARACTERS), color=INK)
+            axes.set_ylabel(fill(f"loss, on {self.fitted_to}", LABEL_CHARACTERS), color=INK)
             axes.legend(frameon=False, labelcolor=INK)
             return finished(figure, axes, grid="y")
 

@@ -30,7 +30,7 @@ Target = Literal["error", "root"]
 Backbone = Literal["auto", "light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
 
 ENOUGH = 2000
-"""Images from which on a backbone of 42 million weights can be trained from random ones."""
+"""Images from which on a backbone of 59 million weights can be trained from random ones."""
 
 
 class SegmenterNetwork(BaseModel):
