@@ -7,7 +7,9 @@ webdataset and numpy, with `allow_pickle=False`, the tar.
 import io
 import json
 import tarfile
+import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,6 +30,9 @@ TENSORS_KEY = "tensors"
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_parsing = threading.Lock()
+"""numpy reads headers with `ast`, which raises SystemError now and then where several threads parse at once
+(https://github.com/python/cpython/issues/106905; Python 3.11)."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,22 @@ def read_arrays(
                     )
                 if not wanted(split[0]):
                     continue
-                with np.load(io.BytesIO(content.read()), allow_pickle=False) as arrays:
-                    loaded = {name: arrays[name] for name in arrays.files if names is None or name in names}
-                yield split[0], loaded
-    except (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError) as error:
+                yield split[0], _arrays(content.read(), names)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {error}") from error
+
+
+def _arrays(npz: bytes, names: Container[str] | None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz, or those that are named, as `numpy.load` does."""
+    loaded: dict[str, NDArray[Any]] = {}
+    with zipfile.ZipFile(io.BytesIO(npz)) as archive:
+        for member in archive.namelist():
+            name = member.removesuffix(".npy")
+            if names is None or name in names:
+                data = archive.read(member)
+                with _parsing:
+                    loaded[name] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return loaded
 
 
 def _npz(key: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:

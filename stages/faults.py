@@ -14,14 +14,15 @@ from stages.memory import out_of_memory
 LONGEST = 300
 """Characters of an error's own message that a reason quotes."""
 
+_NOBODYS = (MemoryError, SystemError, StageError, GeneratorError, torch.AcceleratorError)
 _DEVICE = re.compile(r"CUDA error|CUBLAS_STATUS|CUDNN_STATUS|cuDNN error|HIP error")
 
 
 def may_be_a_samples(error: Exception) -> bool:
-    """Return whether a sample can be the cause: not of full memory, a failed device, or unusable weights."""
+    """Return whether a sample can be the cause: not of full memory, a failed device or interpreter, or bad weights."""
     if isinstance(error, BadSampleError):
         return True
-    if isinstance(error, MemoryError | StageError | GeneratorError | torch.AcceleratorError) or out_of_memory(error):
+    if isinstance(error, _NOBODYS) or out_of_memory(error):
         return False
     return not (isinstance(error, RuntimeError) and _DEVICE.search(str(error)))
 

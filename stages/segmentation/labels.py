@@ -2,6 +2,7 @@
 
 import io
 import math
+import threading
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from stages.orientation import upright_like
 from stages.segmentation.source import INT32, ClassSource, Labeller, SegmentInput
 
 NUMPY = b"\x93NUMPY"
+_parsing = threading.Lock()  # numpy reads headers with `ast`, which in Python 3.11 several threads must not do at once
 
 
 class Labels(ClassSource):
@@ -63,9 +65,10 @@ def _decode(data: bytes, member: str) -> tuple[NDArray[np.int32], int | None]:
 def _npy(data: bytes, member: str) -> NDArray[np.generic]:
     """Return the array of a `.npy`."""
     try:
-        _refuse_promises(data)
-        array: NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
-    except MemoryError:
+        with _parsing:
+            _refuse_promises(data)
+            array: NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (MemoryError, SystemError):
         raise
     except Exception as error:  # of any kind: its header is parsed as Python
         raise BadSampleError(

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import numpy as np
@@ -230,3 +231,11 @@ def test_something_else_than_a_tar_of_npz_is_refused():
     for data in (b"x" * 2000, whole[:700], whole.replace(b"PK\x03\x04", b"XX\x03\x04"), whole.replace(b"npz", b"npy")):
         with pytest.raises(BundleError, match=r"not a whole tar|no KEY"):
             list(read_arrays(data))
+
+
+def test_arrays_are_read_by_many_threads_at_once():
+    arrays = {f"{i}": {name: np.full((3, 4), i, np.float16) for name in "abcdefgh"} for i in range(40)}
+    data = write_arrays(arrays.items(), "test")
+    with ThreadPoolExecutor(8) as pool:
+        for read in pool.map(lambda _: dict(read_arrays(data)), range(60)):
+            assert {key: found["h"][2, 3] for key, found in read.items()} == {key: int(key) for key in arrays}

@@ -295,6 +295,7 @@ def test_the_only_sample_of_a_call_is_rejected(where):
     "error",
     [
         MemoryError("no room"),
+        SystemError("AST constructor recursion depth mismatch"),
         torch.OutOfMemoryError("CUDA out of memory"),
         torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700),
         RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),

@@ -179,7 +179,7 @@ def test_npy_labels_come_back_exactly_under_any_member_name(dtype):
         (npy(np.full((4, 6), 2**31)), "reach 2147483648, and labels are 32 bit"),
         (npy(np.zeros((4, 6), np.int64))[:-9], "promises 192 bytes, and 183 follow"),
         (png(np.random.default_rng(0).integers(0, 9, (4, 6), np.uint8))[:60], "does not decode"),
-        (b"", "does not decode"),
+        (b"", "is empty"),
         (b"\xff\xd8\xff\xe0 not a png", "does not decode"),
         (b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i8', 'fortran_order': False, 'shape': (4,", "does not decode"),
     ],
