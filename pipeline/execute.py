@@ -160,7 +160,8 @@ class Supervisor(Generic[AnyTask_contra]):
 
     def _collect(self) -> None:
         """Wait a moment for anything to finish, and take note of all that did."""
-        pending = {ref: worker for worker in self.workers for ref in (worker.flights or [worker.opening])}
+        pending = {ref: worker for worker in self.workers for ref in worker.flights}
+        pending |= {worker.opening: worker for worker in self.workers if not worker.opened}
         pending |= {worker.starting: worker for worker in self.workers if worker.node is None}
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=TICK_S)
         more, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)

@@ -62,12 +62,13 @@ class Shown:
     @property
     def share(self) -> float:
         """The share of the stage that is done; of what a worker has in hand a unit at most."""
-        begun = sum(max((p.share for p in parts if not p.waiting), default=0) for parts in self._at_work.values())
+        at_work = tuple(self._at_work.values())  # which another thread adds to
+        begun = sum(max((p.share for p in parts if not p.waiting), default=0) for parts in at_work)
         return min(1.0, (self.ended + min(begun, self.units - self.ended)) / self.units) if self.units else 1.0
 
     def details(self) -> str:
         """Return how far the workers are inside their units, all of them together."""
-        parts = [part for parts in self._at_work.values() for part in parts]
+        parts = [part for parts in tuple(self._at_work.values()) for part in parts]
         texts = []
         for what in dict.fromkeys(part.what for part in parts):
             same = [part for part in parts if part.what == what]

@@ -99,6 +99,7 @@ class Run:
         Raises:
             RunError: no maps are refined yet, or the samples could not be inverted.
         """
+        waiting.listen(self.progress.waits)
         stores = Stores.of(self.config)
         stores.check(write=True)
         plan = Plan(self.config, stores.patient())
@@ -258,6 +259,8 @@ class Run:
         if not tasks:
             return Outcome([], {})
         self.cluster.start()
+        for task in tasks:  # what failed before damaged bundles were made again is tried once more
+            self.failed.pop(task.name, None)
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
             resources = self._resources(use_gpu=workers_use_gpu)
             resources = replace(resources, unit_deadline_s=deadline_s or resources.unit_deadline_s)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from rich.console import Console
 
 from infra.errors import StoreError
 from pipeline import execute
@@ -16,6 +17,8 @@ from pipeline.errors import ClusterLostError, RunError
 from pipeline.execute import Outcome, Resources, Supervisor, most_in_flight
 from pipeline.hosts import IN_FLIGHT, Hosts, Size, _Warnings
 from pipeline.jobs import Done
+from pipeline.progress import Progress
+from pipeline.run import Run
 from stages.progress import WorkProgress
 from tests.pipeline.acting import Job, Task, go_on
 
@@ -136,6 +139,16 @@ def test_how_far_a_task_is_comes_from_inside_the_worker_while_it_runs(run):
     outcome, told, _ = run(Task("long", "advance"))
     assert outcome.failed == {}
     assert (WorkProgress("steps", 3, 10, "epoch 1 of 4"),) in told.at_work
+
+
+def test_the_loop_rests_while_one_worker_is_done_and_another_is_not(tmp_path: Path, hosts: Hosts):
+    turns = []
+    told = Told(on_reached=lambda: go_on(tmp_path))
+    resources = Resources(2, Size(0, 1), unit_deadline_s=600, attempts=2, lost_workers=0)
+    supervisor = Supervisor(Job(tmp_path), hosts, resources, told, lambda: turns.append(1))
+    outcome = supervisor.execute([Task("a", "advance"), Task("b")])
+    assert units(outcome.done) == ["a", "b"]
+    assert len(turns) < 60
 
 
 def test_a_task_whose_worker_was_killed_once_is_done_by_another(run):
@@ -274,6 +287,19 @@ def test_a_worker_that_was_given_up_does_not_serve_the_next_job(run):
     killed, alive = first.calls("dead")
     assert killed != alive
     assert again.calls("next") == [alive]
+
+
+def test_a_unit_that_failed_and_succeeds_later_in_the_run_has_not_failed(tmp_path: Path, committed):
+    """As where everything is done once more because bundles were damaged."""
+    run = Run(committed.settings("compute.attempts=2"), Progress(Console(quiet=True)))
+    try:
+        tasks = [Task("a", "raise", times=2), Task("b", "raise")]
+        run._execute(Job(tmp_path), tasks, {})
+        assert set(run.failed) == {"a", "b"}
+        run._execute(Job(tmp_path), tasks, {})
+        assert set(run.failed) == {"b"}
+    finally:
+        run.hosts.close()
 
 
 def _is_running(pid: int) -> bool:

@@ -76,6 +76,19 @@ def test_progress_inside_a_unit_counts_as_its_share_and_never_as_more():
         assert stage.share == 1
 
 
+def test_a_line_can_be_made_while_workers_are_added():
+    class Growing(WorkProgress):
+        @property
+        def share(self) -> float:
+            stage.reached(f"worker {len(stage._at_work)}", [WorkProgress("steps", 1, 4)])  # as the loop's thread does
+            return super().share
+
+    with Progress(Console(quiet=True)).stage("invert", 8, 8) as stage:
+        stage.reached("one", [Growing("steps", 1, 4)])
+        stage.reached("two", [Growing("steps", 1, 4)])
+        assert "steps 4 of 16" in stage.line()
+
+
 def test_a_warning_is_said_once_as_it_is():
     tight = "width [16] halved"
     warned = [Done(name, recorded=4, quarantined=0, warnings=(tight, tight)) for name in "ab"]
