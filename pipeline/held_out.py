@@ -33,18 +33,18 @@ class HeldOutSamples:
 
     def read(self, rows: Sequence[Row]) -> Iterator[HeldOut]:
         """Yield those of the index's rows that are held out and that every stage recorded."""
-        unit_of = {
-            (row["shard"], row["key"]): row["unit"]
-            for row in rows
-            if row["role"] == "held_out" and row["outcome"] == "recorded"
-        }
         units = {unit.name: unit for unit in self.index.units}
+        unit_of = {
+            (unit.shard, row["key"]): unit
+            for row in rows
+            if row["role"] == "held_out" and row["outcome"] == "recorded" and (unit := units.get(row["unit"]))
+        }
         records = functools.lru_cache(1)(self._records)  # a unit may lie across two units of supervision
         chosen = functools.lru_cache(1)(self._chosen)  # units of one shard are neighbours
 
         for supervised in self.index.supervised:
             listed = [s for s in chosen(supervised.shard)[supervised.first : supervised.stop] if not s.fault]
-            wanted = [(s, units[unit_of[key]]) for s in listed if (key := (supervised.shard.name, s.key)) in unit_of]
+            wanted = [(s, unit_of[key]) for s in listed if (key := (supervised.shard, s.key)) in unit_of]
             achieved = self.index.records(self.index.error_maps, supervised) if wanted else {}
             for unit, pairs in itertools.groupby(wanted, key=lambda pair: pair[1]):
                 predicted, refined = records(unit)

@@ -107,7 +107,7 @@ class Index:
                 merged |= _files(bundles[last])
                 for name, table in tables.items():
                     merged |= _figures(name, table.get(key, {}))
-                yield merged | _figures("error_maps", measured.get((unit.shard.name, str(key)), {}))
+                yield merged | _figures("error_maps", measured.get((unit.shard, str(key)), {}))
         damages.check()
 
     def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
@@ -174,14 +174,14 @@ class Index:
             counts[row["outcome"]] += 1
             yield row
 
-    def _measured(self, damages: Damages) -> dict[tuple[str, str], Mapping[str, Any]]:
+    def _measured(self, damages: Damages) -> dict[tuple[Shard, str], Mapping[str, Any]]:
         """Return the rows of the supervision subset by shard and key."""
-        found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        found: dict[tuple[Shard, str], Mapping[str, Any]] = {}
         for unit in self.supervised:
             with damages.noted():
                 receipt = self._receipt(self.error_maps, unit)
                 table = self._table(receipt) if receipt is not None else {}
-                found |= {(unit.shard.name, key): row for key, row in table.items()}
+                found |= {(unit.shard, key): row for key, row in table.items()}
         return found
 
     def _receipt(self, step: MapStep, unit: Unit) -> Receipt | None:

@@ -37,6 +37,22 @@ def test_only_held_out_samples_are_read_each_once_with_its_own_maps(committed):
         np.testing.assert_array_equal(sample.labels_HW, refined[key].arrays["labels_HW"])
 
 
+def test_samples_of_one_name_in_two_inputs_are_told_apart(fresh):
+    """Shards and keys are the same in both, pictures are not; so is what was measured of them."""
+    other = [sample | {"png": tiny.picture(100 + i)} for i, sample in enumerate(tiny.samples("held-b", 3))]
+    (fresh.folder / "more").mkdir()
+    write_shard(fresh.folder / "more/held-b.tar", other)
+    both = "input=[shards/*.tar,more/*.tar]"
+    plan = fresh.plan(both)
+    commit_all(plan)
+    index = fresh.index(both)
+    index.publish()
+    found = [row for row in rows_of(fresh) if row["shard"] == "held-b.tar"]
+    assert len(found) == len({row["error_maps.psnr_db_w_plus"] for row in found}) == 6
+    samples = list(HeldOutSamples(index, plan.sources, plan.inventories()).read(rows_of(fresh)))
+    assert len(samples) == len({sample.predicted_LHW.tobytes() for sample in samples}) == 6
+
+
 def test_occluders_come_from_the_shards(committed):
     assert [bool(sample.occluded_HW.any()) for sample in read(committed)] == [False, True, False]
 
