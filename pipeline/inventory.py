@@ -61,7 +61,8 @@ class InventoryJob:
                 digest = sha256_of(stream)
             if digest == receipt.info["sha256"]:
                 return Done.of(receipt)
-            self.ledger.store.delete([address.receipt_name])
+            if self.ledger.receipt(address) == receipt:  # another run may have scanned it meanwhile
+                self.ledger.store.delete([address.receipt_name])
         return self._scan(listed)
 
     def _scan(self, listed: Listed) -> Done:

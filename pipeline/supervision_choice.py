@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from pipeline.errors import RunError
 from pipeline.units import HASH_RANGE, Selection, Shard, choice_hash, read_inventory
 
 FOLDER = "supervision"
+_NAME = re.compile(r"/(\d+)\.json$")
 
 
 class Round(BaseModel):
@@ -39,6 +41,7 @@ class Choice:
 
     settings: Supervision
     rounds: tuple[Round, ...]
+    number: int  # of the next round: behind all others, also where one of them is gone
     next: Round | None
     left: int  # samples that later rounds may take
 
@@ -58,23 +61,24 @@ def choose(
     New shards whose inventories are damaged are left out, and added to `noted`.
     """
     assert settings.number is not None
-    rounds = tuple(_rounds(ledger.store, settings))
+    numbered = _rounds(ledger.store, settings)
+    rounds, number = tuple(numbered.values()), max(numbered, default=-1) + 1
     known = {name: count for one in rounds for name, count in one.taken.items()}
     matched = Selection(settings)
     candidates = {shard: receipt for shard, receipt in shards.items() if matched.share_of(shard.name)}
     left = max(0, settings.number - sum(known.get(name, 0) for name in {shard.name for shard in candidates}))
     new = {shard: receipt for shard, receipt in candidates.items() if shard.name not in known}
     if not new:
-        return Choice(settings, rounds, None, left)
+        return Choice(settings, rounds, number, None, left)
     found = _round(ledger, new, left, Damages() if noted is None else noted)
-    return Choice(settings, rounds, found, left - min(left, sum(found.taken.values())))
+    return Choice(settings, rounds, number, found, left - min(left, sum(found.taken.values())))
 
 
 def choose_for_good(ledger: Ledger, settings: Supervision, shards: Mapping[Shard, Receipt]) -> Choice:
     """Return the choice among these shards, with the next round kept in the store, whoever else chooses."""
     while (choice := choose(ledger, settings, shards, damages := Damages())).next is not None:
         damages.check()
-        name = f"{_prefix(settings)}{len(choice.rounds):06d}.json"
+        name = f"{_prefix(settings)}{choice.number:06d}.json"
         ledger.store.create(name, choice.next.model_dump_json().encode())  # if another run was first, its round stands
     return choice
 
@@ -93,16 +97,21 @@ def _round(ledger: Ledger, new: Mapping[Shard, Receipt], left: int, damages: Dam
     return Round(below=below, taken=taken)
 
 
-def _rounds(store: Store, settings: Supervision) -> Iterator[Round]:
+def _rounds(store: Store, settings: Supervision) -> dict[int, Round]:
+    """Return the rounds by their numbers, in order."""
+    rounds = {}
     for entry in store.list(_prefix(settings)):
+        if (named := _NAME.search(entry.name)) is None:
+            continue
         try:
-            yield Round.model_validate_json(store.read(entry.name))
+            rounds[int(named[1])] = Round.model_validate_json(store.read(entry.name))
         except ValidationError as error:
             raise RunError(
                 f"{store.url}/{entry.name} does not say which samples were chosen for supervision "
                 f"({error.errors()[0]['msg']}): put it back from a copy, or choose again under another "
                 "supervision.samples"
             ) from error
+    return dict(sorted(rounds.items()))
 
 
 def _prefix(settings: Supervision) -> str:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from infra.folder import FolderStore
 from infra.receipts import Address, Ledger
 from infra.shards import write_shard
 from infra.storage import open_store
@@ -110,6 +111,29 @@ def test_a_shard_that_changed_though_its_listing_did_not_is_noticed_by_its_diges
     assert (done.unit, second.recorded) == (first.unit, ("b-000", "b-001"))
     assert second.info["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert scan(shards, ledger, "a.tar", by_digest=True)[1] == second
+
+
+def test_what_another_run_scanned_meanwhile_is_not_taken_away(shards, ledger):
+    path = shards / "a.tar"
+    write_shard(path, tiny.samples("a", 2))
+    _, first = scan(shards, ledger, "a.tar")
+    status = path.stat()
+    write_shard(path, tiny.samples("b", 2))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    others = []
+
+    class Slow(FolderStore):
+        """While this run reads the shard, another one has done all of it."""
+
+        def open(self, name):
+            if not others:
+                others.append(scan(shards, ledger, name, by_digest=True)[1])
+            return super().open(name)
+
+    source = Slow(shards)
+    done = InventoryJob((source,), ledger, by_digest=True).open()(Listed(0, source.entry("a.tar")))
+    standing = ledger.receipt(Address(STAGE, FINGERPRINT, done.unit))
+    assert standing == others[0] != first
 
 
 def test_a_thousand_shards_of_sixteen_inputs_are_told_apart(tmp_path, ledger):

@@ -98,6 +98,17 @@ def test_of_many_that_choose_at_once_each_round_has_one_winner(fresh):
     assert sum(count for one in rounds for count in one.taken.values()) == 20
 
 
+def test_a_round_that_is_gone_is_chosen_anew_behind_the_others(fresh):
+    choosing(fresh, "supervision.samples=20")
+    add(fresh, "train-b", 30)
+    plan = choosing(fresh, "supervision.samples=20")
+    first, second = (entry.name for entry in plan.ledger.store.list("supervision/"))
+    plan.ledger.store.delete([first])
+    assert len(chosen(choosing(fresh, "supervision.samples=20"))) == 20
+    names = [entry.name for entry in plan.ledger.store.list("supervision/")]
+    assert names == [second, second.replace("000001", "000002")]
+
+
 def test_faulty_samples_count_as_the_inventory_lists_them(fresh):
     write_shard(fresh.folder / "shards/train-b.tar", [{"__key__": f"b{i}", "png": b"no png"} for i in range(5)])
     plan = choosing(fresh, "supervision.samples=7")
