@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.reasons import by_kind
+
 if TYPE_CHECKING:
     from pipeline.run import Finished
     from pipeline.status import Status
 
 NAMED = 10
-"""Units that are named for each reason."""
+"""Units that are named for each kind of reason."""
+KINDS = 20
+"""Kinds of reasons that are printed."""
 
 
 def print_failed(console: Console, failed: Mapping[str, str]) -> None:
-    """Print every reason why units failed, with how many did and which."""
-    by_reason = defaultdict[str, list[str]](list)
-    for unit, reason in failed.items():
-        by_reason[reason].append(unit)
-    for reason, units in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+    """Print every kind of reason why units failed, with how many did and which; of each kind the first reason."""
+    kinds = by_kind(failed)
+    for units in kinds[:KINDS]:
         more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
         named = f"{', '.join(units[:NAMED])}{more}"
         count = "1 unit" if len(units) == 1 else f"{len(units)} units"
+        alike = len({failed[unit] for unit in units}) == 1
+        reason = failed[units[0]] if alike else f"for reasons like that of the first: {failed[units[0]]}"
         console.print(Text.assemble(("failed ", "red"), f"{count}: {reason} ({named})"), soft_wrap=True)
+    if others := sum(map(len, kinds[KINDS:])):
+        console.print(Text.assemble(("failed ", "red"), f"{others} others, for {len(kinds) - KINDS} other reasons"))
 
 
 def print_basis(console: Console, status: Status) -> None:
@@ -71,5 +76,7 @@ def print_end(console: Console, finished: Finished) -> bool:
         )
     if finished.failed:
         console.print("run again to try the failed units once more")
+    elif finished.gaps:
+        console.print("run again to make what is missing")
     whole = print_unread(console, finished)
-    return finished.moved and not finished.failed and whole
+    return finished.moved and not finished.failed and not finished.gaps and whole

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ from infra.receipts import Receipt
 from pipeline.committed_examples import ERROR_MAPS
 from pipeline.errors import RunError
 from pipeline.plan import Plan
+from pipeline.reasons import by_kind
 from pipeline.units import Shard, Unit
 
 REASONS_SHOWN = 4
@@ -100,10 +99,7 @@ def check_examples(plan: Plan, units: Iterable[Unit]) -> None:
 
 def most_frequent(reasons: Mapping[str, str]) -> str:
     """Return the most frequent kinds of reasons, one line each: how often, of which the first, and why."""
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for name, reason in reasons.items():
-        kinds[re.sub(r"0x[0-9a-fA-F]+|\d+", "0", reason.replace(name, "NAME"))].append(name)
-    ordered = sorted(kinds.values(), key=len, reverse=True)
+    ordered = by_kind(reasons)
     lines = [f"  {len(names)} × {reasons[names[0]]} (first: {names[0]})" for names in ordered[:REASONS_SHOWN]]
     left = sum(len(names) for names in ordered[REASONS_SHOWN:])
     return "\n".join([*lines, f"  {left} others"] if left else lines)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.damage import Damages, set_aside
@@ -55,7 +56,7 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
     steps += plan.map_steps(trained) if trained is not None else ()
     for step in steps:
         units = plan.units(shards, step.selection)
-        expected = {unit.name: _expected(plan, shards[unit.shard], unit, step.selection) for unit in units}
+        expected = _expected(plan, shards, units, step.selection)
         found, wrong = _check_step(plan, step, units, expected)
         facts.append(found)
         problems += wrong
@@ -147,10 +148,16 @@ def _check_index(plan: Plan, samples: int) -> list[Problem]:
     return wrong + _whole(plan, index) + _whole(plan, supervision)
 
 
-def _expected(plan: Plan, inventory: Receipt, unit: Unit, selection: Selection) -> list[str]:
-    samples = read_inventory(plan.ledger, inventory)
-    chosen = [sample for sample in samples if selection.includes(unit.shard.name, sample.key)]
-    return [outcome_key(sample) for sample in chosen[unit.first : unit.stop]]
+def _expected(
+    plan: Plan, shards: Mapping[Shard, Receipt], units: Sequence[Unit], selection: Selection
+) -> dict[str, list[str]]:
+    """Return the samples of every unit; each inventory is read once."""
+    expected: dict[str, list[str]] = {}
+    for shard, of_shard in itertools.groupby(units, key=lambda unit: unit.shard):
+        samples = read_inventory(plan.ledger, shards[shard])
+        keys = [outcome_key(sample) for sample in samples if selection.includes(shard.name, sample.key)]
+        expected |= {unit.name: keys[unit.first : unit.stop] for unit in of_shard}
+    return expected
 
 
 def _unaccounted(receipt: Receipt, expected: Iterable[str]) -> list[Problem]:

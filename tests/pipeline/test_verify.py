@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from infra.folder import FolderStore
 from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.verify import repair, verify_run
 from tests import tiny
@@ -42,6 +43,20 @@ def test_verifying_changes_nothing(committed):
     before = contents(committed.folder)
     verify_run(committed.plan())
     assert contents(committed.folder) == before
+
+
+def test_an_inventory_is_read_a_few_times_however_many_units_its_shard_has(committed, monkeypatch):
+    read = []
+    whole = FolderStore.read
+
+    def counting(store, name, *part):
+        read.append(name)
+        return whole(store, name, *part)
+
+    monkeypatch.setattr(FolderStore, "read", counting)
+    verify_run(committed.plan("unit_samples=1"))
+    inventory = committed.file("bundles/inventory/*/train-a*/*/samples.parquet").relative_to(committed.folder / "store")
+    assert read.count(str(inventory)) < 7  # of 5 units in 4 stages
 
 
 @pytest.mark.parametrize("stage", STAGES)
