@@ -21,7 +21,11 @@ Makers = Mapping[str, Callable[..., object]]
 """What may be found in a pickle, as `module name`, and what makes a record in its place."""
 
 MAX_KEY = 8
-"""Parts of a tuple that is a key."""
+"""Parts of a tuple or a frozen set that is a key."""
+MAX_KEY_CHARACTERS = 4096
+MAX_KEY_BITS = 1024
+MAX_NAME = 1024
+"""Characters of the name of a module, and of what is in it."""
 
 _COPIED_BYTES = 1024
 """Reads of at most this many bytes are copied out of the file; longer ones are views of it."""
@@ -43,9 +47,9 @@ class Budget:
     def __init__(self, operations: int) -> None:
         self.left = self.whole = operations
 
-    def spend(self) -> None:
-        """Take one; raises CheckpointError where none is left."""
-        self.left -= 1
+    def spend(self, operations: int = 1) -> None:
+        """Take some; raises CheckpointError where there are not as many left."""
+        self.left -= operations
         if self.left < 0:
             raise CheckpointError(f"has more than {self.whole:,} operations: no generator needs that many")
 
@@ -104,7 +108,7 @@ class Machine:
     def run(self) -> object:
         """Return what the pickle leaves on the stack."""
         for operation, argument, _ in pickletools.genops(cast(IO[bytes], self.file)):
-            self.budget.spend()
+            self.budget.spend(1 + _copied(argument) // _COPIED_BYTES)
             name = operation.name
             if name in _LITERALS:
                 self.stack.append(argument)
@@ -203,12 +207,20 @@ class Machine:
         self.stack.append(Global(name, lambda *_: Ignored(refusal), refusal))
 
     def _find_on_stack(self, _: object) -> None:
-        name, module = self._pop(), self._pop()
-        self._find(f"{expect(str, module, 'a module name')} {expect(str, name, 'a name')}")
+        name, module = expect(str, self._pop(), "a name"), expect(str, self._pop(), "a module name")
+        if max(len(name), len(module)) > MAX_NAME:
+            raise CheckpointError(f"wants a name of more than {MAX_NAME:,} characters, {brief(name)}")
+        self._find(f"{module} {name}")
 
     def _reduce(self, _: object) -> None:
         arguments, made = expect(tuple, self._pop(), "the arguments of a call"), self._pop()
-        refusals = filter(None, map(refusal_of, (made, *arguments)))  # what is made of something unknown is unknown
+        if refusal := refusal_of(made):
+            self.stack.append(Ignored(refusal))
+            return
+        # A call costs what it looks at: one pickled list can be the argument of any number of calls.
+        self.budget.spend(len(arguments))
+        self.budget.spend(sum(len(argument) for argument in arguments if isinstance(argument, list | tuple | dict)))
+        refusals = filter(None, map(refusal_of, arguments))  # what is made of something unknown is unknown
         if refusal := next(refusals, ""):
             self.stack.append(Ignored(refusal))
         else:
@@ -236,18 +248,41 @@ class Machine:
         self.stack.append(self.persistent(identity))
 
 
-_FLAT = (str, bytes, int, float, complex, frozenset, Global, Ignored, DType, Array, StoredTensor, Module, NoneType)
-"""Types of keys and of items of sets: their hash is cheap, or that of an object."""
+_PLAIN = (float, complex, Global, Ignored, DType, Array, StoredTensor, Module, NoneType)
+"""Types of keys and of items of sets whose hash is cheap, or that of an object."""
 
 
 def _key(value: object) -> object:
-    """Return a key of a dictionary or an item of a set; tuples are flat, because the hash of nested ones can take for
-    ever, or end the process."""
-    if isinstance(value, _FLAT):
+    """Return a key of a dictionary or an item of a set; in place of one that is long or nested, an object of its own.
+
+    A pickle can use one key any number of times, and the hash of a long number, or whether two long texts or two nested
+    sets are equal, takes time whenever it is asked for; that of nested tuples can end the process.
+    """
+    if _is_short(value):
         return value
-    if isinstance(value, tuple) and len(value) <= MAX_KEY and all(isinstance(part, _FLAT) for part in value):
-        return value
+    if isinstance(value, tuple | frozenset):
+        return value if len(value) <= MAX_KEY and all(map(_is_short, value)) else Ignored(_LONG_KEY)
+    if isinstance(value, str | bytes | int):
+        return Ignored(_LONG_KEY)
     return expect(str, value, "a key")
+
+
+_LONG_KEY = "uses a key that is too long or too deep, which no published generator does"
+
+
+def _is_short(value: object) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) <= MAX_KEY_CHARACTERS
+    if isinstance(value, int):
+        return value.bit_length() <= MAX_KEY_BITS
+    return isinstance(value, _PLAIN)
+
+
+def _copied(argument: object) -> int:
+    """Return how many bytes of the file were copied for an operation's argument, about."""
+    if isinstance(argument, str | bytearray):
+        return len(argument)
+    return argument.bit_length() // 8 if isinstance(argument, int) else 0
 
 
 _SILENT = frozenset({"PROTO", "FRAME", "STOP"})

@@ -39,6 +39,10 @@ STORAGES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
 )
 
 
+MAX_KEY = 256
+"""Characters of the key of a storage, which is a number in all published files."""
+
+
 def never(*_: object) -> NoReturn:
     """Stand for what a pickle may name, but not call."""
     raise CheckpointError("calls a type, which no published generator does")
@@ -63,7 +67,7 @@ def storage_of(identity: object) -> tuple[str, torch.dtype, int]:
     """
     match identity:
         case ("storage", Global(name=name), str(key), str(), int(count), *rest) if name in STORAGES and count >= 0:
-            if rest in ([], [None]):
+            if rest in ([], [None]) and len(key) <= MAX_KEY:
                 return key, STORAGES[name], count
     raise CheckpointError("holds a storage stream with a persistent id that is not one whole storage")
 

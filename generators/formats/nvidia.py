@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from generators.errors import CheckpointError, UnknownFormatError
 from generators.formats.arguments import check_argument, number, one_of
@@ -12,8 +12,12 @@ from generators.formats.weights import Weights, stylegan2_config, with_block_cha
 from generators.records import Module, StoredTensor, brief, expect, refusal_of
 from generators.stylegan2 import StyleGAN2Config
 
+_T = TypeVar("_T")
+
 MAX_DEPTH = 8
 MAX_MODULES = 10_000
+MAX_ENTRIES = 100_000
+"""Names of parameters, buffers and modules."""
 MAX_NAME = 200
 
 # What an init argument must be, where only one value is read.
@@ -89,31 +93,38 @@ def _mapping(value: object, name: str) -> dict[str, Any]:
 def _state_dict(network: Module) -> dict[str, StoredTensor]:
     """Return the parameters and buffers of a module and those inside it, by their full names."""
     tensors: dict[str, StoredTensor] = {}
-    waiting, seen = [("", network, 0)], 0
+    waiting, seen, entries = [("", network, 0)], 0, 0
     while waiting:
         prefix, module, depth = waiting.pop()
         seen += 1
         if depth > MAX_DEPTH or seen + len(waiting) > MAX_MODULES:
             raise CheckpointError(f"nests its modules deeper than {MAX_DEPTH} or has more than {MAX_MODULES:,} of them")
+        entries += sum(len(_group(module, group)) for group in ("_parameters", "_buffers", "_modules"))
+        if entries > MAX_ENTRIES:  # one pickled dictionary can stand in any number of modules
+            raise CheckpointError(f"holds more than {MAX_ENTRIES:,} parameters, buffers and modules")
         for group in ("_parameters", "_buffers"):
             for name, value in _named(module, group, prefix):
-                if refusal := refusal_of(value):
-                    raise CheckpointError(f"{refusal}; it stands for the tensor {brief(name)}")
-                if not isinstance(value, StoredTensor):
-                    raise CheckpointError(f"holds a {type(value).__name__} for the tensor {brief(name)}")
-                tensors[name] = value
+                tensors[name] = _checked(StoredTensor, value, f"the tensor {brief(name)}")
         for name, value in _named(module, "_modules", prefix):
-            if refusal := refusal_of(value):
-                raise CheckpointError(f"{refusal}; it stands for the module {brief(name)}")
-            if not isinstance(value, Module):
-                raise CheckpointError(f"holds a {type(value).__name__} for the module {brief(name)}")
-            waiting.append((f"{name}.", value, depth + 1))
+            waiting.append((f"{name}.", _checked(Module, value, f"the module {brief(name)}"), depth + 1))
     return tensors
 
 
+def _checked(kind: type[_T], value: object, what: str) -> _T:
+    if refusal := refusal_of(value):
+        raise CheckpointError(f"{refusal}; it stands for {what}")
+    if not isinstance(value, kind):
+        raise CheckpointError(f"holds a {type(value).__name__} for {what}")
+    return value
+
+
 def _named(module: Module, group: str, prefix: str) -> Iterator[tuple[str, object]]:
-    for name, value in _mapping(module.state.get(group, {}), group).items():
+    for name, value in _group(module, group).items():
         if len(prefix) + len(name) > MAX_NAME:
             raise CheckpointError(f"holds a name of more than {MAX_NAME} characters: {brief(prefix + name[:80])}")
         if value is not None:
             yield prefix + name, value
+
+
+def _group(module: Module, group: str) -> dict[Any, object]:
+    return expect(dict, module.state.get(group, {}), group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -105,11 +106,7 @@ def find_state_dictionary(content: object) -> StateDictionary:
 
 
 def _candidates(root: Mapping[Any, object]) -> Iterator[_Candidate]:
-    looked_at = names_left = 0
     for keys, held, parent in _dictionaries(root):
-        looked_at, names_left = looked_at + 1, names_left + len(held)
-        if looked_at > MAX_DICTIONARIES or names_left > MAX_NAMES:
-            return
         for name in held:
             if isinstance(name, str) and (match := _BOTTOM.fullmatch(name)):
                 yield _Candidate(keys, match[1], held, parent)
@@ -118,7 +115,21 @@ def _candidates(root: Mapping[Any, object]) -> Iterator[_Candidate]:
 def _dictionaries(
     root: Mapping[Any, object],
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, object], Mapping[Any, object]]]:
-    """Yield every dictionary in a file down to two keys deep, and what it stands in."""
+    """Yield every dictionary in a file down to two keys deep, and what it stands in; of very many, the first ones.
+
+    A pickle can have one dictionary stand under any number of keys.
+    """
+    names_left = MAX_NAMES
+    for found in itertools.islice(_all_dictionaries(root), MAX_DICTIONARIES):
+        names_left -= len(found[1])
+        if names_left < 0:
+            return
+        yield found
+
+
+def _all_dictionaries(
+    root: Mapping[Any, object],
+) -> Iterator[tuple[tuple[str, ...], Mapping[Any, object], Mapping[Any, object]]]:
     yield (), root, root
     for key, value in root.items():
         if isinstance(key, str) and isinstance(value, dict):

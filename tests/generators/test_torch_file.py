@@ -186,7 +186,6 @@ LEGACY: dict[str, tuple[bytes, str]] = {
     "keys of keys": (stream(storage_root(), bytes(8), 2, keys=(("7",),)), "lists other storages"),
     "no numbers": (stream(storage_root())[:-8], "is torn"),
     "torn": (stream(storage_root(), bytes(8), 2)[:60], "is torn"),
-    "deep key": (stream(rooted(b"})" + b"\x85" * 50_000 + b"Ns")), "a key is a tuple"),
 }
 
 
