@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -27,6 +26,7 @@ from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from stages.image_member import ImageMember, is_picture
 from stages.labels import Label
+from stages.members import Member
 from stages.memory import Width
 from stages.objective import Objective
 from stages.precision import Precision
@@ -38,9 +38,6 @@ from stages.step_budget import Budget, Finish
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Member = Annotated[str, Field(min_length=1), AfterValidator(lambda name: name.lower().removeprefix("."))]
-"""What follows the key in the name of a sample's file; shards are read with extensions in lower case."""
-
 SUPERVISED = 10_000
 """Samples that get error maps unless a run says otherwise, as in the thesis."""
 
@@ -183,7 +180,7 @@ class RunConfig(Section):
     image: Member | None = None  # member of a sample that is its picture, as image.jpg; None tells it by its extension
     input_check: Literal["listing", "digest"] = "listing"
     """How a shard that changed is told: by its size and ETag or modification time, or by reading it in every run."""
-    truth: str | None = None  # member of a sample that masks a known occluder, if the shards have one
+    truth: Member | None = None  # member of a sample that masks a known occluder, if the shards have one
     unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
     supervision: Supervision = Supervision()
     error_maps: ErrorMapsSettings = ErrorMapsSettings()

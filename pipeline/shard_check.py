@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
+from infra.errors import InfraError
 from infra.file_kinds import HEAD_BYTES, FileKind, kind_of
 from infra.store import Store
 from pipeline.errors import ConfigError
@@ -24,40 +25,58 @@ def check_shards(new: Sequence[Listed], sources: Sequence[Store], *, others: boo
 
     Looked at are those whose names do not end in `.tar`, and of the others as many as it takes to find a tar.
 
+    One that cannot be read may be a shard: its inventory will say what is wrong with it.
+
     Raises:
         ConfigError: a file by another name than a tar's is something known that is neither a tar nor a compressed one,
             or none of the input's files is a tar; says what was found, and how shards are made.
+        InfraError: no file of the input can be read.
     """
+    closed: list[InfraError] = []
     named = [one for one in new if one.entry.name.lower().endswith(".tar")]
     unnamed = [one for one in new if not one.entry.name.lower().endswith(".tar")]
     tars, first = others, None
-    for listed, kind in _kinds(unnamed, sources):
+    for listed, kind in _kinds(unnamed, sources, closed):
         if kind is not None and kind.group in ("picture", "other"):
             raise ConfigError(f"input: {_told(listed, sources)} is {kind.name}, not a shard (a tar); {_remedy(kind)}")
         tars = tars or kind is None or kind.group == "tar"
         first = first or (listed, kind)
     if tars:
         return
-    for listed, kind in _kinds(named, sources):
+    for listed, kind in _kinds(named, sources, closed):
         if kind is None or kind.group == "tar":
             return
         first = first or (listed, kind)
+    if closed:
+        raise closed[0]
     if first is not None and first[1] is not None:
         raise ConfigError(_none(len(new), first[0], first[1], sources))
 
 
-def _kinds(files: Sequence[Listed], sources: Sequence[Store]) -> Iterator[tuple[Listed, FileKind | None]]:
-    """Yield what the files are, the first of them; a few are read at a time, and no more than are asked for."""
+def _kinds(
+    files: Sequence[Listed], sources: Sequence[Store], closed: list[InfraError]
+) -> Iterator[tuple[Listed, FileKind | None]]:
+    """Yield what the files are, the first of them; a few are read at a time, and no more than are asked for.
 
-    def kind(listed: Listed) -> FileKind | None:
+    Why others cannot be read is added to `closed`.
+    """
+
+    def kind(listed: Listed) -> FileKind | InfraError | None:
         if listed.entry.size == 0:
             return _EMPTY
-        return kind_of(sources[listed.address].read(listed.entry.name, 0, HEAD_BYTES))
+        try:
+            return kind_of(sources[listed.address].read(listed.entry.name, 0, HEAD_BYTES))
+        except InfraError as error:
+            return error
 
     remaining = islice(files, MOST)
     with ThreadPoolExecutor(_AT_A_TIME, "input") as readers:
         while batch := list(islice(remaining, _AT_A_TIME)):
-            yield from zip(batch, readers.map(kind, batch), strict=True)
+            for listed, found in zip(batch, readers.map(kind, batch), strict=True):
+                if isinstance(found, InfraError):
+                    closed.append(found)
+                else:
+                    yield listed, found
 
 
 def _none(count: int, listed: Listed, kind: FileKind, sources: Sequence[Store]) -> str:

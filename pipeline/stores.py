@@ -72,7 +72,10 @@ class Stores:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What had to be passed over in the inputs."""
-        return tuple(warning for one in self.inputs for warning in one.found.warnings)
+        warnings = [warning for one in self.inputs for warning in one.found.warnings]
+        if again := sum(len(one.found.entries) for one in self.inputs) - len(self.shards()):
+            warnings.append(f"input: {again} shards are named by an earlier address too; each is read once")
+        return tuple(warnings)
 
     def check(self, *, write: bool) -> None:
         """Return if everything can be reached, else raise what to do about it. Only writing needs an output folder."""
@@ -84,7 +87,7 @@ class Stores:
                 raise
 
     def shards(self) -> list[Listed]:
-        """Return the shards of the input.
+        """Return the shards of the input, each once, whatever number of addresses name it.
 
         Raises:
             ConfigError: an input address names no shards, or bundles of the output.
@@ -96,4 +99,8 @@ class Stores:
                     f"input {shown(one.address.written)} reaches into the output {self.ledger.store.url}, whose "
                     "bundles are not shards; choose another output, or a narrower address"
                 )
-        return [Listed(number, entry) for number, one in enumerate(self.inputs) for entry in one.found.entries]
+        listed: dict[str, Listed] = {}
+        for number, one in enumerate(self.inputs):
+            for entry in one.found.entries:
+                listed.setdefault(f"{one.store.url}/{entry.name}", Listed(number, entry))
+        return list(listed.values())

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from stages.errors import BadSampleError
+from stages.members import Member
 from stages.stage import Sample
 
 
@@ -16,7 +17,7 @@ class LabelMember(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    member: str = "cls"
+    member: Member = "cls"  # the part of the file name after the sample's key
     field: str | None = None  # of a JSON object, with dots between nested names; None takes the whole member
 
 

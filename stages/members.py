@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from stages.errors import BadSampleError
+
+Member = Annotated[str, Field(min_length=1), AfterValidator(lambda name: name.lower().removeprefix("."))]
+"""What follows the key in the name of a sample's file; shards are read with extensions in lower case."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from pydantic import Field
 
 from stages.errors import BadSampleError
 from stages.faults import described
 from stages.images import decode_values
+from stages.members import Member
 from stages.orientation import upright_like
 from stages.segmentation.source import INT32, ClassSource, Labeller, SegmentInput
 
@@ -28,7 +28,7 @@ class Labels(ClassSource):
     """
 
     kind: Literal["labels"] = "labels"
-    member: str = Field("seg.png", min_length=1)  # the part of the file name after the sample's key
+    member: Member = "seg.png"  # the part of the file name after the sample's key
 
     def _labeller(self, device: str | torch.device) -> Labeller:
         def label(sample: SegmentInput) -> NDArray[np.int32]:

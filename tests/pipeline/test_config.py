@@ -1,5 +1,6 @@
 """The configuration: validated whole, with errors that name the key and what would be right."""
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_an_input_that_reaches_into_the_output_is_refused(tmp_path):
     assert len(Stores.of(load_config(write(tmp_path, MINIMAL), ["input=store"])).shards()) == 1
     with pytest.raises(ConfigError, match=r"input .*/store/\*\*/\*.tar reaches into the output"):
         Stores.of(load_config(write(tmp_path, MINIMAL), ["input=store/**/*.tar"])).shards()
+
+
+def test_a_shard_that_several_addresses_name_is_read_once(tmp_path):
+    (tmp_path / "shards/b").mkdir(parents=True)
+    for name in ("a.tar", "b/a.tar"):
+        (tmp_path / "shards" / name).write_bytes(b"x")
+    config = load_config(write(tmp_path, MINIMAL), ["input=[shards, shards/**/*.tar, shards/b/]"])
+    stores = Stores.of(config)
+    assert [(listed.address, listed.entry.name) for listed in stores.shards()] == [(0, "a.tar"), (1, "b/a.tar")]
+    assert stores.warnings == ("input: 2 shards are named by an earlier address too; each is read once",)
+    (only,) = Stores.of(load_config(write(tmp_path, MINIMAL), ["input=shards"])).shards()
+    assert (only.address, only.entry.name) == (0, "a.tar")
 
 
 def test_a_thousand_shards_of_sixteen_folders_are_found_with_one_look_at_each(tmp_path, monkeypatch):
@@ -192,6 +205,12 @@ def test_a_wrong_value_is_shown_with_its_key(tmp_path):
 @pytest.mark.parametrize("written", ["image.jpg", ".image.jpg", "Image.JPG"])
 def test_the_member_that_is_the_picture_is_named_by_what_follows_the_key(tmp_path, written):
     assert load_config(write(tmp_path, MINIMAL), [f"image={written}"]).image == "image.jpg"
+
+
+@pytest.mark.parametrize("key", ["truth", "refine_maps.segmentation.member", "label.member"])
+def test_every_member_is_named_as_shards_are_read_in_lower_case(tmp_path, key):
+    config = load_config(write(tmp_path, MINIMAL), ["refine_maps.segmentation={kind: labels}", f"{key}=.Mask.PNG"])
+    assert functools.reduce(getattr, key.split("."), config) == "mask.png"
 
 
 def test_the_picture_and_its_mask_are_two_members(tmp_path):

@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from infra.errors import NotFoundError
 from infra.storage import open_store
 from pipeline.errors import ConfigError
 from pipeline.inventory import Listed
@@ -63,6 +64,18 @@ def test_an_input_of_which_a_part_may_be_read_is_not_refused(tmp_path, files):
 
 def test_one_new_file_that_is_no_tar_does_not_stop_a_run_over_known_shards(tmp_path):
     check(tmp_path, {"a.tar": gzip.compress(TAR)}, others=True)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a"])
+def test_one_file_that_cannot_be_read_does_not_stop_a_run_over_others(tmp_path, name):
+    for file in (name, "b.tar"):
+        (tmp_path / file).write_bytes(TAR)
+    store = open_store(str(tmp_path))
+    listed = [Listed(0, entry) for entry in store.list()]
+    (tmp_path / name).unlink()  # also without the right to read it, which root always has
+    check_shards(listed, (store,), others=False)
+    with pytest.raises(NotFoundError, match=f"cannot open .*/{name}"):
+        check_shards([one for one in listed if one.entry.name == name], (store,), others=False)
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
