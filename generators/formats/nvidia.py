@@ -120,7 +120,7 @@ def _checked(kind: type[_T], value: object, what: str) -> _T:
 
 def _named(module: Module, group: str, prefix: str) -> Iterator[tuple[str, object]]:
     for name, value in _group(module, group).items():
-        if len(prefix) + len(name) > MAX_NAME:
+        if len(prefix) + len(expect(str, name, "a name")) > MAX_NAME:
             raise CheckpointError(f"holds a name of more than {MAX_NAME} characters: {brief(prefix + name[:80])}")
         if value is not None:
             yield prefix + name, value

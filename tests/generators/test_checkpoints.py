@@ -264,8 +264,10 @@ def test_modules_that_fan_out_without_end_are_refused(tmp_path: Path):
 
 
 def test_names_without_end_are_refused(tmp_path: Path):
-    path = written(tmp_path / "a.pkl", module_with(_parameters={"x" * 10_000: torch.ones(1)}))
+    path = written(tmp_path / "a.pkl", module_with(_parameters={"x" * 1_000: torch.ones(1)}))
     assert "holds a name of more than 200 characters" in refused(path)
+    path = written(tmp_path / "b.pkl", module_with(_parameters={"x" * 10_000: torch.ones(1)}))
+    assert "uses a key that is too long or too deep" in refused(path)
 
 
 @pytest.mark.parametrize(
