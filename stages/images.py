@@ -21,6 +21,7 @@ from stages.errors import BadSampleError
 from stages.faults import described
 from stages.orientation import Geometry, upright
 from stages.unended_jpeg import ended, may_lack_pixels
+from stages.zeroed_end import ZEROS_FOR_PIXELS, lacks_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 """What is decoded, whatever the member is called; Pillow would also hand PostScript to Ghostscript."""
@@ -118,6 +119,8 @@ def _loaded(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Itera
             yield _Loaded(jpeg, 8, *_turning(jpeg))
             return
         image.load()
+        if lacks_pixels(image, data):
+            raise OSError(ZEROS_FOR_PIXELS)
         yield _Loaded(image, _depth(image, data), *_turning(image))
 
 
@@ -134,7 +137,7 @@ def _loaded_jpeg(image: Image.Image, data: bytes) -> Image.Image:
             return image
         whole = ended(data)
         if whole is None:
-            raise OSError("image file is truncated, with zeros in place of its end")
+            raise OSError(ZEROS_FOR_PIXELS)
     again = Image.open(io.BytesIO(whole), formats=["JPEG"])
     again.load()
     return again

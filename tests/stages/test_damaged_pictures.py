@@ -91,6 +91,26 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_read_also_with_zeros_behind(f
             decode_picture(data[: len(data) * 3 // 4] + rest, "cat.jpg")
 
 
+@pytest.mark.parametrize("form", ["WEBP", "AVIF"])
+def test_zeros_in_place_of_pixels_are_no_pixels_and_behind_them_no_damage(form):
+    coarse = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    data = encoded(Image.fromarray(coarse).resize((240, 200), Image.Resampling.BICUBIC), form)
+    whole = decode_picture(data, "cat.jpg").pixels_HW3
+    np.testing.assert_array_equal(decode_picture(data + bytes(4096), "cat.jpg").pixels_HW3, whole)
+    for share in (0.3, 0.5, 0.7, 0.9):
+        kept = int(len(data) * share)
+        with pytest.raises(BadSampleError, match="does not decode"):
+            decode_picture(data[:kept] + bytes(len(data) - kept), "cat.jpg")
+
+
+def test_a_lossless_picture_may_end_in_zeros():
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[:8] = np.random.default_rng(0).integers(0, 256, (8, 64, 3))
+    data = encoded(image, "WEBP", lossless=True, quality=0, method=0)
+    assert data.endswith(bytes(64))
+    np.testing.assert_array_equal(decode_picture(data, "cat.jpg").pixels_HW3, image)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM"])
 def test_bytes_changed_anywhere_give_a_picture_or_a_bad_sample(form):
     data, random = encoded(pixels(1, 16, 24), form), np.random.default_rng(0)
