@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from stages.colours import BLACK, WHITE, eight_bit_rgb
 from stages.errors import BadSampleError
@@ -28,6 +28,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 
 MOST_PIXELS = 178_956_970
 """Of one picture; about half a gigabyte decoded."""
+
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+"""Pillow's own limit, 1 MiB, refuses pictures for what editors write about them; all texts together may have 64 MiB."""
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of what was read in spite of something; not one a picture
 

@@ -4,6 +4,7 @@ import io
 import logging
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,15 @@ def test_damaged_profiles_are_left_out_with_one_warning(caplog):
         for junk in (b"junk", profile()[:200], b"\0" * 500):
             np.testing.assert_array_equal(decoded(encoded(pixels(7), "PNG", icc_profile=junk)), pixels(7))
     assert set(caplog.messages) == {"ICC profiles of some pictures are damaged: their colours are taken as sRGB"}
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_long_texts_and_profiles_beside_the_pixels_cost_no_picture(kind):
+    image, packed = pixels(7), zlib.compress(b"about " * 500_000)
+    heads = {b"zTXt": b"Comment\0\0", b"iTXt": b"XML:com.adobe.xmp\0\1\0\0\0", b"iCCP": b"profile\0\0"}
+    lines = b"".join(b"\0" + row.tobytes() for row in image)
+    data = raw_png(2, 8, image.shape[1], image.shape[0], lines, [(kind, heads[kind] + packed)])
+    np.testing.assert_array_equal(decoded(data), image)
 
 
 def test_cmyk_is_read():
