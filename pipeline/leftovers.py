@@ -13,25 +13,30 @@ from pipeline.index_parts import STAGE as PUBLISH
 from pipeline.plan import Plan
 from pipeline.pointer import address_in, read_pointer
 from pipeline.training_states import FOLDER as STATES
-from pipeline.training_states import drop_states
 
 INDEX_KEPT_S = 7 * 24 * 3600.0
 """How long an index stays once there is a newer one: readers may hold it."""
+STATE_KEPT_S = INDEX_KEPT_S
+"""How long the state of a training stays that is not committed: one that goes on writes another every minute."""
 
 
 def remove_leftovers(plan: Plan) -> int:
     """Remove what nobody needs any more and return how many files there were; safe while other runs are at work."""
-    return _drop_committed_states(plan) + _drop_old_indexes(plan.ledger) + collect(plan.ledger)
+    return _drop_states(plan) + _drop_old_indexes(plan.ledger) + collect(plan.ledger)
 
 
-def _drop_committed_states(plan: Plan) -> int:
-    """Delete the states of trainings that are committed, whatever their recipe."""
-    store, stage = plan.ledger.store, plan.train_segmenter().stage
-    states = [entry.name.split("/")[1] for entry in store.list(f"{STATES}/")]
-    committed = [fingerprint for fingerprint in set(states) if plan.ledger.units(stage, fingerprint)]
-    for fingerprint in committed:
-        drop_states(store, fingerprint)
-    return sum(fingerprint in committed for fingerprint in states)
+def _drop_states(plan: Plan) -> int:
+    """Delete the states of trainings that are committed, and of those that nobody went on with for long."""
+    store, stage, before = plan.ledger.store, plan.train_segmenter().stage, time.time() - STATE_KEPT_S
+    states = list(store.list(f"{STATES}/"))
+    done = {one for one in {_training(entry) for entry in states} if plan.ledger.units(stage, one)}
+    left = [entry.name for entry in states if _training(entry) in done or entry.modified < before]
+    store.delete(left)
+    return len(left)
+
+
+def _training(state: Entry) -> str:
+    return state.name.split("/")[1]
 
 
 def _drop_old_indexes(ledger: Ledger) -> int:

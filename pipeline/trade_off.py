@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from infra.bundles import read_rows
+from infra.errors import Damage
 from infra.receipts import Address, Receipt
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint, settings_of
@@ -109,9 +110,12 @@ def choose(plan: Plan, refine: MapStep, count: int) -> list[Chosen]:
     return sorted((one for _, _, one in found), key=lambda one: (one.unit.name, one.key))
 
 
-def measured(plan: Plan) -> Iterator[Receipt]:
-    """Yield the receipts of all curves that were measured with the run's maps, segments and settings."""
-    return plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps_of(plan)))
+def measured(plan: Plan, damaged: list[Damage] | None = None) -> Iterator[Receipt]:
+    """Yield the receipts of all curves that were measured with the run's maps, segments and settings.
+
+    What is not a receipt is added to `damaged`, or raises `DamagedBundleError` where that is None.
+    """
+    return plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps_of(plan)), damaged)
 
 
 def committed_curve(plan: Plan) -> TradeOffCurve | None:

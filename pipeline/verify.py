@@ -62,7 +62,9 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
         problems += wrong
     if trained is not None:
         problems += _check_index(plan, samples)
-        problems += [problem for receipt in measured(plan) for problem in _whole(plan, receipt)]
+        damaged: list[Damage] = []
+        problems += [problem for receipt in measured(plan, damaged) for problem in _whole(plan, receipt)]
+        problems += map(_damaged, damaged)
     return problems, facts
 
 

@@ -31,6 +31,18 @@ def test_states_of_committed_trainings_go_and_those_of_others_stay(plan):
     assert [entry.name.split("/")[1] for entry in plan.ledger.store.list("training/")] == ["0123456789abcdef"]
 
 
+def test_the_state_of_a_training_that_nobody_went_on_with_goes_after_a_week(plan):
+    store = plan.ledger.store
+    for fingerprint, days in (("abandoned", 8), ("recent", 6)):
+        states = StoredStates(store, fingerprint, ["unit"], every_s=0)
+        states.keep(b"state")
+        states.close()
+        (entry,) = store.list(f"training/{fingerprint}/")
+        os.utime(store.root / entry.name, (time.time() - days * 86400,) * 2)
+    assert remove_leftovers(plan) == 1
+    assert [entry.name.split("/")[1] for entry in store.list("training/")] == ["recent"]
+
+
 def test_an_index_goes_a_week_after_there_is_a_newer_one(committed, plan):
     store = plan.ledger.store
     first = read_pointer(plan.ledger).receipt

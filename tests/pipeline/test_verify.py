@@ -5,8 +5,11 @@ import json
 import pytest
 
 from infra.folder import FolderStore
+from infra.receipts import Address
+from pipeline.trade_off import ask
 from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.verify import repair, verify_run
+from stages.trade_off import TradeOff
 from tests import tiny
 from tests.pipeline.conftest import commit_all, contents, scan_input
 
@@ -183,6 +186,19 @@ def test_a_repaired_run_is_whole_after_the_next_run(committed, stage, part):
     assert len(list((committed.folder / "store/damaged" / stage).rglob("*.json"))) == 1
     commit_all(committed.plan())
     committed.index().publish()
+    assert problems(committed) == []
+
+
+def test_a_damaged_receipt_of_a_measured_trade_off_is_found_and_repaired(committed):
+    plan = committed.plan()
+    path = committed.folder / "store" / Address(TradeOff.name, ask(plan).job.fingerprint, "curve").receipt_name
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    (problem,) = problems(committed)
+    assert problem.startswith("trade_off: ")
+    assert "not a whole receipt" in problem
+    (told,) = repaired(committed)
+    assert told.startswith("trade_off: unit curve runs again")
     assert problems(committed) == []
 
 
