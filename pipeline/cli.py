@@ -10,6 +10,7 @@ with held():  # what takes long to import is imported by the command that needs 
     import sys
     import time
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from importlib.metadata import version as version_of
     from pathlib import Path
     from typing import TYPE_CHECKING, Annotated
@@ -125,8 +126,9 @@ def verify(
     from pipeline.verify import repair, verify_run
 
     settings = _settings(config, overrides)
-    plan = Plan(settings, _reachable(settings))
-    problems, facts = verify_run(plan)
+    with _doing("verifying every file"):
+        plan = Plan(settings, _reachable(settings))
+        problems, facts = verify_run(plan)
     for fact in facts:
         console.print(Text(fact), soft_wrap=True)
     for problem in problems:
@@ -173,7 +175,8 @@ def tune(
     from pipeline.tune import tune as tune_threshold
 
     settings = _settings(config, overrides)
-    found = tune_threshold(Plan(settings, _reachable(settings)), samples or SAMPLES)
+    with _doing("reading maps"):
+        found = tune_threshold(Plan(settings, _reachable(settings)), samples or SAMPLES)
     curve = _run(settings, Console(stderr=True)).trade_off() if invert else None
     if as_json:
         console.print_json(json.dumps(found.as_json() | ({"trade_off": curve.as_json()} if curve else {})))
@@ -227,13 +230,20 @@ def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -
     from pipeline.status import status_of
 
     settings = _settings(config, overrides)
-    plan = Plan(settings, _reachable(settings))
-    if ahead:
-        if remark := plan.generator.remark:
-            Progress(Console(stderr=True)).warn(f"{settings.generator.name}: {remark}")
-        plan.check_weights()
-        plan.check_input()
-    return status_of(plan, ahead=ahead)
+    with _doing("listing the input and the store"):
+        plan = Plan(settings, _reachable(settings))
+        if ahead:
+            if remark := plan.generator.remark:
+                Progress(Console(stderr=True)).warn(f"{settings.generator.name}: {remark}")
+            plan.check_weights()
+            plan.check_input()
+        return status_of(plan, ahead=ahead)
+
+
+def _doing(what: str) -> AbstractContextManager[None]:
+    from pipeline.progress import Progress
+
+    return Progress(Console(stderr=True)).doing(what)
 
 
 def _reachable(settings: RunConfig) -> Stores:

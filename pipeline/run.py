@@ -100,11 +100,12 @@ class Run:
             RunError: no maps are refined yet, or the samples could not be inverted.
         """
         waiting.listen(self.progress.waits)
-        stores = Stores.of(self.config)
-        stores.check(write=True)
-        plan = Plan(self.config, stores.patient())
-        asked = ask(plan)
-        todo = asked.todo
+        with self.progress.doing("choosing samples to invert"):
+            stores = Stores.of(self.config)
+            stores.check(write=True)
+            plan = Plan(self.config, stores.patient())
+            asked = ask(plan)
+            todo = asked.todo
         try:
             outcome = self._execute(asked.job, todo, {part.name: len(part.samples) for part in todo})
         finally:
@@ -128,34 +129,39 @@ class Run:
             plan.check_weights()
             plan.check_input()
         self._scan(plan)
-        shards = plan.inventories()
-        if not shards:
-            raise RunError(f"not one of {len(plan.listed)} shards could be read; the reasons are above, or try again")
-        check_input(self.config, plan.ledger, shards)
+        with self.progress.doing("reading the inventories"):
+            shards = plan.inventories()
+            if not shards:
+                raise RunError(f"not one of {len(plan.listed)} shards could be read; run again to try once more")
+            check_input(self.config, plan.ledger, shards)
         segmenter = self._supervise(plan, shards)
         for step in plan.map_steps(segmenter):
-            units = plan.units(shards, step.selection)
-            self._map(
-                plan, step, [unit for unit in plan.remaining(step, units) if unit.name not in self.failed], shards
-            )
-        finished = self._finish(plan, shards, segmenter)
+            with self.progress.doing(f"looking what is left for {step.stage.name}"):
+                todo = plan.remaining(step, plan.units(shards, step.selection))
+            self._map(plan, step, [unit for unit in todo if unit.name not in self.failed], shards)
+        with self.progress.doing("writing the index"):
+            finished = self._finish(plan, shards, segmenter)
         if self.computed and finished.moved and not finished.gaps:
             self._remove_leftovers(plan)
         return finished
 
     def _scan(self, plan: Plan) -> None:
         """Scan the shards that are new, and look through all others where the configuration asks for it."""
-        by_digest = self.config.input_check == "digest"
-        shards = plan.listed if by_digest else plan.missing_inventories()
-        before, computed = plan.ledger.versions(STAGE, FINGERPRINT), self.computed
+        by_digest, computed = self.config.input_check == "digest", self.computed
+        with self.progress.doing("looking which shards are new"):
+            shards = plan.listed if by_digest else plan.missing_inventories()
+            before = plan.ledger.versions(STAGE, FINGERPRINT)
         self._execute(InventoryJob(plan.sources, plan.ledger, by_digest), shards, {}, workers_use_gpu=False)
-        found = plan.ledger.versions(STAGE, FINGERPRINT)
+        with self.progress.doing("looking which shards were read"):
+            found = plan.ledger.versions(STAGE, FINGERPRINT)
         self.computed = computed + sum(before.get(unit) != version for unit, version in found.items())
 
     def _remove_leftovers(self, plan: Plan) -> None:
         """Remove what interrupted runs left; a store where that may not be done keeps it."""
         try:
-            if count := remove_leftovers(plan):
+            with self.progress.doing("removing what interrupted runs left in the store"):
+                count = remove_leftovers(plan)
+            if count:
                 self.progress.say(f"removed {count} files that interrupted or earlier runs had left in the store")
         except InfraError as error:
             self.progress.warn(f"what interrupted runs left in the store stays there: {error}")
@@ -181,26 +187,32 @@ class Run:
 
     def _supervise(self, plan: Plan, shards: Mapping[Shard, Receipt]) -> Receipt:
         """Make the error maps that are missing, and train a segmenter if there is none."""
-        plan.choose_supervision(shards)
-        step = plan.error_maps()
-        units = plan.units(shards, step.selection)
-        self._map(plan, step, plan.remaining(step, units), shards)
-        address = plan.train_segmenter()
-        if receipt := plan.ledger.receipt(address):
-            drop_states(plan.ledger.store, address.fingerprint)  # which a run that died in between would leave
+        with self.progress.doing("choosing the supervision"):
+            plan.choose_supervision(shards)
+            step = plan.error_maps()
+            units = plan.units(shards, step.selection)
+            todo = plan.remaining(step, units)
+        self._map(plan, step, todo, shards)
+        with self.progress.doing("looking for a trained segmenter"):
+            address = plan.train_segmenter()
+            if receipt := plan.ledger.receipt(address):
+                drop_states(plan.ledger.store, address.fingerprint)  # which a run that died in between would leave
+        if receipt:
             if address.unit != SEGMENTER_UNIT:
                 self.progress.warn(
                     "the segmenter was trained on a part of the supervision; set train_segmenter.minimum_share to 1 to "
                     "train on all of it, and make all maps again"
                 )
             return receipt
-        gaps = Gaps.from_plan(plan, shards)
-        gaps.check(self.config.train_segmenter.minimum_share, self.failed)
-        check_examples(plan, units)
-        if gaps.any:
-            self.progress.warn(gaps.warning())
+        with self.progress.doing("looking through the supervision"):
+            gaps = Gaps.from_plan(plan, shards)
+            gaps.check(self.config.train_segmenter.minimum_share, self.failed)
+            check_examples(plan, units)
+            if gaps.any:
+                self.progress.warn(gaps.warning())
+            job = TrainJob.of(plan, shards)
         try:
-            self._train(TrainJob.of(plan, shards))
+            self._train(job)
         except (DamagedBundleError, StageError):  # Ray Train reports as one of ours whatever its workers raise
             if damages := damaged_bundles(plan.ledger, step.stage.name, step.fingerprint):  # all in one round
                 raise DamagedBundleError(damages) from None
