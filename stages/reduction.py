@@ -36,6 +36,9 @@ def reduced_size(size: tuple[int, int], side_px: int | None) -> tuple[int, int]:
 def reduced(image_N3HW: Tensor, side_px: int | None) -> Tensor:
     """Return images whose longer side is at most `side_px`, reduced by averaging areas; never enlarged.
 
+    Pixels on the border of two areas count with the part that lies in each, as in `fit_reduced`: torch's mode "area"
+    has them count whole in both, which moves the picture by up to half a pixel where sides are no multiples.
+
     Args:
         image_N3HW: ``[N, 3, H, W]`` floating.
         side_px: the longest side allowed; None leaves images as they are.
@@ -46,7 +49,9 @@ def reduced(image_N3HW: Tensor, side_px: int | None) -> Tensor:
         return image_N3HW
     if height % size[0] == 0 and width % size[1] == 0:  # the same values; repeatable on a GPU, and faster
         return F.avg_pool2d(image_N3HW, (height // size[0], width // size[1]))
-    return F.interpolate(image_N3HW, size=size, mode="area")
+    with torch.autocast(image_N3HW.device.type, enabled=False):
+        rows_hH, columns_wW = _shares(height, size[0], image_N3HW), _shares(width, size[1], image_N3HW)
+        return rows_hH @ image_N3HW @ columns_wW.T
 
 
 def fit_reduced(image_HW3: NDArray[np.uint8], region: Region, side_px: int | None) -> Tensor:
@@ -91,6 +96,14 @@ def at_size(array_HW: NDArray[Number], size: tuple[int, ...]) -> NDArray[Number]
     rows_h, columns_w = nearest(0, height, size[0]), nearest(0, width, size[1])
     resized: NDArray[Number] = array_HW[..., rows_h[:, None], columns_w]
     return resized
+
+
+def _shares(length: int, count: int, like: Tensor) -> Tensor:
+    """Return the weights `[count, length]` of the means over `count` equal parts of so many pixels."""
+    edges = torch.linspace(0, length, count + 1, dtype=torch.float64, device=like.device)[:, None]
+    pixel = torch.arange(length, dtype=torch.float64, device=like.device)
+    covered = torch.minimum(pixel + 1, edges[1:]) - torch.maximum(pixel, edges[:-1])
+    return (covered.clamp(min=0) * (count / length)).to(like.dtype)
 
 
 def _means(values_AX: NDArray[np.generic], first: float, last: float, count: int) -> NDArray[np.float32]:

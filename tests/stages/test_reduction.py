@@ -93,3 +93,20 @@ def test_a_map_at_the_size_of_the_region_has_the_same_mean():
     np.testing.assert_allclose(larger.mean(axis=(1, 2)), error_LHW.mean(axis=(1, 2)))
     np.testing.assert_array_equal(at_size(larger, (6, 8)), error_LHW)
     assert at_size(error_LHW, (6, 8)) is error_LHW
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 384), (256, 384), (5, 384)])
+def test_generated_images_are_reduced_as_photographs_are_where_sides_are_no_multiples(height: int, width: int):
+    image_HW3 = photograph(height, width)
+    twice_as_large_HW3 = image_HW3.repeat(2, axis=0).repeat(2, axis=1)
+    generated_N3HW = fit(image_HW3, Region(height=height, width=width))[None]
+    wanted = fit_reduced(twice_as_large_HW3, Region(height=height, width=width), 256)
+    torch.testing.assert_close(reduced(generated_N3HW, 256)[0], wanted, rtol=0, atol=1e-5)
+
+
+def test_reduction_keeps_float32_inside_autocast():
+    image = torch.from_numpy(photograph(1, 3)).permute(2, 0, 1)[None].float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reduced(image, 2)
+    assert torch.equal(found, reduced(image, 2))
+    assert found.dtype == torch.float32
