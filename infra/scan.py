@@ -229,9 +229,8 @@ class _Survey:
             faults.append(ShardFault("sparse", message))
         if not self.drafts and not faults:
             held = ", ".join(f"{count} {what}" for what, count in sorted(self.passed_over.items()))
-            message = (
-                f"it holds no samples{f', only {held}' if held else ''}; write it again, or take it out of the input"
-            )
+            remedy = _IN_PLACE_OF_CONTENT[_LINKS] if self._hollow else "write it again"
+            message = f"it holds no samples{f', only {held}' if held else ''}; {remedy}, or take it out of the input"
             faults.append(ShardFault("without samples", message))
         return faults
 

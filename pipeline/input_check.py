@@ -13,6 +13,7 @@ from pipeline.errors import RunError
 from pipeline.units import Shard, read_inventory
 from pipeline.unread import faults_of
 from stages.image_member import EXTENSIONS, ImageMember
+from stages.labels import LabelMember
 from stages.segmentation import Labels
 
 SHOWN = 10
@@ -50,6 +51,8 @@ def wanted_members(config: RunConfig) -> list[Wanted]:
     if isinstance(segmentation, Labels):
         remedy = "add it to the shards, or correct `refine_maps.segmentation`"
         wanted.append(Wanted("its labels", (segmentation.member,), remedy))
+    if isinstance(config.label, LabelMember):
+        wanted.append(Wanted("its class", (config.label.member,), "add it to the shards, or correct `label`"))
     return wanted
 
 
@@ -62,12 +65,14 @@ def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receip
         RunError: there is no such sample, or a member is in none; says what there is, and what to do.
     """
     missing, extensions, faults = wanted_members(config), Counter[str](), Counter[str]()
+    unusable: Counter[tuple[str, str]] = Counter()
     for sample in _samples(ledger, shards):
         if sample.fault is not None:
             faults[sample.fault] += 1
             continue
         held = {member.extension for member in sample.members}
         extensions.update(held)
+        unusable.update(sample.unusable.items())
         missing = [wanted for wanted in missing if not wanted.is_among(held)]
         if not missing:
             return
@@ -77,8 +82,14 @@ def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receip
     held_by_count = ", ".join(f"{name} ({count})" for name, count in extensions.most_common(SHOWN))
     raise RunError(
         f"no sample of the input has {wanted.what}, {' or '.join(map(repr, wanted.extensions))}; samples have: "
-        f"{held_by_count}; {wanted.remedy}"
+        f"{held_by_count}; {_unusable(wanted, unusable) or wanted.remedy}"
     )
+
+
+def _unusable(wanted: Wanted, reasons: Mapping[tuple[str, str], int]) -> str:
+    """Return why a member that is there cannot be used, in how many samples; empty if it is not there."""
+    found = Counter({reason: count for (extension, reason), count in reasons.items() if wanted.is_among([extension])})
+    return "; ".join(f"{count} samples: {reason}" for reason, count in found.most_common(SHOWN))
 
 
 def _samples(ledger: Ledger, shards: Mapping[Shard, Receipt]) -> Iterator[ShardSample]:

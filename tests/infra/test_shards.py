@@ -183,6 +183,7 @@ def test_a_link_in_place_of_a_member_says_what_to_do_to_who_needs_it():
 def test_a_shard_of_links_alone_holds_no_samples_and_says_why():
     (fault,) = scan(tar(("a.jpg", "symlink"), ("b.jpg", "symlink"))).faults
     assert (fault.kind, "only 2 links" in fault.message) == ("without samples", True)
+    assert "tar --dereference" in fault.message
 
 
 def test_keys_end_at_the_first_dot_of_the_base_name():

@@ -6,6 +6,7 @@ from infra.shards import write_shard
 from pipeline.errors import RunError
 from pipeline.input_check import check_input
 from tests import tiny
+from tests.infra.tars import tar
 from tests.pipeline.conftest import scan_input
 
 LABELS = "refine_maps.segmentation={kind: labels, member: labels.png}"
@@ -33,6 +34,23 @@ def test_labels_that_no_sample_has_are_refused_with_what_there_is(fresh):
     assert message.startswith("no sample of the input has its labels, 'labels.png'; samples have: ")
     assert all(f"{name} (8)" in message for name in ("png", "seg.png", "occluder.png"))
     assert message.endswith("; add it to the shards, or correct `refine_maps.segmentation`")
+
+
+def test_a_class_that_no_sample_has_is_refused(fresh):
+    with pytest.raises(RunError, match=r"has its class, 'cls'; .*or correct `label`"):
+        check(fresh, "label={member: cls}")
+
+
+def test_pictures_that_cannot_be_used_in_any_sample_are_not_called_missing(fresh):
+    for name in ("train-a", "held-b"):
+        members = [
+            (f"{number}.{part}", "symlink" if part == "png" else b"x") for number in "12" for part in ("png", "cls")
+        ]
+        (fresh.folder / f"shards/{name}.tar").write_bytes(tar(*members))
+    with pytest.raises(
+        RunError, match=r"have: cls \(4\); 4 samples: its 'png' is one of the shard's links.*tar --dereference"
+    ):
+        check(fresh, "truth=null")
 
 
 def test_a_truth_that_no_sample_has_is_refused(fresh):
