@@ -38,7 +38,8 @@ def print_basis(console: Console, status: Status) -> None:
     """Print what a plan's figures rest on, and what it warns of."""
     console.print(
         f"{status.shards} shards, {status.new_shards} of them new or changed; hours of one worker and bytes are "
-        "estimated from units that are committed, unknown before the first",
+        "estimated from units that are committed; before the first, hours are unknown and bytes are guessed from the "
+        "shapes of maps and codes",
         soft_wrap=True,
     )
     if status.basis:

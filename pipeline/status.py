@@ -12,6 +12,7 @@ from infra.receipts import Address, Receipt
 from pipeline import inventory
 from pipeline.errors import RunError
 from pipeline.expected import Expected, expected_of
+from pipeline.guessed import bytes_at_most
 from pipeline.input_check import check_input
 from pipeline.plan import Plan
 from pipeline.redone import cut_warning, settings_warning
@@ -31,11 +32,13 @@ class Stage:
     quarantined: int
     hours_left: float | None  # of one worker, as committed units took; None where the store has none of this stage
     bytes_left: int | None
+    bytes_guessed: bool = False  # from shapes: at most so many
 
     def planned(self) -> tuple[str, ...]:
         """Return the cells of a plan's row."""
         hours = "unknown" if self.hours_left is None else f"{self.hours_left:.3f}"
-        size = "unknown" if self.bytes_left is None else f"{self.bytes_left:,}"
+        most = "at most " if self.bytes_guessed else ""
+        size = "unknown" if self.bytes_left is None else f"{most}{self.bytes_left:,}"
         return self.name, str(self.units - self.done), str(self.units), str(self.samples), hours, size
 
     def achieved(self) -> tuple[str, ...]:
@@ -104,6 +107,7 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
     else:
         steps = [(name, None) for name in ("predict_maps", "refine_maps", "invert")]
     stages += [counts.mapped(name, digest, everything, plan.everything) for name, digest in steps]
+    stages = _with_guesses(plan, stages) if ahead else stages
     warnings = _warnings(plan, stages, chosen, everything) if ahead else ()
     lacks = _lacks(plan, shards) if ahead and shards else ()
     return Status(len(plan.listed), len(missing), tuple(stages), expected.basis, (*warnings, *lacks))
@@ -153,6 +157,19 @@ class _Counts:
         held = self.plan.ledger.fingerprints(name) if self.ahead else {}
         most = max(held, key=lambda digest: len(held[digest]), default=None)
         return [] if most is None else list(self.plan.ledger.receipts(name, most))
+
+
+def _with_guesses(plan: Plan, stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stages with a guess of their bytes, where the store has measured none."""
+    if all(stage.bytes_left is not None for stage in stages):
+        return list(stages)
+    most = bytes_at_most(plan)
+    return [
+        replace(one, bytes_left=most[one.name] * (one.samples - one.recorded - one.quarantined), bytes_guessed=True)
+        if one.bytes_left is None and one.name in most
+        else one
+        for one in stages
+    ]
 
 
 def _warnings(plan: Plan, stages: Sequence[Stage], chosen: Sequence[Unit], everything: Sequence[Unit]) -> Iterator[str]:

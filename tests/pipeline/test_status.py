@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.status import status_of
 from tests import tiny
-from tests.pipeline.conftest import compute, contents, scan_input
+from tests.pipeline.conftest import commit_all, compute, contents, scan_input
 
 STAGES = ["inventory", "error_maps", "train_segmenter", "predict_maps", "refine_maps", "invert"]
 
@@ -148,6 +148,21 @@ def test_a_plan_of_a_new_run_looks_into_its_shards(fresh):
     }
     assert found["invert"].hours_left is None
     assert contents(fresh.folder) == before
+
+
+def test_a_plan_of_a_new_run_guesses_bytes_that_are_enough_and_not_by_far_too_many(fresh):
+    _, guessed = ahead(fresh)
+    assert guessed["invert"].planned()[-1] == f"at most {guessed['invert'].bytes_left:,}"
+    commit_all(fresh.plan())
+    for name in ("inventory", "error_maps", "predict_maps", "refine_maps", "invert"):
+        found = [path.stat().st_size for path in (fresh.folder / "store/bundles" / name).rglob("*") if path.is_file()]
+        assert guessed[name].bytes_guessed
+        assert sum(found) <= guessed[name].bytes_left < 10 * sum(found), name
+
+
+def test_what_was_measured_takes_the_place_of_a_guess(committed):
+    tiny.write_shards(committed.folder / "shards", {"late": 2})
+    assert not any(stage.bytes_guessed for stage in ahead(committed)[0].stages)
 
 
 def test_a_plan_of_shards_that_cannot_be_read_says_that_it_guesses(fresh):

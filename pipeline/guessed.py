@@ -1,0 +1,30 @@
+"""What bundles hold of a sample at most, from shapes alone: a plan's guess before the first unit is committed."""
+
+from __future__ import annotations
+
+import math
+
+from pipeline import inventory
+from pipeline.plan import Plan
+
+OVERHEAD_BYTES = 8192
+"""Rows, headers of members and loss curves of a sample."""
+LISTED_BYTES = 1000
+"""Of a sample in an inventory."""
+
+
+def bytes_at_most(plan: Plan) -> dict[str, int]:
+    """Return the bytes of a sample, by stage: arrays of full size, not compressed, every delta everywhere."""
+    spaces, map_px, region_px = len(plan.spaces), math.prod(plan.map_size), math.prod(plan.region.size)
+    settings, generator = plan.config.error_maps, plan.generator
+    images = spaces * region_px * 3 if settings.keep_images else 0
+    features = [generator.feature_shape(space) for space in plan.spaces[1:]]
+    codes = sum(2 * (math.prod(shape) + math.prod(shape[1:])) for shape in features)  # float16, deltas and masks
+    w_plus = 2 * generator.num_ws * generator.w_dim
+    return {
+        inventory.STAGE: LISTED_BYTES,
+        "error_maps": OVERHEAD_BYTES + spaces * (2 * map_px + 4 * settings.schedule.steps) + images,
+        "predict_maps": OVERHEAD_BYTES + spaces * 2 * map_px,
+        "refine_maps": OVERHEAD_BYTES + region_px * 5,  # uint8 assignment, int32 labels
+        "invert": OVERHEAD_BYTES + w_plus + codes + region_px,
+    }
