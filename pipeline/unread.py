@@ -56,7 +56,8 @@ class Unread:
                 yield f"  and {len(messages) - SHOWN} more: shard_faults in summary.json"
         if others := {what: count for what, count in self.passed_over.items() if what != "folders"}:
             counts = ", ".join(f"{count} {what}" for what, count in others.items())
-            yield f"passed over: {counts}, which belong to no sample"
+            advice = "; tar --dereference --hard-dereference stores what links lead to" if "links" in others else ""
+            yield f"passed over: {counts}, which belong to no sample{advice}"
 
 
 def _named(inventories: Mapping[Shard, Receipt], sources: Sequence[Store]) -> dict[str, Receipt]:

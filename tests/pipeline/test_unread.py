@@ -58,5 +58,6 @@ def test_what_belongs_to_no_sample_is_counted_without_being_a_fault(tmp_path):
     assert found.faults == {}
     assert found.passed_over == {"folders": 1, "hidden files": 1, "links": 1, "macOS metadata files": 1}
     assert list(found.lines()) == [
-        "passed over: 1 hidden files, 1 links, 1 macOS metadata files, which belong to no sample"
+        "passed over: 1 hidden files, 1 links, 1 macOS metadata files, which belong to no sample; tar --dereference "
+        "--hard-dereference stores what links lead to"
     ]
