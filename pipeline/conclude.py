@@ -96,7 +96,7 @@ def conclude(finished: Finished) -> Conclusion:
     timings = list(_timings(plan, shards, index, published))
     step = index.steps[-1]
     assert isinstance(step.stage, Invert)
-    inverter = step.stage.inverter(torch.device("cpu"))
+    inverter = drawing(step.stage)
     gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.image, plan.config.maps.side_px)
     shown = list(gallery.pictures([row for row in rows if row["outcome"] == "recorded"]))
     unread = finished.unread
@@ -129,6 +129,11 @@ def conclude(finished: Finished) -> Conclusion:
     return Conclusion(
         summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published)
     )
+
+
+def drawing(stage: Invert) -> Inverter:
+    """Return an inverter on the CPU for pictures of a stage's codes; it learns no start, which can take hours."""
+    return stage.model_copy(update={"start_samples": 0}).inverter(torch.device("cpu"))
 
 
 def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt) -> Iterable[StageTiming]:

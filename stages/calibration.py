@@ -82,5 +82,8 @@ def _table(
     roots, errors = np.bincount(block, root * count) / weight, np.bincount(block, fitted * count) / weight
     table_K = np.interp(grid_K, roots, errors)
     above = grid_K > roots[-1]
-    table_K[above] = errors[-1] * (grid_K[above] / roots[-1]) ** 2
+    if roots[-1] * _SCALE >= 1:
+        table_K[above] = errors[-1] * (grid_K[above] / roots[-1]) ** 2
+    else:  # a head that says next to nothing has no scale
+        table_K[above] = errors[-1] + grid_K[above] ** 2
     return np.maximum.accumulate(table_K)

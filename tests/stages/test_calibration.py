@@ -43,6 +43,14 @@ def test_below_what_was_seen_it_is_constant_and_above_it_grows_as_the_square_doe
     assert found == pytest.approx([0.3, 0.3, 2 * 1.5**2, 2 * TOP**2, 2 * (2 * TOP) ** 2], rel=1e-3)
 
 
+@pytest.mark.parametrize("root", [0.0, 1e-4])
+def test_a_head_that_says_next_to_nothing_is_calibrated_to_finite_errors(root: float):
+    calibration = fitted([root] * 4, [0.0, 0.6, 0.0, 0.6])
+    found = applied(calibration, [0.0, root, 1.0, 2 * TOP])
+    assert found[:3].tolist() == pytest.approx([0.3, 0.3, 1.3], abs=1e-3)
+    assert 0.3 < float(found[3]) < 100
+
+
 def test_it_never_falls_and_spaces_do_not_meet():
     random = torch.Generator().manual_seed(0)
     root_NLHW = torch.rand(4, 2, 16, 16, generator=random)
