@@ -56,9 +56,10 @@ def _literal_prefix(whole: S3Store, parts: Sequence[str]) -> tuple[str, Sequence
 
 
 def _named(whole: S3Store, prefix: str, name: str) -> Found:
-    """Return the object of a key, or the tar files of the folder that it names."""
+    """Return the object of a key, or the tar files of the folder that it names, which an empty object may stand for."""
     bucket, options, key = whole.bucket, whole.options, prefix + name
-    if (entry := _entry(whole, key)) is not None:
+    entry = _entry(whole, key)
+    if entry is not None and (entry.size or not _holds(whole, f"{key}/")):
         return Found(S3Store(bucket, prefix, options), (Entry(name, entry.size, entry.version),))
     if _holds(whole, f"{key}/"):
         store = S3Store(bucket, f"{key}/", options)

@@ -134,6 +134,17 @@ def test_keys_with_empty_parts_are_read(use_server, ministack_bucket):
     assert names(f"s3://{BUCKET}/{prefix}/**/*.tar") == ["a//b//2.tar", "cars//0.tar"]
 
 
+def test_an_empty_object_named_like_a_folder_is_a_marker_of_it(use_server, ministack_bucket):
+    use_server(ministack_bucket)
+    prefix = uuid.uuid4().hex
+    store = S3Store(BUCKET, prefix, OPTIONS)
+    for key, data in (("cars", b""), ("cars/", b""), ("cars/0.tar", b"x"), ("empty.tar", b"")):
+        store._api.put_object(Bucket=BUCKET, Key=f"{prefix}/{key}", Body=data)
+    for address in ("cars", "cars/", "cars/*.tar"):
+        assert names(f"s3://{BUCKET}/{prefix}/{address}") == ["0.tar"]
+    assert names(f"s3://{BUCKET}/{prefix}/empty.tar") == ["empty.tar"]
+
+
 @pytest.mark.parametrize("name", ["a b.tar", "a+b%20&c=d.tar", "é ü 漢.tar", "#1.tar", "~a.tar", "a'\"b.tar"])
 def test_any_name_is_found_and_read(place, name):
     top = place(f"in/{name}")
