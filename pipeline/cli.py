@@ -62,16 +62,16 @@ def root(
 @app.command()
 def run(config: Config, overrides: Set = None) -> None:
     """Start a run, or go on with it: do everything that has no committed result yet."""
-    from pipeline.errors import USER_ERRORS, ClusterLostError
+    from pipeline.errors import USER_ERRORS, ClusterLostError, RunError
 
     started = time.monotonic()
     mill = _run(_settings(config, overrides), console)
     try:
         finished, summary = mill.repairs.until_whole(lambda: _run_and_report(mill))
     except USER_ERRORS as error:
-        if not mill.failed or isinstance(error, ClusterLostError):
-            raise
         cli_run.print_failed(console, mill.failed)
+        if not mill.failed or not isinstance(error, RunError) or isinstance(error, ClusterLostError):
+            raise
         console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         raise typer.Exit(INCOMPLETE) from None
     if summary is not None:

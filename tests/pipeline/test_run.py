@@ -6,7 +6,10 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
+from infra.errors import StoreError
 from infra.folder import FolderStore
+from pipeline.cli import main
+from pipeline.errors import ClusterLostError, RunError
 from pipeline.progress import Progress
 from pipeline.run import Run
 
@@ -56,3 +59,39 @@ def test_whatever_a_run_asks_its_store_for_something_is_shown(committed, unsaid)
     finished = run.execute()
     assert finished.moved
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RunError("train_segmenter waits for all supervision"), 1),
+        (StoreError("no space left on device"), 2),
+        (ClusterLostError("Ray was lost"), 2),
+    ],
+)
+def test_failed_units_are_told_whatever_ends_the_run_and_only_they_make_it_one(error, status, committed, monkeypatch):
+    def scan(run, _plan):
+        run.failed["train-a"] = "inventory: given up after 3 attempts: it hangs"
+        raise error
+
+    left: list[int] = []
+    monkeypatch.setattr(Run, "_scan", scan)
+    monkeypatch.setattr("pipeline.cli.leave", left.append)  # which would end this process
+    monkeypatch.setattr("sys.argv", ["invertmill", "run", str(committed.folder / "run.yaml")])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == status
+    assert left == ([status] if isinstance(error, ClusterLostError) else [])
+
+
+def test_shards_of_which_none_could_be_read_are_told_with_their_reasons(fresh, monkeypatch, capsys):
+    reason = "inventory: given up after 3 attempts: TransientError: the server went away"
+    monkeypatch.setattr(Run, "_scan", lambda run, plan: run.failed.update({one.name: reason for one in plan.listed}))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.argv", ["invertmill", "run", str(fresh.folder / "run.yaml")])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    output = capsys.readouterr().out
+    assert caught.value.code == 1
+    assert f"failed 2 units: {reason} (" in output
+    assert "error: not one of 2 shards could be read; run again to try once more" in output
