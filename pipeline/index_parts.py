@@ -11,6 +11,7 @@ from typing import Any
 from infra.bundles import write_rows
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
+from pipeline import inventory
 from pipeline.fingerprint import fingerprint
 from pipeline.map_job import OWN_COLUMNS
 from pipeline.plan import MapStep
@@ -21,9 +22,19 @@ ROWS_PER_PART = 100_000
 _TYPES = {**OWN_COLUMNS, "role": str}
 
 
-def index_address(ledger: Ledger, over: Iterable[tuple[MapStep, Sequence[Unit]]], version: int, unit: str) -> Address:
-    """Return where an index lies: another set of bundles, or one of them made anew, is another index."""
-    bundles, reads = {}, []
+def index_address(
+    ledger: Ledger,
+    over: Iterable[tuple[MapStep, Sequence[Unit]]],
+    version: int,
+    unit: str,
+    inventories: Sequence[str] = (),
+) -> Address:
+    """Return where an index lies: another set of bundles, or one of them made anew, is another index.
+
+    So is another set of inventories, as with a shard of which nothing could be read: it has no units.
+    """
+    bundles: dict[str, Sequence[object]] = {inventory.STAGE: inventories} if inventories else {}
+    reads = []
     for step, units in over:
         held = ledger.versions(step.stage.name, step.fingerprint)
         bundles[step.stage.name] = [(one.name, held.get(one.name)) for one in units]

@@ -84,7 +84,7 @@ class Index:
     def address(self) -> Address:
         """Where this index lies: another set of bundles, or one of them made anew, is another index."""
         over = [(step, self.units) for step in self.steps] + [(self.error_maps, self.supervised)]
-        return index_address(self.ledger, over, VERSION, "index")
+        return index_address(self.ledger, over, VERSION, "index", self.inventories)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row per sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles.

@@ -7,10 +7,11 @@ import yaml
 
 from generators.checkpoints import save_generator
 from infra.shards import write_shard
+from pipeline.described import described
 from pipeline.publish import POINTER
 from tests import tiny
 from tests.generators.published import tiny as tiny_generator
-from tests.pipeline.conftest import compute
+from tests.pipeline.conftest import compute, scan_input
 
 OTHER = "refine_maps.threshold=0.9"
 
@@ -188,3 +189,13 @@ def test_a_run_makes_a_damaged_index_again(invertmill, committed, part):
     published = {**pointer(committed), **pointer(committed)["supervision"]}
     names = [*pointer(committed)["index"], *published["index"], published["shards"]]
     assert whole in [(committed.folder / "store" / name).read_bytes() for name in names]
+
+
+def test_a_shard_of_which_nothing_could_be_read_is_part_of_what_is_published(committed):
+    """It has no samples and no units; the report still says what is wrong with it."""
+    before = pointer(committed)["receipt"]
+    (committed.folder / "shards/late.tar").write_bytes(b"")
+    scan_input(committed.plan())
+    committed.index().publish()
+    assert pointer(committed)["receipt"] != before
+    assert list(described(committed.settings(), asked=False).unread.faults) == ["late.tar"]
