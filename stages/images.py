@@ -20,7 +20,7 @@ from stages.colours import BLACK, WHITE, eight_bit_rgb
 from stages.errors import BadSampleError
 from stages.faults import described
 from stages.orientation import Geometry, upright
-from stages.unended_jpeg import ended, may_lack_pixels
+from stages.unended_jpeg import ended, ends_early, may_end_early, may_lack_pixels
 from stages.zeroed_end import ZEROS_FOR_PIXELS, lacks_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
@@ -137,6 +137,8 @@ def _loaded_jpeg(image: Image.Image, data: bytes) -> Image.Image:
             raise
     else:
         if not may_lack_pixels(data):
+            if may_end_early(image) and ends_early(data):
+                raise OSError("image file is truncated, with an end marker before its last pixel")
             return image
         whole = ended(data)
         if whole is None:

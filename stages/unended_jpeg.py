@@ -1,4 +1,4 @@
-"""JPEGs that lack only their end marker, told from those that lack pixels."""
+"""JPEGs that lack only their end marker, told from those that lack pixels; and end markers that come too early."""
 
 from __future__ import annotations
 
@@ -15,12 +15,25 @@ _FILLERS = [
 """Data of other pictures, with restart markers in between: a decoder that lacks pixels makes some of it."""
 
 _START_OF_SCAN, _RESTARTS, _PROGRESSIVE = 0xDA, range(0xD0, 0xD8), (0xC2, 0xC6, 0xCA, 0xCE)
+_MIDDLE = (127, 128)
 _FRAMES = (0xC0, 0xC1, *_PROGRESSIVE, 0xC9)
 
 
 def may_lack_pixels(data: bytes) -> bool:
     """Return whether a JPEG ends in zeros, of which a decoder would make pixels."""
     return data.endswith(bytes(16)) and not data.rstrip(b"\0").endswith(END)
+
+
+def may_end_early(image: Image.Image) -> bool:
+    """Return whether a loaded JPEG ends in middle grey, which decoders give to pixels that they have no data of."""
+    last = image.getpixel((image.width - 1, image.height - 1))
+    return all(value in _MIDDLE for value in (last if isinstance(last, tuple) else (last,)))
+
+
+def ends_early(data: bytes) -> bool:
+    """Return whether the end marker of a JPEG, not that of its thumbnail, comes before the data of its last pixel."""
+    behind = max((stop for *_, stop in _segments(data)), default=0)
+    return ended(data[: data.find(END, behind)]) is None
 
 
 def ended(data: bytes) -> bytes | None:
@@ -56,7 +69,7 @@ def _all_scans(data: bytes) -> bool:
     """Return whether every coefficient of every component was sent to its last bit; a cut may fall between scans."""
     components, progressive = 0, False
     bits: dict[tuple[int, int], int] = {}  # lowest bit sent, by component and coefficient
-    for marker, body in _segments(data):
+    for marker, body, _ in _segments(data):
         if marker in _FRAMES:
             components, progressive = body[5], marker in _PROGRESSIVE
         if marker == _START_OF_SCAN:
@@ -66,8 +79,8 @@ def _all_scans(data: bytes) -> bool:
     return components > 0 and len(bits) == 64 * components and not any(bits.values())
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the markers of a JPEG that have a body; entropy-coded data is passed over."""
+def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Yield the markers of a JPEG that have a body, and where that stops; entropy-coded data is passed over."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         marker = data[at + 1]
@@ -77,5 +90,5 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         size = int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == END[1] or at + 2 + size > len(data):
             return
-        yield marker, data[at + 4 : at + 2 + size]
+        yield marker, data[at + 4 : at + 2 + size], at + 2 + size
         at += 2 + size

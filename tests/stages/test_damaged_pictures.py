@@ -91,6 +91,26 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_read_also_with_zeros_behind(f
             decode_picture(data[: len(data) * 3 // 4] + rest, "cat.jpg")
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if "JPEG" in form and "progressive" not in form])
+@pytest.mark.parametrize("behind", [b"", b"about it" * 20])
+def test_an_end_marker_before_the_last_pixel_makes_no_picture(form, behind):
+    data = encoded(pixels(0, 40, 48), "JPEG", **FORMS[form])
+    for share in (0.6, 0.75, 0.9):
+        with pytest.raises(BadSampleError, match="truncated"):
+            decode_picture(data[: int(len(data) * share)] + b"\xff\xd9" + behind, "cat.jpg")
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if "JPEG" in form])
+def test_a_jpeg_whose_last_pixels_are_middle_grey_is_whole(form):
+    image = np.array(pixels(0, 40, 48))
+    image[24:] = 128
+    data = encoded(image, "JPEG", **FORMS[form])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data)))[-1, -1], [128] * 3)
+    np.testing.assert_array_equal(
+        decode_picture(data + b"about it", "cat.jpg").pixels_HW3, np.asarray(Image.open(io.BytesIO(data)))
+    )
+
+
 @pytest.mark.parametrize("form", ["WEBP", "AVIF"])
 def test_zeros_in_place_of_pixels_are_no_pixels_and_behind_them_no_damage(form):
     coarse = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
