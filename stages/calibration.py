@@ -33,7 +33,7 @@ class Calibration(nn.Module):
         """Return the error for each predicted square root >= 0; beyond `TOP` it grows as the square does."""
         bounded_NLHW = root_NLHW.clamp(max=TOP)
         place_NLHW = bounded_NLHW * _SCALE
-        cell_NLHW = place_NLHW.floor().clamp(max=_CELLS - 1)
+        cell_NLHW = place_NLHW.nan_to_num().floor().clamp(max=_CELLS - 1)  # NaN is no place in a table, and stays NaN
         first_L11 = torch.arange(len(self.error_LK), device=root_NLHW.device)[:, None, None] * POINTS
         index_NLHW = cell_NLHW.long() + first_L11
         low, high = self.error_LK.take(index_NLHW), self.error_LK.take(index_NLHW + 1)

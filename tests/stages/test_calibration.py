@@ -51,6 +51,12 @@ def test_a_head_that_says_next_to_nothing_is_calibrated_to_finite_errors(root: f
     assert 0.3 < float(found[3]) < 100
 
 
+def test_what_is_not_finite_stays_so_and_harms_no_neighbour():
+    found = applied(fitted([0.5, 1.0], [0.3, 2.0]), [float("nan"), 0.5, float("inf"), 1.0])
+    assert torch.isnan(found[0])
+    assert found[1:].tolist() == pytest.approx([0.3, float("inf"), 2.0])
+
+
 def test_it_never_falls_and_spaces_do_not_meet():
     random = torch.Generator().manual_seed(0)
     root_NLHW = torch.rand(4, 2, 16, 16, generator=random)
