@@ -57,6 +57,7 @@ class _Worker:
     actor: Any
     starting: Any  # reference of the call that returns its node
     opening: Any  # reference of the call that opens the job
+    nodes: frozenset[str]  # that were alive when it was asked for
     node: str | None = None  # None until it has started
     opened: bool = False
     spawned_at: float = field(default_factory=time.monotonic)
@@ -136,7 +137,7 @@ class Supervisor(Generic[AnyTask_contra]):
         open_tasks = len(self.waiting) + len(self.suspects) + sum(len(worker.flights) for worker in self.workers)
         while len(self.workers) < min(self.resources.workers, open_tasks):
             actor = self.hosts.take(self.resources.size)
-            self.workers.append(_Worker(actor, actor.where.remote(), actor.open.remote(self.job)))
+            self.workers.append(_Worker(actor, actor.where.remote(), actor.open.remote(self.job), _alive_nodes()))
 
     def _feed(self) -> None:
         """Give every open actor enough to do; a suspect only to an actor that does nothing else."""
@@ -228,7 +229,7 @@ class Supervisor(Generic[AnyTask_contra]):
         self.watcher.reached(worker.name, ())
         ray.kill(worker.actor)
         tasks = [*tasks, *worker.flights.values()]
-        if worker.node is not None and _node_is_alive(worker.node):
+        if not _machine_is_lost(worker):
             for task in tasks:
                 self._blame(task, reason)
             if not worker.opened:
@@ -297,5 +298,11 @@ def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _node_is_alive(node: str) -> bool:
-    return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
+def _machine_is_lost(worker: _Worker) -> bool:
+    """Return whether a worker ended with its machine; one that ended before it said where it is, with any machine."""
+    nodes = worker.nodes if worker.node is None else {worker.node}
+    return not nodes <= _alive_nodes()
+
+
+def _alive_nodes() -> frozenset[str]:
+    return frozenset(str(entry["NodeID"]) for entry in ray.nodes() if entry["Alive"])

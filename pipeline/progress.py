@@ -88,7 +88,7 @@ class Shown:
             parts.append(f"ETA {_clock(elapsed_s * (1 - share) / share)}")
         else:
             parts.append(f"{_clock(elapsed_s)} so far")
-        details = self.details()
+        details = self.details() if self.ended < self.units else ""
         return f"{self.name}: {', '.join(parts)}" + (f"; {details}" if details else "")
 
 

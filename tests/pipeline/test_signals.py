@@ -157,6 +157,9 @@ run_interruptible(work)
     pid, mask = process.stdout.readline().split()
     assert int(mask, 16) & (1 << signal.SIGTERM - 1 | 1 << signal.SIGINT - 1) == 0
     assert is_as_it_should_be(end(process, signal.SIGTERM), signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while _runs(int(pid)) and time.monotonic() < deadline:  # a killed process takes a moment to go
+        time.sleep(0.02)
     assert not _runs(int(pid))
 
 

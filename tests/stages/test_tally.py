@@ -1,10 +1,13 @@
 """Progress of inversions: steps of a unit's images, which only grow, whatever is beside them in the batch."""
 
+import threading
+from functools import partial
 from statistics import fmean
 
 import pytest
 import torch
 
+from stages.batch import Item
 from stages.engine import Engine
 from stages.error_maps import ErrorMaps
 from stages.objective import Objective
@@ -25,7 +28,16 @@ def heard(work) -> list[WorkProgress]:
 
 
 def invert(engine: Engine, *steps: int) -> None:
-    for future in [engine.submit(lambda steps=one: item(1.0, steps)) for one in steps]:
+    """Invert images of so many steps; the first begins when all are submitted, so that the batch is always as full."""
+    submitted = threading.Event()
+
+    def begin(steps: int) -> Item:
+        assert submitted.wait(60)
+        return item(1.0, steps)
+
+    futures = [engine.submit(partial(begin, one)) for one in steps]
+    submitted.set()
+    for future in futures:
         future.result()
 
 
