@@ -17,6 +17,7 @@ from pipeline.trade_off import measured
 from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.units import Selection, Shard, Unit, outcome_key, read_inventory
 from pipeline.unread import Unread
+from stages.train_segmenter import TrainSegmenter
 
 AGAIN = "run again"
 REPAIR = "`invertmill verify --repair`, then run again"
@@ -84,6 +85,8 @@ def repair(plan: Plan, problems: Iterable[Problem]) -> list[str]:
 
 def restore_segmenter(plan: Plan, damage: Damage) -> bool:
     """Put a damaged checkpoint back into the store if this machine has it, and return whether that made it whole."""
+    if damage.stage != TrainSegmenter.name:
+        return False  # the address is not asked for thousands of bundles: it costs digests of weights, and a listing
     address = plan.train_segmenter()
     if damage.receipt != address.receipt_name:
         return False

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from infra.folder import FolderStore
-from infra.receipts import Address
+from infra.receipts import Address, damage_of
 from pipeline.trade_off import ask
 from pipeline.trained_segmenter import TrainedSegmenter
-from pipeline.verify import repair, verify_run
+from pipeline.verify import Problem, repair, verify_run
 from stages.trade_off import TradeOff
 from tests import tiny
 from tests.pipeline.conftest import commit_all, contents, scan_input
@@ -219,6 +219,15 @@ def test_a_checkpoint_that_this_machine_has_is_put_back_instead_of_trained_again
     (told,) = repaired(committed)
     assert told.startswith("train_segmenter: the checkpoint was put back")
     assert committed.files() == before
+
+
+def test_bundles_of_other_stages_are_set_aside_without_looking_for_the_segmenter(committed):
+    plan = committed.plan()
+    receipt = next(plan.ledger.receipts("invert", committed.index().steps[-1].fingerprint))
+    (committed.folder / "networks/generator.safetensors").unlink()  # without which there is no address
+    damage = damage_of(receipt, "altered")
+    (told,) = repair(committed.plan(), [Problem("invert", "altered", damage=damage)])
+    assert told.startswith("invert: unit ")
 
 
 def test_what_is_wrong_with_a_shard_is_told_with_what_to_do_and_is_no_problem_of_the_run(fresh):
