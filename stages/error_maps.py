@@ -22,7 +22,7 @@ from stages.inversion import Inversion, Trace, fate
 from stages.inverter import Inverter, InvertingStage, Photograph
 from stages.labels import class_of
 from stages.objective import Target
-from stages.reduction import fit_reduced, reduced
+from stages.reduction import at_size, fit_reduced, reduced
 from stages.region import to_uint8
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
@@ -34,7 +34,7 @@ class _Target:
     key: str
     photograph: Photograph
     mapped_3hw: Tensor  # at the size of the maps
-    occluded_hw: NDArray[np.bool_] | None  # likewise
+    occluded_HW: NDArray[np.bool_] | None  # at the region's size, since a thin occluder may have no pixel in a map
     label: int | None = None
 
 
@@ -77,7 +77,7 @@ class ErrorMaps(InvertingStage):
             picture, region, side_px = self.image.picture(sample), inverter.region, self.map_side_px
             image_HW3 = picture.pixels_HW3
             photograph, mapped_3hw = inverter.fitted(image_HW3), fit_reduced(image_HW3, region, side_px)
-            occluded_HW = known_occluder(sample, self.truth, picture.geometry, region, side_px)
+            occluded_HW = known_occluder(sample, self.truth, picture.geometry, region)
             label = class_of(sample, self.label, inverter.generator.label_dim)
             return _Target(sample.key, photograph, mapped_3hw, occluded_HW, label)
 
@@ -107,8 +107,9 @@ class ErrorMaps(InvertingStage):
         for space, one in spaces.items():
             row[f"psnr_db_{column(space)}"] = one.psnr_db
             row[f"lpips_{column(space)}"] = one.lpips
-        row["occluded"] = None if target.occluded_hw is None else bool(target.occluded_hw.any())
-        row["auroc"] = auroc(found[0].error_hw, target.occluded_hw)
+        occluded_HW, error_hw = target.occluded_HW, found[0].error_hw
+        row["occluded"] = None if occluded_HW is None else bool(occluded_HW.any())
+        row["auroc"] = None if occluded_HW is None else auroc(error_hw, at_size(occluded_HW, error_hw.shape))
         row["generator"] = inverter.generator.digest
         row["perceptual"] = inverter.perceptual.name
         row["perceptual_digest"] = inverter.perceptual.digest

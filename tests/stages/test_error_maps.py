@@ -165,6 +165,15 @@ def test_an_occluder_is_looked_for_at_the_size_of_the_maps(sources):
     assert 0 <= record.row["auroc"] <= 1
 
 
+def test_an_occluder_too_thin_for_a_pixel_of_a_map_occludes_its_image(sources):
+    mask = np.zeros((tiny.SIDE_PX, tiny.SIDE_PX), np.uint8)
+    mask[10, 10:20] = 255  # a map of half the size takes the odd rows
+    taken = [Sample("a", "shard", {"png": tiny.picture(0), "occluder.png": tiny.png(mask)})]
+    (record,) = results(sources, taken, truth="occluder.png", map_side_px=16)
+    assert record.row["occluded"] is True
+    assert record.row["auroc"] is None
+
+
 def test_an_image_is_inverted_in_the_chosen_spaces_only_and_as_it_is_among_all(sources, alone):
     (record,) = results(sources, samples(1), spaces=("W+", "F4"), batch=1)
     assert record.arrays["spaces"].tolist() == ["W+", "F4"]
