@@ -13,6 +13,7 @@ _MODULES = frozenset(
     (
         *("subprocess", "pty", "runpy", "ctypes", "code", "pdb", "bdb", "timeit", "webbrowser", "commands", "popen2"),
         *("marshal", "shutil", "importlib", "imp", "pkgutil", "pip", "socket", "urllib", "http", "requests", "ftplib"),
+        *("_posixsubprocess", "ensurepip", "pydoc", "smtplib", "telnetlib"),
     )
 )
 """Whole packages."""
@@ -24,6 +25,11 @@ _FUNCTIONS: Mapping[str, re.Pattern[str]] = {
     ),
     "builtins __builtin__": re.compile(r"eval|exec|execfile|compile|open|__import__|input|breakpoint|exit|quit"),
     "pickle _pickle cPickle dill dill._dill joblib cloudpickle numpy torch": re.compile(r"loads?"),
+    "torch.serialization torch.jit torch.jit._serialization numpy.lib.npyio numpy.lib._npyio_impl": re.compile(r"load"),
+    "joblib.numpy_pickle": re.compile(r"load"),
+    "multiprocessing.util asyncio.subprocess distutils.spawn": re.compile(r"spawn.*|create_subprocess.*"),
+    "numpy.testing numpy.testing._private.utils": re.compile(r"runstring|rundocs"),
+    "shelve dbm": re.compile(r"open"),
     "torch.hub": re.compile(r"load.*|download.*"),
     "io _io codecs": re.compile(r"open|FileIO"),
     "sys": re.compile(r"exit|settrace|setprofile"),

@@ -16,7 +16,7 @@ PUBLISHED = "g_ema"
 MAX_DICTIONARIES = 1_000
 MAX_NAMES = 200_000
 
-_BOTTOM = re.compile(r"(.*?)(?:input\.input|constant_input\.weight)")
+_BOTTOMS = ("input.input", "constant_input.weight")
 _AVERAGE = re.compile(r"ema|averag|avg|swa", re.IGNORECASE)
 _ORDER = ("generator", "netg", "net_g", "g", "gen", "params", "state_dict", "model", "")
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, of torch.compile
@@ -108,8 +108,9 @@ def find_state_dictionary(content: object) -> StateDictionary:
 def _candidates(root: Mapping[Any, object]) -> Iterator[_Candidate]:
     for keys, held, parent in _dictionaries(root):
         for name in held:
-            if isinstance(name, str) and (match := _BOTTOM.fullmatch(name)):
-                yield _Candidate(keys, match[1], held, parent)
+            if isinstance(name, str) and name.endswith(_BOTTOMS):
+                prefix = name.removesuffix(_BOTTOMS[0]).removesuffix(_BOTTOMS[1])
+                yield _Candidate(keys, prefix, held, parent)
 
 
 def _dictionaries(
