@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from generators.cache import digest_of
-from infra.os_errors import explained
+from infra.os_errors import explained, staged
 from infra.receipts import Ledger, Receipt
 
 SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
@@ -77,11 +76,5 @@ class TrainedSegmenter:
         data = ledger.read_file(self.receipt, SEGMENTER_FILE)
         with explained(self.path, "write"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_name(
-                f"{self.path.name}.{uuid.uuid4().hex}.part"
-            )  # several actors may come at once
-            try:
+            with staged(self.path) as partial:  # several actors may come at once
                 partial.write_bytes(data)
-                partial.replace(self.path)
-            finally:
-                partial.unlink(missing_ok=True)
