@@ -61,7 +61,7 @@ class TrainingReport:
             axes.set_ylim(bottom=0)
             axes.set_xlabel("epoch", color=MUTED)
             axes.set_ylabel(fill(f"loss, on {self.fitted_to}", LABEL_CHARACTERS), color=INK)
-            axes.legend(frameon=False, labelcolor=INK)
+            axes.legend(frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0))
             return finished(figure, axes, grid="y")
 
     def draw_correlations(self) -> str | None:
@@ -80,5 +80,5 @@ class TrainingReport:
                     axes.plot(*zip(*line, strict=True), color=space_colour(space), marker=".", label=space)
             axes.set_xlabel("epoch", color=MUTED)
             axes.set_ylabel(fill("correlation per pixel, held out", LABEL_CHARACTERS), color=INK)
-            axes.legend(frameon=False, labelcolor=INK)
+            axes.legend(frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0))
             return finished(figure, axes, grid="y")
