@@ -12,8 +12,8 @@ def published(mill: Mill) -> dict[str, bytes]:
 
 def test_a_run_whose_units_all_fail_says_why_and_publishes_nothing(finished_copy: Mill):
     before = published(finished_copy)
-    finished_copy.forget("invert")
-    said = finished_copy.call("run", "compute.unit_deadline_s=0.01", "compute.attempts=1")
+    too_slow = "invert.schedule.steps=100000"  # no unit ends before the supervising loop first looks at its deadline
+    said = finished_copy.call("run", too_slow, "compute.unit_deadline_s=0.01", "compute.attempts=1")
     assert said.code == 1, said.text
     assert "failed 4 units: invert: given up after 1 attempts: nothing finished within 0 s" in said.text
     assert "nothing was published, because not one of 8 samples is recorded" in said.text

@@ -181,8 +181,7 @@ def test_a_command_that_ends_by_itself_leaves_signals_as_they_were():
         "before = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
         "run_interruptible(lambda: None)\n"
         "assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before\n"
-        "ready()\n"
-        "try:\n    time.sleep(100)\nexcept KeyboardInterrupt:\n    print('as ever')"
+        "try:\n    ready()\n    time.sleep(100)\nexcept KeyboardInterrupt:\n    print('as ever')"
     )
     assert end(process, signal.SIGINT)[:2] == (0, "as ever\n")
 
