@@ -33,7 +33,7 @@ def load_pickle(data: bytes) -> object:
         data: the whole file.
 
     Raises:
-        CheckpointError: the file is torn, hostile, or is itself something that is never loaded.
+        CheckpointError: the file is truncated, hostile, or is itself something that is never loaded.
     """
     try:
         budget = Budget(MAX_OPERATIONS)

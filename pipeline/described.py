@@ -28,7 +28,7 @@ def described(config: RunConfig, *, asked: bool) -> Finished:
 
     Args:
         config: of the run.
-        asked: whether settings were given beside the file: then the result with those, if it is another one.
+        asked: whether settings were given next to the file: then the result with those, if it is not the published one.
 
     Raises:
         RunError: nothing is published, or what is asked for is not computed.

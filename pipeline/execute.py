@@ -178,8 +178,6 @@ class Supervisor(Generic[AnyTask_contra]):
         except RayTaskError as error:
             self._raised(worker, task, error)
         except (RayActorError, GetTimeoutError) as error:
-            if isinstance(error, RayActorError) and error.actor_init_failed:
-                self._not_opened(_first_line(error))
             self._replace(worker, [task] if task else [], _first_line(error))
         else:
             if ref == worker.starting:

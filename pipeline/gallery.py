@@ -72,7 +72,7 @@ class Gallery:
 
 
 def read_if_there(sources: Sequence[Store], shard: Shard, samples: Sequence[ShardSample]) -> list[RawSample]:
-    """Return samples of a shard; none if the shard was taken from the input, or is another one, since."""
+    """Return samples of a shard; none if the shard has left the input, or has changed, since."""
     if shard.address >= len(sources):
         return []
     try:

@@ -29,7 +29,7 @@ def index_address(
     unit: str,
     inventories: Sequence[str] = (),
 ) -> Address:
-    """Return where an index lies: another set of bundles, or one of them made anew, is another index.
+    """Return where an index lies: another set of bundles, or one of them made again, gives another index.
 
     So is another set of inventories, as with a shard of which nothing could be read: it has no units.
     """

@@ -41,7 +41,7 @@ class Listed:
 class InventoryJob:
     """Scans shards; plain reading and hashing, no GPU.
 
-    A shard that was scanned before is read again where `by_digest`, and scanned again if its content is another one.
+    A shard that was scanned before is read again where `by_digest`, and scanned again if its content differs.
     """
 
     sources: tuple[Store, ...]

@@ -82,7 +82,7 @@ class Index:
 
     @property
     def address(self) -> Address:
-        """Where this index lies: another set of bundles, or one of them made anew, is another index."""
+        """Where this index lies: another set of bundles, or one of them made again, gives another index."""
         over = [(step, self.units) for step in self.steps] + [(self.error_maps, self.supervised)]
         return index_address(self.ledger, over, VERSION, "index", self.inventories)
 

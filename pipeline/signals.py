@@ -115,7 +115,7 @@ def held() -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once with every process below it; nothing is torn down, so nothing can fail or wait."""
+    """End this process at once with every process below it; no cleanup runs, so nothing can fail or wait."""
     _flush()
     _kill_below(os.getpid())
     os._exit(status)

@@ -69,7 +69,7 @@ class TrainedSegmenter:
 
         Raises:
             StoreError: the run's folder cannot be written.
-            DamagedBundleError: the store lacks it too, or has another one.
+            DamagedBundleError: the store lacks it too, or its copy differs.
         """
         if self.path.is_file() and digest_of(self.path) == self.sha256:
             return

@@ -72,7 +72,7 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
 def repair(plan: Plan, problems: Iterable[Problem]) -> list[str]:
     """Set the receipts of all damaged bundles aside, so that their units run again; return what was done.
 
-    A segmenter whose checkpoint this machine has whole is put back instead: one trained anew may be another.
+    A segmenter whose checkpoint this machine has whole is put back instead: one trained again may differ.
     """
     told = []
     for damage in dict.fromkeys(problem.damage for problem in problems if problem.damage is not None):

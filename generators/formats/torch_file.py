@@ -77,7 +77,7 @@ def load_torch_file(data: bytes) -> object:
         data: the whole file.
 
     Raises:
-        CheckpointError: the file is torn, hostile, announces more than it holds, is a whole object that is never
+        CheckpointError: the file is truncated, hostile, announces more than it holds, is a whole object that is never
             loaded, or is no file of torch.save.
     """
     try:
