@@ -42,9 +42,9 @@ from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.prior import estimate_prior
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from stages.batch import Item
 from stages.compiled_loss import CompiledLoss
 from stages.engine import Engine, in_turn

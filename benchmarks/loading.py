@@ -23,7 +23,7 @@ import torch
 from benchmarks.processes.command import circumstances, write_report
 from generators import load_generator
 from generators.checkpoints import save_generator
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.generators.converted import (
     rosinality_state,
     tensorflow_arguments,

@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 import torch
 
 from generators.errors import ArgumentError, CheckpointError, UnknownFormatError
+from generators.families.stylegan2 import Noise
 from generators.fetch import fetch, fetch_folder
 from generators.formats.biggan_deep import CONFIG_FILE, WEIGHTS_FILE, folder_digest, read_biggan_deep, read_config
 from generators.formats.content import READ_TODAY, read_weights
@@ -22,7 +23,6 @@ from generators.formats.own import save_generator
 from generators.formats.weights import build
 from generators.generator import Generator
 from generators.remote import SCHEMES, names_folder, scheme_of, shown
-from generators.stylegan2 import Noise
 
 __all__ = ["load_generator", "save_generator"]
 

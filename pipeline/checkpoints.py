@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from generators import load_generator
-from generators.biggan_deep import BigGANDeep
 from generators.cache import put
 from generators.checkpoints import save_generator
+from generators.families.biggan_deep import BigGANDeep
+from generators.families.stylegan2 import StyleGAN2
 from generators.generator import Generator
 from generators.remote import shown
-from generators.stylegan2 import StyleGAN2
 from pipeline.errors import CommandError
 from stages.region import to_uint8
 

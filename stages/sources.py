@@ -9,9 +9,9 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_serializer
 
 from generators import load_generator
+from generators.families.stylegan2 import Noise
 from generators.generator import Generator
 from generators.remote import shown
-from generators.stylegan2 import Noise
 
 if TYPE_CHECKING:
     from stages.perceptual import Perceptual

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 
 
 def normal(key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -39,7 +39,7 @@ def _images(setting: Setting, wanted: Arrays, truncation: float, name: str) -> I
 
 @torch.no_grad()
 def _layers(setting: Setting, wanted: Arrays) -> Iterator[Row]:
-    from generators.biggan_deep import BigGANDeep
+    from generators.families.biggan_deep import BigGANDeep
 
     generator = load_generator(setting.golden / FOLDER, setting.device, LAYERS_TRUNCATION)
     assert isinstance(generator, BigGANDeep)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generators.stylegan2 import GAIN, SLOPE, Noise, StyledConvolution, ToRGB, _blur
+from generators.families.stylegan2 import GAIN, SLOPE, Noise, StyledConvolution, ToRGB, _blur
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.references.comparison import CODES, GRADIENTS, IMAGES, Arrays, Row, Setting, exact, guarded, helpers
 from generators import load_generator
-from generators.stylegan2 import StyleGAN2
+from generators.families.stylegan2 import StyleGAN2
 
 FOLDER = "1_stylegan2"
 PICKLES = ("sg2ada_r64", "sg2ada_r64_cond10", "sg3repo_stylegan2_r64")

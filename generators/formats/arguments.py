@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from generators.errors import CheckpointError
-from generators.records import brief
+from generators.unpickling.records import brief
 
 
 def number(name: str, value: object) -> int | float | None:

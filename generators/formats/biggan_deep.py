@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from generators.biggan_deep import BigGANDeep, BigGANDeepConfig
 from generators.errors import CheckpointError
-from generators.formats.torch_file import load_torch_file
+from generators.families.biggan_deep import BigGANDeep, BigGANDeepConfig
 from generators.formats.weights import (
     Weights,
     biggan_deep_config,
@@ -20,7 +19,8 @@ from generators.formats.weights import (
     float32,
     network,
 )
-from generators.records import StoredTensor, expect, named_tensor
+from generators.unpickling.records import StoredTensor, expect, named_tensor
+from generators.unpickling.torch_file import load_torch_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "pytorch_model.bin"

@@ -9,10 +9,10 @@ from generators.formats.nvidia import read_nvidia
 from generators.formats.own import read_own
 from generators.formats.rosinality import read_rosinality
 from generators.formats.tensorflow import read_tensorflow
-from generators.formats.torch_file import LEGACY, ZIP, load_torch_file
 from generators.formats.weights import Weights
-from generators.pickles import load_pickle
-from generators.records import Network, refusal_of
+from generators.unpickling.pickles import load_pickle
+from generators.unpickling.records import Network, refusal_of
+from generators.unpickling.torch_file import LEGACY, ZIP, load_torch_file
 
 READ_TODAY = (
     "read today: invertmill's .safetensors; StyleGAN2 from NVIDIA's repositories stylegan2-ada-pytorch and stylegan3 "

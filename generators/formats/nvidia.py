@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from generators.errors import CheckpointError, UnknownFormatError
+from generators.families.stylegan2 import StyleGAN2Config
 from generators.formats.arguments import check_argument, number, one_of
 from generators.formats.other_networks import refuse_other
 from generators.formats.weights import Weights, stylegan2_config, with_block_channels
-from generators.records import Module, StoredTensor, brief, expect, refusal_of
-from generators.stylegan2 import StyleGAN2Config
+from generators.unpickling.records import Module, StoredTensor, brief, expect, refusal_of
 
 _T = TypeVar("_T")
 

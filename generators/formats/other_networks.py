@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from generators.errors import UnknownFormatError
-from generators.records import Module, brief
+from generators.unpickling.records import Module, brief
 
 _CLASSES = {
     "SuperresGenerator": "StyleGAN-XL",

@@ -9,10 +9,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from generators.biggan_deep import BigGANDeep
 from generators.errors import UnknownFormatError
+from generators.families.biggan_deep import BigGANDeep
+from generators.families.stylegan2 import StyleGAN2
 from generators.formats.weights import Config, Family, Weights, biggan_deep_config, stylegan2_config
-from generators.stylegan2 import StyleGAN2
 
 FORMAT = "invertmill-generator"
 MAX_ABOUT = 200

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from generators.errors import CheckpointError
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.formats.state_dictionaries import PUBLISHED, StateDictionary, find_state_dictionary
 from generators.formats.weights import (
     FILTER,
@@ -25,8 +26,7 @@ from generators.formats.weights import (
     stylegan2_config,
     with_block_channels,
 )
-from generators.records import StoredTensor, brief, named_tensor
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.unpickling.records import StoredTensor, brief, named_tensor
 
 MEAN_DRAWS = 10_000
 MEAN_BATCH = 1_000

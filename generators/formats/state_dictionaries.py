@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from generators.errors import UnknownFormatError
-from generators.records import brief, expect, refusal_of
+from generators.unpickling.records import brief, expect, refusal_of
 
 PUBLISHED = "g_ema"
 """Where rosinality's repository keeps the generator."""

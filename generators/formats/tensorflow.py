@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from generators.errors import CheckpointError, UnknownFormatError
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.formats.arguments import check_argument, number, one_of
 from generators.formats.weights import (
     Weights,
@@ -22,8 +23,7 @@ from generators.formats.weights import (
     stylegan2_config,
     with_block_channels,
 )
-from generators.records import Array, Network, StoredTensor, brief, expect, stored_array
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.unpickling.records import Array, Network, StoredTensor, brief, expect, stored_array
 
 VERSIONS = (4, 5)
 """Of the format, as StyleGAN2 and StyleGAN2-ADA wrote it; StyleGAN and earlier have less."""

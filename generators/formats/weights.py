@@ -10,11 +10,11 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from generators.biggan_deep import BigGANDeep, BigGANDeepConfig
 from generators.errors import ArgumentError, CheckpointError
+from generators.families.biggan_deep import BigGANDeep, BigGANDeepConfig
+from generators.families.stylegan2 import Noise, StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
-from generators.records import StoredTensor, brief
-from generators.stylegan2 import Noise, StyleGAN2, StyleGAN2Config
+from generators.unpickling.records import StoredTensor, brief
 
 FILTER = (1.0, 3.0, 3.0, 1.0)
 SHARED_BYTES = 2**20

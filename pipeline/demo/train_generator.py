@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from generators.checkpoints import save_generator
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from pipeline.demo.scenes import LABELS, Z_DIM, draw_scenes
 
 CONFIG = StyleGAN2Config(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generators.biggan_deep import BigGANDeep, BigGANDeepConfig
+from generators.families.biggan_deep import BigGANDeep, BigGANDeepConfig
 from generators.formats.biggan_deep import CONFIG_FILE, WEIGHTS_FILE, published_shapes
 
 LAYERS = ((True, 16, 8), (False, 8, 8), (False, 8, 4), (True, 4, 2), (True, 2, 1))

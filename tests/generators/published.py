@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 
 SOURCE = "raise SystemExit('embedded source was executed')"
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.prior import Prior, draw_w, estimate_prior, gaussianize, prior_of
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.generators.biggan_folder import tiny_biggan
 from tests.recipe import golden_generator
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.formats import rosinality, tensorflow
-from generators.records import Storage, StoredTensor
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.unpickling.records import Storage, StoredTensor
 
 SIZES = (256, 512, 1024)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from stages.batch import Item
 from stages.descent import loss_of, separate, start_codes
 from stages.objective import Objective, Target, prepare_target

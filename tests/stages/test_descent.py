@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.latents import W_PLUS, Codes, zero_deltas
 from generators.prior import Prior, estimate_prior
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from stages.descent import descend, start_codes
 from stages.inversion import Inversion
 from stages.objective import TERMS, Objective, losses, prepare_target

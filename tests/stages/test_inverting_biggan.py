@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from generators.biggan_deep import BigGANDeep
+from generators.families.biggan_deep import BigGANDeep
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
 from stages.descent import descend, start_codes

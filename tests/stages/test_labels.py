@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from generators.biggan_deep import BigGANDeep
 from generators.checkpoints import save_generator
+from generators.families.biggan_deep import BigGANDeep
 from generators.generator import Generator
 from generators.prior import draw_w
 from stages import learnt_start

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from generators import load_generator
-from generators.biggan_deep import BatchNorm, BigGANDeepConfig
+from generators.families.biggan_deep import BatchNorm, BigGANDeepConfig
 from generators.formats.biggan_deep import published_shapes
 from generators.formats.weights import network
 from tests.generators.biggan_folder import LAYERS, tiny_biggan

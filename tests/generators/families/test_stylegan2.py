@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from generators import load_generator
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.generators.published import tiny
 from tests.generators.reference import distance
 

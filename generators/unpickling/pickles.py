@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from generators.errors import CheckpointError
-from generators.machine import Budget, Machine, Makers, View
-from generators.records import (
+from generators.unpickling.machine import Budget, Machine, Makers, View
+from generators.unpickling.records import (
     Array,
     Network,
     default_of,
@@ -20,7 +20,7 @@ from generators.records import (
     scalar_of,
     tensor_of,
 )
-from generators.torch_streams import never, read_storage
+from generators.unpickling.torch_streams import never, read_storage
 
 MAX_OPERATIONS = 2_000_000
 """Operations in a file, nested streams included; a generator of 1024 px with its discriminator has about 100,000."""

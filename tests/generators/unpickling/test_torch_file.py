@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from generators import CheckpointError
-from generators.formats import torch_file
-from generators.formats.torch_file import load_torch_file
-from generators.records import Ignored
+from generators.unpickling import torch_file
+from generators.unpickling.records import Ignored
+from generators.unpickling.torch_file import load_torch_file
 from tests.generators.archives import archive_of, archive_of_pairs, bomb, entries_of, put, with_directory
 from tests.generators.converted import torch_file as saved
 from tests.generators.hostile import MAGIC, rooted, storage_root, stream, text

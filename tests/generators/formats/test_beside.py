@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from generators import CheckpointError, load_generator
-from generators.hostile_names import is_hostile
+from generators.unpickling.hostile_names import is_hostile
 from tests.generators.archives import archive_of, entries_of
 from tests.generators.converted import rosinality_state, torch_file
 from tests.generators.hostile import HOSTILE, text

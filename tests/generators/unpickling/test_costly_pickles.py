@@ -7,13 +7,14 @@ import time
 import pytest
 import torch
 
-from generators import CheckpointError, pickles
+from generators import CheckpointError
 from generators.formats import nvidia, state_dictionaries
 from generators.formats.nvidia import read_nvidia
 from generators.formats.state_dictionaries import find_state_dictionary
-from generators.formats.torch_file import load_torch_file
-from generators.pickles import load_pickle
-from generators.records import Ignored, Module, Storage, StoredTensor
+from generators.unpickling import pickles
+from generators.unpickling.pickles import load_pickle
+from generators.unpickling.records import Ignored, Module, Storage, StoredTensor
+from generators.unpickling.torch_file import load_torch_file
 from tests.generators.archives import archive_of
 from tests.generators.hostile import text
 

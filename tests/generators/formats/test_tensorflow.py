@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from generators import CheckpointError, load_generator
-from generators.stylegan2 import StyleGAN2
+from generators.families.stylegan2 import StyleGAN2
 from tests.generators.converted import tensorflow_arguments, tensorflow_pickle, tensorflow_variables
 from tests.generators.published import tiny
 from tests.generators.reference import distance

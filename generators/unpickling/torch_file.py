@@ -14,9 +14,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from generators.errors import CheckpointError, UnknownFormatError
-from generators.machine import Budget, Global, Machine, Makers, View
-from generators.pickles import numpy_makers
-from generators.records import (
+from generators.unpickling.machine import Budget, Global, Machine, Makers, View
+from generators.unpickling.pickles import numpy_makers
+from generators.unpickling.records import (
     Ignored,
     Storage,
     StoredTensor,
@@ -29,7 +29,7 @@ from generators.records import (
     size_of,
     tensor_of,
 )
-from generators.torch_streams import STORAGE_TYPES, never, read_stream, storage_of, unread_storage
+from generators.unpickling.torch_streams import STORAGE_TYPES, never, read_stream, storage_of, unread_storage
 
 ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."

@@ -8,8 +8,8 @@ import torch
 
 from generators import CheckpointError, load_generator
 from generators.checkpoints import save_generator
+from generators.families.stylegan2 import StyleGAN2
 from generators.formats import weights
-from generators.stylegan2 import StyleGAN2
 from tests.generators.biggan_folder import published_tensors, tiny_biggan, write_folder
 from tests.generators.converted import (
     rosinality_state,

@@ -14,8 +14,18 @@ from types import NoneType
 from typing import IO, Any, cast
 
 from generators.errors import CheckpointError
-from generators.hostile_names import is_hostile
-from generators.records import Array, Buildable, DType, Ignored, Module, StoredTensor, brief, expect, refusal_of
+from generators.unpickling.hostile_names import is_hostile
+from generators.unpickling.records import (
+    Array,
+    Buildable,
+    DType,
+    Ignored,
+    Module,
+    StoredTensor,
+    brief,
+    expect,
+    refusal_of,
+)
 
 Makers = Mapping[str, Callable[..., object]]
 """What may be found in a pickle, as `module name`, and what makes a record in its place."""

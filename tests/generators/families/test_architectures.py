@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from generators import load_generator
 from generators.checkpoints import save_generator
-from generators.stylegan2 import StyleGAN2
+from generators.families.stylegan2 import StyleGAN2
 from tests.generators.published import ada_arguments, network_pickle, tiny
 
 ARCHITECTURES = ("skip", "resnet", "orig")

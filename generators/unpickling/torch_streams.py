@@ -10,8 +10,8 @@ from typing import Final, NoReturn
 import torch
 
 from generators.errors import CheckpointError
-from generators.machine import Budget, Global, Machine, Makers, View
-from generators.records import Storage, brief, bytes_of, expect
+from generators.unpickling.machine import Budget, Global, Machine, Makers, View
+from generators.unpickling.records import Storage, brief, bytes_of, expect
 
 MAGIC = 0x1950A86A20F9469CFC6C  # opens every stream of the legacy torch.save
 PROTOCOL = 1001

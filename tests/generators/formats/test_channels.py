@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from generators import CheckpointError, load_generator
 from generators.checkpoints import save_generator
-from generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.generators.converted import (
     rosinality_state,
     tensorflow_arguments,

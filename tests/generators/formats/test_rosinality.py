@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from generators import CheckpointError, load_generator
+from generators.families.stylegan2 import StyleGAN2
 from generators.formats.rosinality import sources
-from generators.stylegan2 import StyleGAN2
 from tests.generators.converted import rosinality_state, torch_file
 from tests.generators.published import tiny
 from tests.generators.reference import distance

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from generators import CheckpointError, load_generator
+from generators.families.stylegan2 import StyleGAN2
 from generators.formats import rosinality
-from generators.stylegan2 import StyleGAN2
 from tests.generators.converted import rosinality_state, torch_file
 from tests.generators.published import tiny
 

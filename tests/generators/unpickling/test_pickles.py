@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from generators import CheckpointError, load_generator, pickles
-from generators.pickles import load_pickle
-from generators.records import Array, Ignored, Module, Network, StoredTensor
+from generators import CheckpointError, load_generator
+from generators.unpickling import pickles
+from generators.unpickling.pickles import load_pickle
+from generators.unpickling.records import Array, Ignored, Module, Network, StoredTensor
 from tests.generators.hostile import HOSTILE, MAGIC, load_from_bytes, storage_root, stream, text
 from tests.generators.published import Persistent, fragment, pickled
 

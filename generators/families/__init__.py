@@ -1,0 +1,1 @@
+"""The generator families: one file per network architecture."""
