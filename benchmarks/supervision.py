@@ -34,9 +34,9 @@ import torch
 from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.processes.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
-from infra.folder import FolderStore
 from infra.receipts import Ledger
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
+from infra.stores.folder import FolderStore
 from pipeline import inventory
 from pipeline.config import RunConfig
 from pipeline.demo.occluders import SEEN

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from infra.errors import BundleError, ShardError
-from infra.shards import add_member, split_name
+from infra.shards.shards import add_member, split_name
 
 Scalar: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = Mapping[str, Scalar | NDArray[Any]]

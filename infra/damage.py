@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from infra.errors import Damage, DamagedBundleError, NotFoundError
 from infra.receipts import RECEIPTS, attempt_of
-from infra.store import Store
+from infra.stores.store import Store
 
 DAMAGED = "damaged"
 """What the names begin with of receipts that were set aside."""

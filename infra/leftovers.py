@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from infra.damage import DAMAGED
 from infra.errors import BundleError
 from infra.receipts import BUNDLES, RECEIPTS, Address, Ledger, attempt_of
-from infra.store import Entry
+from infra.stores.store import Entry
 
 GRACE_S = 24 * 3600.0
 

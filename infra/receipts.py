@@ -20,8 +20,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from infra.errors import BundleError, Damage, DamagedBundleError, NotFoundError
-from infra.os_errors import explained
-from infra.store import Entry, Store
+from infra.stores.os_errors import explained
+from infra.stores.store import Entry, Store
 
 RECEIPTS = "receipts"
 BUNDLES = "bundles"

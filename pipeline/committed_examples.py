@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from infra.bundles import read_arrays
 from infra.receipts import Address, Ledger, Receipt
-from infra.shards import RawSample, ShardSample
-from infra.store import Store
+from infra.shards.shards import RawSample, ShardSample
+from infra.stores.store import Store
 from pipeline.inventory import committed_samples
 from pipeline.map_job import ARRAYS
 from pipeline.plan import Plan

@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from infra.errors import StoreError
-from infra.os_errors import explained, staged
 from infra.receipts import Receipt
+from infra.stores.os_errors import explained, staged
 from pipeline import inventory
 from pipeline.described import REPORTS
 from pipeline.errors import RunError

@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from infra.addresses import anchored
-from infra.storage import S3Options
+from infra.addresses.addresses import anchored
+from infra.stores.storage import S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from stages.image_member import ImageMember, is_picture

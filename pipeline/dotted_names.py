@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from infra.shards import ShardSample
+from infra.shards.shards import ShardSample
 from stages.image_member import is_picture
 
 _RARE = 0.5

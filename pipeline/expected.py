@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from infra.errors import NotFoundError
 from infra.receipts import Receipt
-from infra.shards import scan_shard
+from infra.shards.shards import scan_shard
 from pipeline.inventory import Listed
 from pipeline.plan import Plan
 from pipeline.units import Selection, Shard

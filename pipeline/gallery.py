@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from infra.errors import NotFoundError, ShardError
 from infra.receipts import Ledger, Receipt
-from infra.shards import RawSample, ShardSample
-from infra.store import Store
+from infra.shards.shards import RawSample, ShardSample
+from infra.stores.store import Store
 from pipeline.publish import Index
 from pipeline.summary import Picture, Row
 from pipeline.units import Shard, Unit, read_inventory, sample_of

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.receipts import Receipt
-from infra.shards import ShardSample
-from infra.store import Store
+from infra.shards.shards import ShardSample
+from infra.stores.store import Store
 from pipeline.gallery import read_if_there
 from pipeline.map_quality import HeldOut
 from pipeline.publish import Index

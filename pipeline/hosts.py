@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import ray
 
-from infra import waiting
+from infra.stores import waiting
 from pipeline.jobs import Done, Job
 from stages.progress import WorkProgress, listen
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from infra.receipts import Ledger, Receipt
-from infra.shards import ShardSample
+from infra.shards.shards import ShardSample
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.units import Shard, read_inventory

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pydantic import JsonValue
 
 from infra.receipts import Address, Ledger, Receipt
-from infra.shards import ShardSample, scan_shard
-from infra.store import Entry, Store
-from infra.tar_walk import sha256_of
+from infra.shards.shards import ShardSample, scan_shard
+from infra.shards.tar_walk import sha256_of
+from infra.stores.store import Entry, Store
 from pipeline.dotted_names import dotted_names
 from pipeline.fingerprint import fingerprint
 from pipeline.jobs import Done

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 from infra.leftovers import collect
 from infra.receipts import RECEIPTS, Ledger
-from infra.store import Entry
+from infra.stores.store import Entry
 from pipeline.index_parts import STAGE as PUBLISH
 from pipeline.plan import Plan
 from pipeline.pointer import address_in, read_pointer

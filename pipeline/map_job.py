@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from infra.bundles import read_arrays, read_rows, write_arrays, write_rows
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Ledger, Receipt, damage_of
-from infra.shards import RawSample, ShardSample
-from infra.store import Store
+from infra.shards.shards import RawSample, ShardSample
+from infra.stores.store import Store
 from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.shared_time import SharedTime

@@ -12,7 +12,7 @@ import torch
 from generators.generator import Generator
 from infra.damage import Damages
 from infra.receipts import Address, Receipt
-from infra.store import Store
+from infra.stores.store import Store
 from pipeline import inventory
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from infra.waiting import Waiting
+from infra.stores.waiting import Waiting
 from pipeline.jobs import Done
 from stages.progress import WorkProgress
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from infra.damage import set_aside
 from infra.errors import Damage, DamagedBundleError
 from infra.receipts import Ledger, damage_of
-from infra.store import Store
+from infra.stores.store import Store
 from pipeline.errors import RunError
 
 T = TypeVar("T")

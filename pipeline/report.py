@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from infra.os_errors import staged
+from infra.stores.os_errors import staged
 from pipeline.charts import (
     Curve,
     Drawing,

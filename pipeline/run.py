@@ -12,9 +12,9 @@ from typing import Any
 
 import ray
 
-from infra import waiting
 from infra.errors import DamagedBundleError, InfraError
 from infra.receipts import Receipt
+from infra.stores import waiting
 from pipeline.cluster import Cluster
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, RunError

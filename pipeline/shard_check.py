@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from infra.errors import InfraError
-from infra.file_kinds import HEAD_BYTES, FileKind, kind_of
-from infra.store import Store
+from infra.shards.file_kinds import HEAD_BYTES, FileKind, kind_of
+from infra.stores.store import Store
 from pipeline.errors import ConfigError
 from pipeline.inventory import Listed
 

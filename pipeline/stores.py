@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 
-from infra.addresses import InputAddress, shown
+from infra.addresses.addresses import InputAddress, shown
+from infra.addresses.found import Found
 from infra.errors import NotFoundError, StoreError
-from infra.found import Found
 from infra.receipts import BUNDLES, Ledger
-from infra.storage import S3Options, Store, open_store
+from infra.stores.storage import S3Options, Store, open_store
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inventory import Listed

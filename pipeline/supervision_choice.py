@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.damage import Damages
 from infra.receipts import Ledger, Receipt
-from infra.store import Store
+from infra.stores.store import Store
 from pipeline.config import Supervision
 from pipeline.errors import RunError
 from pipeline.units import HASH_RANGE, Selection, Shard, choice_hash, read_inventory

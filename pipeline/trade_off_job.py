@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from infra.bundles import write_rows
 from infra.receipts import Address, Ledger
-from infra.store import Store
+from infra.stores.store import Store
 from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generators.cache import digest_of
-from infra.os_errors import explained, staged
 from infra.receipts import Ledger, Receipt
+from infra.stores.os_errors import explained, staged
 
 SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
 """The files of a training's bundle."""

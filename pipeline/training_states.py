@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from infra.errors import NotFoundError
-from infra.store import Store
+from infra.stores.store import Store
 
 FOLDER = "training"
 _CHECKSUM_BYTES = hashlib.sha256().digest_size

@@ -11,8 +11,8 @@ from typing import Literal
 
 from infra.bundles import read_rows, write_rows
 from infra.receipts import Ledger, Receipt
-from infra.shards import Member, RawSample, ShardSample, read_samples
-from infra.store import Store
+from infra.shards.shards import Member, RawSample, ShardSample, read_samples
+from infra.stores.store import Store
 from pipeline.config import Supervision
 from stages.members import Members
 from stages.stage import Record, Sample, sample_seed

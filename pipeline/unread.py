@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.receipts import Receipt
-from infra.shards import ShardFault
-from infra.store import Store
+from infra.shards.shards import ShardFault
+from infra.stores.store import Store
 from pipeline.units import Shard
 
 SHOWN = 20

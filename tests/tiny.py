@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from generators.checkpoints import save_generator
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from stages.perceptual import SmallBackbone, save_small
 from tests.generators.published import tiny
 

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from infra.folder import FolderStore
 from infra.receipts import Address, Ledger
-from infra.shards import add_member, write_shard
+from infra.shards.shards import add_member, write_shard
+from infra.stores.folder import FolderStore
 from pipeline.cluster import WORKER_ENVIRONMENT
 from pipeline.committed_examples import ERROR_MAPS, MAPS, Supervision
 from pipeline.config import Supervision as Chosen

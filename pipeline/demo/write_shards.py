@@ -58,7 +58,7 @@ def write_demo_shards(folder: Path) -> None:
     missing = [name for name in SHARDS if not (folder / f"{name}.tar").exists()]
     if not missing:
         return
-    from infra.shards import write_shard
+    from infra.shards.shards import write_shard
     from pipeline.demo.occluders import SEEN, UNSEEN
 
     for name in missing:

@@ -15,7 +15,7 @@ import torch
 
 from generators import CheckpointError, fetch, load_generator, remote
 from generators.checkpoints import save_generator
-from infra.storage import open_store
+from infra.stores.storage import open_store
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 from tests.generators.published import tiny
 from tests.web import Page, WebServer, web_server

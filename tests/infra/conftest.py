@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from infra.shards import write_shard
-from infra.storage import FolderStore, S3Options, S3Store, open_store
+from infra.shards.shards import write_shard
+from infra.stores.storage import FolderStore, S3Options, S3Store, open_store
 from tests.infra.tars import COUNT, sample
 
 BUCKET = "mill"

@@ -3,7 +3,7 @@
 import io
 import tarfile
 
-from infra.shards import scan_shard
+from infra.shards.shards import scan_shard
 
 COUNT = 6
 

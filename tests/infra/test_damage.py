@@ -6,8 +6,8 @@ import pytest
 
 from infra.damage import DAMAGED, Damages, set_aside
 from infra.errors import Damage, DamagedBundleError
-from infra.folder import FolderStore
 from infra.receipts import Address, Ledger, Receipt
+from infra.stores.folder import FolderStore
 
 ADDRESS = Address("invert", "f00d", "shard-000.0007")
 

@@ -8,8 +8,8 @@ import pytest
 from infra.damage import set_aside
 from infra.leftovers import collect
 from infra.receipts import Ledger, damage_of
-from infra.s3 import S3Store
-from infra.store import RESERVED_PREFIX
+from infra.stores.s3 import S3Store
+from infra.stores.store import RESERVED_PREFIX
 from tests.infra.test_receipts import ADDRESS, commit, names
 
 

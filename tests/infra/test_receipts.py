@@ -11,9 +11,9 @@ from threading import Barrier
 import pytest
 
 from infra.errors import BundleError, StoreError
-from infra.folder import FolderStore
 from infra.leftovers import collect
 from infra.receipts import Address, Ledger, Receipt
+from infra.stores.folder import FolderStore
 
 ADDRESS = Address("invert", "f00d", "shard-000.0007")
 OUTCOMES = {"a": None, "b": "not an image", "a@512": "duplicate key"}
@@ -263,7 +263,7 @@ def test_a_receipt_survives_its_json(folder_ledger):
 
 KILLING = """
 import os, signal, sys
-from infra.folder import FolderStore
+from infra.stores.folder import FolderStore
 from infra.receipts import Address, Ledger
 
 def commit(root, lines):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from infra.receipts import Receipt
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.config import load_config
 from pipeline.demo.occluders import SEEN, UNSEEN
 from pipeline.demo.write_shards import demo_samples

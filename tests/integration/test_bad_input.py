@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.shards import scan_shard, write_shard
+from infra.shards.shards import scan_shard, write_shard
 from tests import tiny
 from tests.infra.tars import tar
 from tests.integration.mill import ASSETS, COMMAND, environment

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infra.storage import open_store
+from infra.stores.storage import open_store
 from pipeline.publish import read_index
 from stages.refine_maps import assign_spaces
 from stages.region import Region, fit, to_uint8

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import open_store
+from infra.stores.storage import open_store
 from tests.integration.mill import MAPPED, SAMPLES_PER_SHARD, SHARDS, Mill, Said, differences
 from tests.servers import S3Server, free_port, gate
 

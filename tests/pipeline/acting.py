@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import waiting
 from infra.errors import Damage, DamagedBundleError, ShardError, StoreError, TransientError
+from infra.stores import waiting
 from pipeline.jobs import Done
 from stages.progress import report_progress
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from generators.checkpoints import save_generator
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.described import described
 from pipeline.publish import POINTER
 from tests import tiny

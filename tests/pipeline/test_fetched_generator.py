@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from generators import CheckpointError
-from infra.storage import open_store
+from infra.stores.storage import open_store
 from stages.inverter import InvertingStage
 from tests.generators.published import tiny as random_generator
 from tests.pipeline.test_plan import prints

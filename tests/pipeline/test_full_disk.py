@@ -6,7 +6,7 @@ import re
 import pytest
 
 from infra.errors import StoreError
-from infra.os_errors import PROCESS
+from infra.stores.os_errors import PROCESS
 from pipeline.conclude import conclude
 from pipeline.errors import RunError
 from pipeline.run import Finished

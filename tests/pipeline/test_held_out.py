@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from infra.receipts import Ledger
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.held_out import HeldOutSamples
 from pipeline.publish import published, read_index
 from tests import tiny

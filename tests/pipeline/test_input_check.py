@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.errors import RunError
 from pipeline.input_check import check_input
 from tests import tiny

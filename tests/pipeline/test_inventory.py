@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from infra.folder import FolderStore
 from infra.receipts import Address, Ledger
-from infra.shards import write_shard
-from infra.storage import open_store
-from infra.store import Entry
+from infra.shards.shards import write_shard
+from infra.stores.folder import FolderStore
+from infra.stores.storage import open_store
+from infra.stores.store import Entry
 from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
 from pipeline.units import cut, read_inventory
 from tests import tiny

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.map_job import read_records
 from tests import tiny
 from tests.pipeline.conftest import commit_all

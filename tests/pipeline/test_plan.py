@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.trained_segmenter import SEGMENTER_FILE, TrainedSegmenter
 from stages.perceptual import SmallBackbone, save_small
 from tests import tiny

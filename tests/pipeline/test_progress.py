@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from infra.waiting import Waiting
+from infra.stores.waiting import Waiting
 from pipeline.hosts import as_progress
 from pipeline.jobs import Done
 from pipeline.progress import NOTICE_S, Progress

@@ -3,8 +3,8 @@
 import pytest
 
 from infra.errors import DamagedBundleError
-from infra.folder import FolderStore
 from infra.receipts import Address, Ledger
+from infra.stores.folder import FolderStore
 from pipeline.errors import RunError
 from pipeline.repair import Repairs, damaged_bundles
 from tests import tiny

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from infra.errors import StoreError
-from infra.folder import FolderStore
+from infra.stores.folder import FolderStore
 from pipeline.cli import main
 from pipeline.errors import ClusterLostError, RunError
 from pipeline.progress import Progress

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from infra.errors import NotFoundError
-from infra.storage import open_store
+from infra.stores.storage import open_store
 from pipeline.errors import ConfigError
 from pipeline.inventory import Listed
 from pipeline.shard_check import check_shards

@@ -14,7 +14,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.config import Supervision
 from pipeline.publish import POINTER, published_supervision
 from pipeline.units import Selection

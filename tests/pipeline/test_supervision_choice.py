@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.config import Supervision
 from pipeline.errors import ConfigError, RunError
 from pipeline.plan import Plan

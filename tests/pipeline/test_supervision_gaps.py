@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.errors import RunError
 from pipeline.supervision_gaps import Gaps, check_examples, most_frequent
 from pipeline.train_job import TrainJob

@@ -15,7 +15,7 @@ import ray
 import torch
 
 from infra.receipts import Ledger
-from infra.storage import open_store
+from infra.stores.storage import open_store
 from pipeline.committed_examples import Supervision
 from pipeline.train_job import TrainJob
 from pipeline.training import train_on_ray

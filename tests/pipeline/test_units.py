@@ -3,8 +3,8 @@
 import pytest
 
 from infra.receipts import Address, Ledger
-from infra.shards import Member, ShardSample
-from infra.storage import open_store
+from infra.shards.shards import Member, ShardSample
+from infra.stores.storage import open_store
 from pipeline.config import Supervision
 from pipeline.units import Selection, Shard, cut, outcome_key, read_inventory, write_inventory
 

@@ -3,7 +3,7 @@
 import gzip
 
 from infra.receipts import Ledger
-from infra.storage import open_store
+from infra.stores.storage import open_store
 from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
 from pipeline.unread import SHOWN, Unread
 from tests.infra.tars import tar

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from infra.folder import FolderStore
 from infra.receipts import Address, damage_of
+from infra.stores.folder import FolderStore
 from pipeline.trade_off import ask
 from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.verify import Problem, repair, verify_run

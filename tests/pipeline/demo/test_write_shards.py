@@ -9,7 +9,7 @@ import torch
 import webdataset as wds
 from PIL import Image
 
-from infra.shards import write_shard
+from infra.shards.shards import write_shard
 from pipeline.demo.occluders import OCCLUDER, SEEN, UNSEEN
 from pipeline.demo.scenes import Z_DIM, draw_scenes
 from pipeline.demo.write_shards import CLEAN_EVERY, SHARDS, demo_samples, write_demo_shards

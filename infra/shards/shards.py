@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.errors import ChangedError, ShardError
-from infra.member_names import printable, split_name
-from infra.scan import Member, ShardFault, ShardSample, ShardScan, scan_shard
-from infra.store import RESERVED_PREFIX, Store
-from infra.tar_walk import Tape, TarMember, walk_tar
+from infra.shards.member_names import printable, split_name
+from infra.shards.scan import Member, ShardFault, ShardSample, ShardScan, scan_shard
+from infra.shards.tar_walk import Tape, TarMember, walk_tar
+from infra.stores.store import RESERVED_PREFIX, Store
 
 __all__ = [
     "KEY_FIELD",

@@ -7,12 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.addresses.found import CHECK, Found, some
+from infra.addresses.patterns import (
+    TARS,
+    expand_braces,
+    is_pattern,
+    may_be_literal,
+    pattern_regex,
+    split_parts,
+    unescape,
+)
 from infra.errors import NotFoundError, StoreError
-from infra.folder import FolderStore, entry_of
-from infra.found import CHECK, Found, some
-from infra.os_errors import explained
-from infra.patterns import TARS, expand_braces, is_pattern, may_be_literal, pattern_regex, split_parts, unescape
-from infra.store import Entry
+from infra.stores.folder import FolderStore, entry_of
+from infra.stores.os_errors import explained
+from infra.stores.store import Entry
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 

@@ -9,9 +9,9 @@ from threading import Thread
 import pytest
 from pydantic import ValidationError
 
-from infra import s3
 from infra.errors import NotFoundError, StoreError, TransientError
-from infra.s3 import S3Options, S3Store
+from infra.stores import s3
+from infra.stores.s3 import S3Options, S3Store
 from tests.infra.conftest import BUCKET
 from tests.servers import free_port
 

@@ -3,9 +3,8 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-from infra.errors import NotFoundError, StoreError
-from infra.found import CHECK, Found, some
-from infra.patterns import (
+from infra.addresses.found import CHECK, Found, some
+from infra.addresses.patterns import (
     TARS,
     escape,
     expand_braces,
@@ -16,9 +15,10 @@ from infra.patterns import (
     pattern_regex,
     unescape,
 )
-from infra.s3 import S3Store
-from infra.s3_client import S3Options
-from infra.store import Entry
+from infra.errors import NotFoundError, StoreError
+from infra.stores.s3 import S3Store
+from infra.stores.s3_client import S3Options
+from infra.stores.store import Entry
 
 _LOOKED_AT = 100
 """Objects that a hint is made from."""

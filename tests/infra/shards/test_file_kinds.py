@@ -10,7 +10,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from infra.file_kinds import kind_of
+from infra.shards.file_kinds import kind_of
 from tests.infra.tars import tar
 
 

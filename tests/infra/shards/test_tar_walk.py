@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from infra.tar_walk import BLOCK
+from infra.shards.tar_walk import BLOCK
 from tests.infra.tars import COUNT, keys, said, scan, sound, tar
 
 ZERO_BLOCK = bytes(BLOCK)

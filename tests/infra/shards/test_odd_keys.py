@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from infra.bundles import read_arrays, read_rows, write_arrays, write_rows
-from infra.folder import FolderStore
 from infra.receipts import Address, Ledger
-from infra.shards import read_samples
+from infra.shards.shards import read_samples
+from infra.stores.folder import FolderStore
 from tests.infra.tars import keys, scan, sound, tar
 
 ODD = [

@@ -1,7 +1,7 @@
 """Input addresses: what a configuration writes, and the shards that it names.
 
 A folder stands for the `.tar` files in it; a name that exists as it is written is meant, whatever characters it holds;
-anything else is a pattern (`infra.patterns`).
+anything else is a pattern (`infra.addresses.patterns`).
 """
 
 import os
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from infra.bucket_search import search_bucket
+from infra.addresses.bucket_search import search_bucket
+from infra.addresses.folder_search import search_folders
+from infra.addresses.found import Found
+from infra.addresses.patterns import TARS, escape, is_pattern, split_parts, unescape
 from infra.errors import NotFoundError, StoreError
-from infra.folder_search import search_folders
-from infra.found import Found
-from infra.patterns import TARS, escape, is_pattern, split_parts, unescape
-from infra.s3_client import S3Options
+from infra.stores.s3_client import S3Options
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,}")

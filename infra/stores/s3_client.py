@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from infra.waiting import make_patient
+from infra.stores.waiting import make_patient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -1,7 +1,7 @@
 import pytest
 
+from infra.addresses.patterns import expand_braces, has_wildcard, literal_part, pattern_regex
 from infra.errors import StoreError
-from infra.patterns import expand_braces, has_wildcard, literal_part, pattern_regex
 
 
 @pytest.mark.parametrize(

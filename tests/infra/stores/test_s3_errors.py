@@ -6,7 +6,7 @@ from botocore import exceptions as boto
 from urllib3.exceptions import ProtocolError
 
 from infra.errors import NotFoundError, StoreError, TransientError
-from infra.s3_errors import Place, code_of, explain, status_of
+from infra.stores.s3_errors import Place, code_of, explain, status_of
 
 PLACE = Place("mill", "http://host:9000", None, "s3://mill/p/a")
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.errors import NotFoundError, StoreError
-from infra.store import RESERVED_PREFIX, checked_name
+from infra.stores.store import RESERVED_PREFIX, checked_name
 
 THREADS = 16
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import NotFoundError, StoreError, TransientError
-from infra.folder import FolderStore
+from infra.stores.folder import FolderStore
 
 
 def test_an_input_folder_must_be_there(tmp_path):

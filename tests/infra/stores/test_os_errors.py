@@ -3,8 +3,8 @@
 import os
 import time
 
-from infra import os_errors
-from infra.os_errors import staged
+from infra.stores import os_errors
+from infra.stores.os_errors import staged
 
 
 def test_what_another_process_is_writing_to_the_same_place_is_its_own(tmp_path, monkeypatch):

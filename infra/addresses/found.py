@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from infra.store import Entry, Store
+from infra.stores.store import Entry, Store
 
 CHECK = "check the address and the pattern"
 

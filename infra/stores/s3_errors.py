@@ -9,7 +9,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.errors import InfraError, NotFoundError, StoreError, TransientError
-from infra.waiting import AWAY
+from infra.stores.waiting import AWAY
 
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
 _BAD_CREDENTIALS = {

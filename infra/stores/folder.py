@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from infra.errors import ChangedError, NotFoundError
-from infra.os_errors import explained
-from infra.store import RESERVED_PREFIX, Entry, Store, checked_name, is_reserved
+from infra.stores.os_errors import explained
+from infra.stores.store import RESERVED_PREFIX, Entry, Store, checked_name, is_reserved
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FOLDER_ATTEMPTS = 20

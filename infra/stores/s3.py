@@ -19,10 +19,10 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from infra.errors import ChangedError, StoreError, TransientError
-from infra.os_errors import explained
-from infra.s3_client import S3Options, client_of, with_endpoint
-from infra.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
-from infra.store import RESERVED_PREFIX, Entry, Store, checked_key, checked_name, is_reserved
+from infra.stores.os_errors import explained
+from infra.stores.s3_client import S3Options, client_of, with_endpoint
+from infra.stores.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
+from infra.stores.store import RESERVED_PREFIX, Entry, Store, checked_key, checked_name, is_reserved
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

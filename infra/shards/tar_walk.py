@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from infra.file_kinds import kind_of
-from infra.member_names import printable
+from infra.shards.file_kinds import kind_of
+from infra.shards.member_names import printable
 
 BLOCK = 512
 HEAD_BYTES = 16

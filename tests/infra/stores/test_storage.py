@@ -1,7 +1,7 @@
 import pytest
 
 from infra.errors import StoreError
-from infra.storage import FolderStore, S3Options, S3Store, open_store
+from infra.stores.storage import FolderStore, S3Options, S3Store, open_store
 
 
 def test_an_address_tells_the_kind_of_store(tmp_path):

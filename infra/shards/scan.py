@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
-from infra.file_kinds import kind_of
-from infra.member_names import aside, printable, split_name
-from infra.tar_walk import BLOCK, Damage, DamageKind, Tape, TarMember, walk_tar
+from infra.shards.file_kinds import kind_of
+from infra.shards.member_names import aside, printable, split_name
+from infra.shards.tar_walk import BLOCK, Damage, DamageKind, Tape, TarMember, walk_tar
 
 FaultKind = DamageKind | Literal["without samples", "without an extension", "sparse", "of another size than listed"]
 

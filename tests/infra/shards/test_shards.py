@@ -9,9 +9,9 @@ import pytest
 import webdataset as wds
 
 from infra.errors import ShardError
-from infra.folder import FolderStore
-from infra.shards import RawSample, read_samples, scan_shard, split_name, write_shard
-from infra.tar_walk import BLOCK
+from infra.shards.shards import RawSample, read_samples, scan_shard, split_name, write_shard
+from infra.shards.tar_walk import BLOCK
+from infra.stores.folder import FolderStore
 from tests.infra.tars import COUNT, keys, sample, scan, sound, tar
 
 ZERO_BLOCK = bytes(BLOCK)

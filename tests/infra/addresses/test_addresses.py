@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.addresses import InputAddress, anchored
+from infra.addresses.addresses import InputAddress, anchored
 from infra.errors import NotFoundError, StoreError
-from infra.s3 import S3Options, S3Store
+from infra.stores.s3 import S3Options, S3Store
 from tests.infra.conftest import BUCKET
 
 OPTIONS = S3Options(attempts=2)
@@ -278,8 +278,8 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path):
 
 READ = """
 import os, sys
-from infra.addresses import InputAddress
-from infra.s3 import S3Options
+from infra.addresses.addresses import InputAddress
+from infra.stores.s3 import S3Options
 if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)

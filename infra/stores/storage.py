@@ -4,10 +4,10 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from infra.errors import StoreError
-from infra.folder import FolderStore
-from infra.s3 import S3Store
-from infra.s3_client import S3Options
-from infra.store import Entry, Store
+from infra.stores.folder import FolderStore
+from infra.stores.s3 import S3Store
+from infra.stores.s3_client import S3Options
+from infra.stores.store import Entry, Store
 
 __all__ = ["Entry", "FolderStore", "S3Options", "S3Store", "Store", "open_store"]
 

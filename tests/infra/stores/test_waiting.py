@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from infra import s3, waiting
 from infra.errors import StoreError, TransientError
-from infra.s3 import S3Options, S3Store
+from infra.stores import s3, waiting
+from infra.stores.s3 import S3Options, S3Store
 from tests.infra.conftest import BUCKET
 from tests.servers import free_port, gate
 
@@ -99,7 +99,7 @@ def test_patience_ends_with_an_error_that_stops_a_run(place, told):
 
 def test_a_stream_goes_on_where_it_was(place, ministack_bucket, told, monkeypatch):
     port, store = place
-    monkeypatch.setattr("infra.s3._READ_BLOCK", 1000)
+    monkeypatch.setattr("infra.stores.s3._READ_BLOCK", 1000)
     S3Store(BUCKET, "waiting").write("long", b"0123456789" * 1000)
     with gate(ministack_bucket.endpoint_url, lambda _: None, port):
         stream = store.patient().open("long")

@@ -1,0 +1,1 @@
+"""Input addresses: from what a configuration says to the list of shards."""

@@ -1,0 +1,1 @@
+"""WebDataset shards: scanned once, then read by ranges."""
