@@ -45,17 +45,17 @@ from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.prior import estimate_prior
-from stages.batch import Item
-from stages.compiled_loss import CompiledLoss
-from stages.engine import Engine, in_turn
+from stages.engine.adam import adam
+from stages.engine.batch import Item
+from stages.engine.compiled_loss import CompiledLoss
+from stages.engine.engine import Engine, in_turn
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from stages.inverter import Inverter
 from stages.perceptual import PUBLISHED, Perceptual, load_perceptual
 from stages.precision import Precision
 from stages.region import Region, fit
-from stages.schedule import Schedule
-from stages.slots import invert_all
 from stages.sources import GeneratorSource
-from stages.step import adam
 
 STEPS = 1001
 """Of the thesis's schedule, to which `images_per_hour` is scaled."""
@@ -265,7 +265,7 @@ class Stopwatch:
         """Run inside: backward and Adam of all steps are timed too."""
         with (
             mock.patch("torch.autograd.grad", self.timed(torch.autograd.grad)),
-            mock.patch("stages.step.adam", self.timed(adam)),
+            mock.patch("stages.engine.adam.adam", self.timed(adam)),
         ):
             self.running = True
             yield

@@ -27,12 +27,12 @@ from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import SEED, scenes
-from stages.batch import Item
-from stages.compiled_loss import CompiledLoss
+from stages.engine.adam import Loss
+from stages.engine.batch import Item
+from stages.engine.compiled_loss import CompiledLoss
+from stages.engine.slots import invert_all
 from stages.inverter import Inverter
 from stages.region import fit
-from stages.slots import invert_all
-from stages.step import Loss
 
 WIDTH = 16
 

@@ -32,10 +32,10 @@ from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.tensor_cores import TensorCores
 from benchmarks.supervision import SEED
 from generators.latents import Codes
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from stages.inverter import Inverter
 from stages.precision import Precision
-from stages.schedule import Schedule
-from stages.slots import invert_all
 
 WITHIN = 0.01
 """Of the loss in float32: most that half precision may cost."""

@@ -24,17 +24,17 @@ from infra.addresses.addresses import anchored
 from infra.stores.storage import S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
+from stages.engine.memory import Width
+from stages.engine.schedule import Schedule
+from stages.engine.stopping import Budget, Finish
 from stages.image_member import ImageMember, is_picture
 from stages.labels import Label
 from stages.members import Member
-from stages.memory import Width
 from stages.objective import Objective
 from stages.precision import Precision
 from stages.region import Region
-from stages.schedule import Schedule
 from stages.segmentation import Labels, Segmentation, Superpixels
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.step_budget import Budget, Finish
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

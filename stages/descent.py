@@ -11,14 +11,14 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.latents import Codes, zero_deltas
 from generators.prior import Prior
-from stages.batch import Item
-from stages.inversion import Inversion, Trace
+from stages.engine.adam import Loss
+from stages.engine.batch import Item
+from stages.engine.result import Inversion, Trace
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from stages.objective import Objective, Target, losses
 from stages.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
 from stages.region import Region, crop
-from stages.schedule import Schedule
-from stages.slots import invert_all
-from stages.step import Loss
 
 if TYPE_CHECKING:
     from stages.perceptual import Perceptual

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
-from stages.batch import Item
 from stages.batched_worker import batched_worker
-from stages.engine import Engine, in_turn
-from stages.inversion import Inversion, Trace, fate
+from stages.engine.batch import Item
+from stages.engine.engine import Engine, in_turn
+from stages.engine.result import Inversion, Trace, fate
 from stages.inverter import Inverter, InvertingStage, Photograph
 from stages.labels import class_of
 from stages.objective import Target

@@ -8,8 +8,8 @@ import tempfile
 import torch
 
 from generators.errors import GeneratorError
+from stages.engine.memory import out_of_memory
 from stages.errors import BadSampleError, StageError
-from stages.memory import out_of_memory
 
 LONGEST = 300
 """Characters of an error's own message that a reason quotes."""

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from generators.latents import Codes
-from stages.batch import Item
 from stages.batched_worker import batched_worker
-from stages.engine import in_turn
-from stages.inversion import Inversion, fate
+from stages.engine.batch import Item
+from stages.engine.engine import in_turn
+from stages.engine.result import Inversion, fate
+from stages.engine.schedule import Schedule
+from stages.engine.stopping import Budget, Finish
 from stages.inverter import Inverter, InvertingStage, Measures, Photograph
 from stages.labels import class_of
 from stages.packing import Arrays, pack_codes, stack_codes, unpack_codes
-from stages.schedule import Schedule
 from stages.sources import column
 from stages.stage import Record, Rejected, Sample, Worker
-from stages.step_budget import Budget, Finish
 
 
 @dataclass(frozen=True)

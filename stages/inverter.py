@@ -15,24 +15,24 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
-from stages.batch import Item
 from stages.class_start import ClassStarts
-from stages.compiled_loss import CompiledLoss
 from stages.descent import loss_of, start_codes
-from stages.engine import Engine
+from stages.engine.adam import Loss
+from stages.engine.batch import Item
+from stages.engine.compiled_loss import CompiledLoss
+from stages.engine.engine import Engine
+from stages.engine.memory import UNMEASURED, Width, measured_width
+from stages.engine.schedule import Schedule
 from stages.image_member import ImageMember
 from stages.labels import Label, check_label
 from stages.learnt_start import LearntStart
-from stages.memory import UNMEASURED, Width, measured_width
 from stages.objective import Objective, Target, prepare_target
 from stages.precision import Precision, lowered
 from stages.reduction import fit_reduced, reduced_size
 from stages.region import Region, crop, fit, place, psnr_db
-from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.spaces import chosen_spaces
 from stages.stage import Stage
-from stages.step import Loss
 
 if TYPE_CHECKING:
     from stages.perceptual import Perceptual

@@ -21,15 +21,15 @@ from torch import Tensor
 
 from generators.latents import Codes, zero_deltas
 from stages.assignment import assign_spaces
-from stages.batch import Item
 from stages.batched_worker import batched_worker
-from stages.engine import Engine
-from stages.inversion import Inversion
+from stages.engine.batch import Item
+from stages.engine.engine import Engine
+from stages.engine.result import Inversion
+from stages.engine.schedule import Schedule
 from stages.inverter import Inverter, InvertingStage, Photograph
 from stages.labels import class_of
 from stages.packing import stack_codes
 from stages.reduction import at_size
-from stages.schedule import Schedule
 from stages.stage import Record, Rejected, Sample, Value, Worker
 
 WARM_RATE = 0.5

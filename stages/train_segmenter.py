@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from stages.augmentation import Augmentation, augmented
 from stages.batch_norm import synchronise_batch_norm
 from stages.calibration import CalibrationSums
+from stages.engine.memory import out_of_memory
 from stages.errors import StageError
 from stages.examples import Example, ExampleSource, Reader, as_batch
 from stages.in_parts import InParts
-from stages.memory import out_of_memory
 from stages.optimiser import Optimiser, new_optimiser, rate_at, set_rate
 from stages.progress import report_progress
 from stages.seeded import seeded

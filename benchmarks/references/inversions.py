@@ -14,10 +14,10 @@ from generators.generator import Generator
 from generators.latents import W_PLUS, Codes, zero_deltas
 from generators.prior import Prior
 from stages.descent import descend
+from stages.engine.schedule import Schedule
 from stages.objective import Objective, Target, losses, prepare_target
 from stages.perceptual import Perceptual
 from stages.region import Region, crop
-from stages.schedule import Schedule
 
 FIRST = 5
 TERMS = {"mse": "mse", "lpips": "lpips", "gaussian": "mvg", "variation": "delta", "delta": "frec", "total": "total"}

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from generators.latents import Codes, zero_deltas
+from stages.engine.adam import BETAS, EPSILON
 from stages.inverter import Inverter
 from stages.objective import losses, prepare_target
 from stages.region import crop
-from stages.step import BETAS, EPSILON
 
 
 def invert_plainly(

@@ -16,11 +16,11 @@ from generators.generator import Generator
 from generators.latents import resize_masks
 from generators.prior import Prior, draw_w, prior_of
 from stages.assignment import assign_spaces, segment_means
+from stages.engine.schedule import Schedule
 from stages.objective import gaussian_term, variation_term
 from stages.optimiser import rate_at
 from stages.perceptual import Perceptual, load_perceptual
 from stages.region import Region, fit, to_uint8
-from stages.schedule import Schedule
 from stages.segmenter import SegmenterNetwork, new_segmenter
 
 FOLDER = "2_sam"

@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.stores import Stores
-from stages.step_budget import Budget, Finish
+from stages.engine.stopping import Budget, Finish
 
 MINIMAL = "input: shards/*.tar\noutput: store\nfolder: out\ngenerator: {checkpoint: g.safetensors}\n"
 

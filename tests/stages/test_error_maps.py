@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from stages.engine.adam import step
+from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.objective import Objective
 from stages.reduction import fit_reduced
 from stages.region import Region
-from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Record, Rejected, Sample
-from stages.step import step
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def test_all_spaces_of_an_image_take_one_pass_a_step(sources, monkeypatch):
         passes.append(arguments)
         return step(*arguments)
 
-    monkeypatch.setattr("stages.slots.step", watched)
+    monkeypatch.setattr("stages.engine.slots.step", watched)
     for batch, most in ((16, STEPS + 2), (1, 3 * STEPS)):  # the first spaces may begin before the last
         passes.clear()
         results(sources, samples(1), batch=batch)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from generators.checkpoints import save_generator
+from stages.engine.schedule import Schedule
+from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
 from stages.inverter import MAX_PSNR_DB
 from stages.objective import Objective
-from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Record, Rejected, Sample
-from stages.step_budget import Budget, Finish
 from tests import tiny
 
 CPU = torch.device("cpu")

@@ -14,12 +14,12 @@ from generators.families.biggan_deep import BigGANDeep
 from generators.generator import Generator
 from generators.prior import draw_w
 from stages import learnt_start
+from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.errors import BadSampleError
 from stages.invert import Invert
 from stages.labels import Label, LabelMember, check_label, class_of
 from stages.objective import Objective
-from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Record, Rejected, Sample
 from tests import tiny

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from generators.prior import draw_w
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from stages.error_maps import ErrorMaps
 from stages.inverter import Inverter
 from stages.learnt_start import LearntStart
 from stages.objective import Objective, prepare_target
 from stages.region import Region, crop
-from stages.schedule import Schedule
-from stages.slots import invert_all
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan

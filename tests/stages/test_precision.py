@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from stages.precision import GRADIENT_SCALE, lowered, scaled_gradient
-from stages.schedule import Schedule
-from stages.slots import invert_all
 from tests.stages.small_work import COUNT, Work
 
 SCHEDULE = Schedule(steps=40, learning_rate=0.05)

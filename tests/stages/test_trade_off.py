@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from generators.latents import Codes
+from stages.engine.schedule import Schedule
 from stages.inverter import Inverter, Photograph
 from stages.objective import Objective
 from stages.region import fit
-from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Record, Rejected, Sample
 from stages.trade_off import Inverted, Mapped, Sweep, TradeOff, warm_schedule, warm_start

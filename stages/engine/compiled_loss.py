@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from generators.latents import Codes
-from stages.memory import out_of_memory
+from stages.engine.adam import Loss
+from stages.engine.memory import out_of_memory
 from stages.objective import Target
-from stages.step import Loss
 
 _log = logging.getLogger(__name__)
 

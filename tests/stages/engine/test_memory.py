@@ -4,11 +4,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, out_of_memory, width_for
+from stages.engine.schedule import Schedule
 from stages.invert import Invert
 from stages.inverter import Inverter
-from stages.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, out_of_memory, width_for
 from stages.objective import Objective
-from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 

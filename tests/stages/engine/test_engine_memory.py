@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from stages.batch import Item
-from stages.engine import Engine, in_turn
-from stages.inversion import Inversion
+from stages.engine.batch import Item
+from stages.engine.engine import Engine, in_turn
+from stages.engine.result import Inversion
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from stages.invert import Invert
 from stages.inverter import Inverter
 from stages.objective import Objective
 from stages.region import fit
-from stages.schedule import Schedule
-from stages.slots import invert_all
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Sample
 from tests import tiny
@@ -97,7 +97,7 @@ def assert_equal(one: Inversion, other: Inversion) -> None:
 def test_every_image_is_what_an_engine_of_the_smaller_width_makes_of_it(inverter, begins, error, caplog):
     room = Room(inverter, fits=2, error=error)
     engine = Engine(room, 8)
-    with caplog.at_level(logging.WARNING, "stages.engine"):
+    with caplog.at_level(logging.WARNING, "stages.engine.engine"):
         futures = [engine.submit(begin) for begin in begins]
         room.go.set()
         found = list(in_turn(futures))

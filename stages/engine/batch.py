@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from generators.latents import Codes
+from stages.engine.schedule import Schedule
+from stages.engine.stopping import Finish
 from stages.objective import Target
-from stages.schedule import Schedule
-from stages.step_budget import Finish
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.schedule import Schedule
+from stages.engine.schedule import Schedule
 
 
 def test_the_rate_is_full_between_the_ramps():

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from generators.latents import Codes
-from stages.compiled_loss import CompiledLoss
 from stages.descent import separate
-from stages.schedule import Schedule
-from stages.slots import invert_all
+from stages.engine.compiled_loss import CompiledLoss
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from tests.stages.small_work import Work
 
 CPU = torch.device("cpu")
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [one.getMessage() for one in caplog.records if one.name == "stages.compiled_loss"]
+    return [one.getMessage() for one in caplog.records if one.name == "stages.engine.compiled_loss"]
 
 
 @pytest.fixture(scope="module")

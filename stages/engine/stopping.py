@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from stages.schedule import Schedule
+from stages.engine.schedule import Schedule
 
 
 class Finish(BaseModel):

@@ -7,11 +7,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generators.latents import Codes
-from stages.batch import Batch, Item, Moving
+from stages.engine.adam import adam, pace, step
+from stages.engine.batch import Batch, Item, Moving
+from stages.engine.schedule import Schedule
 from stages.objective import Target
 from stages.perceptual import Features
-from stages.schedule import Schedule
-from stages.step import adam, pace, step
 
 
 def moving(rows: list[list[float]], **changes) -> Moving:

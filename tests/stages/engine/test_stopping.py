@@ -6,8 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages.schedule import Schedule
-from stages.step_budget import Budget, Finish, Watch
+from stages.engine.schedule import Schedule
+from stages.engine.stopping import Budget, Finish, Watch
 
 
 def stalls_at(losses: list[float], **settings) -> int | None:

@@ -7,17 +7,17 @@ from statistics import fmean
 import pytest
 import torch
 
-from stages.batch import Item
-from stages.engine import Engine
+from stages.engine.batch import Item
+from stages.engine.engine import Engine
+from stages.engine.schedule import Schedule
+from stages.engine.tally import Steps, Tally
 from stages.error_maps import ErrorMaps
 from stages.objective import Objective
 from stages.progress import WorkProgress, listening
-from stages.schedule import Schedule
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.stage import Sample
-from stages.tally import Steps, Tally
 from tests import tiny
-from tests.stages.test_engine import Distance, item
+from tests.stages.engine.test_engine import Distance, item
 
 
 def heard(work) -> list[WorkProgress]:

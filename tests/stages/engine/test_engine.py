@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from generators.latents import Codes
-from stages.batch import Item
-from stages.engine import Engine, in_turn
+from stages.engine.batch import Item
+from stages.engine.engine import Engine, in_turn
+from stages.engine.schedule import Schedule
+from stages.engine.slots import invert_all
 from stages.objective import TERMS, Target
 from stages.perceptual import Features
-from stages.schedule import Schedule
-from stages.slots import invert_all
 
 PATIENCE_S = 20
 STEPS = 20

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BeforeValidator
 
-from stages.batch import Item
-from stages.slots import Slots
-from stages.step import Loss
+from stages.engine.adam import Loss
+from stages.engine.batch import Item
+from stages.engine.slots import Slots
 
 SHARE = 0.85
 """Of the free memory that a batch may take: allocators split it into blocks that do not always fit, and the targets of

@@ -9,12 +9,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from stages.batch import Batch, Item
-from stages.inversion import Inversion, Trace
+from stages.engine.adam import Loss, pace, step
+from stages.engine.batch import Batch, Item
+from stages.engine.result import Inversion, Trace
+from stages.engine.schedule import Schedule
+from stages.engine.stopping import Watch
 from stages.objective import TERMS
-from stages.schedule import Schedule
-from stages.step import Loss, pace, step
-from stages.step_budget import Watch
 
 
 @dataclass(eq=False)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from stages.batch import Item, Shape, shapes_of
-from stages.inversion import Inversion
-from stages.memory import out_of_memory
-from stages.slots import Slots
-from stages.step import Loss
-from stages.tally import Steps, Tally
+from stages.engine.adam import Loss
+from stages.engine.batch import Item, Shape, shapes_of
+from stages.engine.memory import out_of_memory
+from stages.engine.result import Inversion
+from stages.engine.slots import Slots
+from stages.engine.tally import Steps, Tally
 
 Begin = Callable[[], Item]
 """Makes an item when its turn has come, so that images that wait have no features on the device yet.

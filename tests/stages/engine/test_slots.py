@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.batch import Item
-from stages.inversion import Inversion, fate
-from stages.schedule import Schedule
-from stages.slots import Slots, invert_all
-from stages.step_budget import Finish
+from stages.engine.batch import Item
+from stages.engine.result import Inversion, fate
+from stages.engine.schedule import Schedule
+from stages.engine.slots import Slots, invert_all
+from stages.engine.stopping import Finish
 from tests.stages.small_work import COUNT, Work
 
 

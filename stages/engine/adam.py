@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from generators.latents import Codes
-from stages.batch import Batch, Moving
+from stages.engine.batch import Batch, Moving
 from stages.objective import Target
 
 BETAS = (0.9, 0.999)
