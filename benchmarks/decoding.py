@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.processes.command import circumstances, parser_of, write_report
-from stages.images import decode_picture
+from stages.images.decoding import decode_picture
 
 SEED = 0
 SIDES_PX = (256, 512)

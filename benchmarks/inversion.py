@@ -52,9 +52,9 @@ from stages.engine.engine import Engine, in_turn
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.inverter import Inverter
+from stages.maps.region import Region, fit
 from stages.perceptual import PUBLISHED, Perceptual, load_perceptual
 from stages.precision import Precision
-from stages.region import Region, fit
 from stages.sources import GeneratorSource
 
 STEPS = 1001

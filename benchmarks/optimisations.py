@@ -32,7 +32,7 @@ from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.slots import invert_all
 from stages.inverter import Inverter
-from stages.region import fit
+from stages.maps.region import fit
 
 WIDTH = 16
 

@@ -30,9 +30,9 @@ from pipeline.map_quality import HeldOut, MapQuality, judge
 from pipeline.plan import Plan
 from pipeline.stores import Stores
 from pipeline.units import Unit, sample_of
-from stages.reduction import fit_reduced
+from stages.base.stage import Record, Sample
+from stages.maps.reduction import fit_reduced
 from stages.segmenter import Segmenter, Target, load_segmenter
-from stages.stage import Record, Sample
 from stages.train_segmenter import TrainSegmenter, train
 
 TARGETS: tuple[Target, ...] = ("error", "root")

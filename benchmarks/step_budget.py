@@ -33,13 +33,13 @@ from benchmarks.supervision import SEED
 from pipeline.config import RunConfig, load_config
 from pipeline.demo.occluders import UNSEEN
 from pipeline.demo.write_shards import demo_samples
+from stages.base.stage import Record, Sample, Stage
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
+from stages.maps.region import Region
 from stages.refine_maps import RefineMaps
-from stages.region import Region
-from stages.stage import Record, Sample, Stage
 
 DEMO = Path(__file__).parents[1] / "demo.yaml"
 RATE = 0.1

@@ -44,16 +44,16 @@ from pipeline.demo.write_shards import demo_samples
 from pipeline.hosts import IN_FLIGHT
 from pipeline.map_job import MapJob
 from pipeline.units import Selection, cut
-from stages.batched_worker import PREPARING
+from stages.base.batched_worker import PREPARING
+from stages.base.stage import Record, Sample
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.inverter import Inverter
+from stages.maps.region import Region, fit
 from stages.objective import Objective
 from stages.predict_maps import PredictMaps
-from stages.region import Region, fit
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 from stages.sources import GeneratorSource, PerceptualSource, column
-from stages.stage import Record, Sample
 
 SEED = 0
 TRAINED = 1000  # examples of the smaller training

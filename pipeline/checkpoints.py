@@ -22,7 +22,7 @@ from generators.families.stylegan2 import StyleGAN2
 from generators.generator import Generator
 from generators.remote import shown
 from pipeline.errors import CommandError
-from stages.region import to_uint8
+from stages.maps.region import to_uint8
 
 SAMPLES = 16
 TILE_PX = 256

@@ -18,12 +18,12 @@ from pipeline.inventory import committed_samples
 from pipeline.map_job import ARRAYS
 from pipeline.plan import Plan
 from pipeline.units import Selection, Shard, Unit, sample_of
-from stages.errors import BadSampleError
+from stages.base.errors import BadSampleError
+from stages.base.stage import Rejected
 from stages.examples import Example
-from stages.image_member import ImageMember
-from stages.reduction import fit_reduced, reduced_size
-from stages.region import Region, to_uint8
-from stages.stage import Rejected
+from stages.images.image_member import ImageMember
+from stages.maps.reduction import fit_reduced, reduced_size
+from stages.maps.region import Region, to_uint8
 
 ERROR_MAPS, MAPS = "error_maps", "error_LHW"
 _INVENTORIES_KEPT = 8

@@ -27,12 +27,12 @@ from pipeline.errors import ConfigError
 from stages.engine.memory import Width
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
-from stages.image_member import ImageMember, is_picture
-from stages.labels import Label
-from stages.members import Member
+from stages.images.image_member import ImageMember, is_picture
+from stages.images.labels import Label
+from stages.images.members import Member
+from stages.maps.region import Region
 from stages.objective import Objective
 from stages.precision import Precision
-from stages.region import Region
 from stages.segmentation import Labels, Segmentation, Superpixels
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.train_segmenter import TrainSegmenter

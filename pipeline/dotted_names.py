@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from infra.shards.shards import ShardSample
-from stages.image_member import is_picture
+from stages.images.image_member import is_picture
 
 _RARE = 0.5
 

@@ -2,7 +2,7 @@
 
     InfraError        storage, shards, bundles         (infra.errors)
     GeneratorError    checkpoints                      (generators.errors)
-    StageError        samples and weights              (stages.errors)
+    StageError        samples and weights              (stages.base.errors)
     PipelineError     configuration and runs           (here)
 
 A bad sample is quarantined, a transient fault is tried again, anything else stops the run with its message.
@@ -10,7 +10,7 @@ A bad sample is quarantined, a transient fault is tried again, anything else sto
 
 from generators.errors import GeneratorError
 from infra.errors import InfraError
-from stages.errors import StageError
+from stages.base.errors import StageError
 
 
 class PipelineError(Exception):

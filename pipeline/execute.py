@@ -21,7 +21,7 @@ from infra.errors import Damage, DamagedBundleError, ShardError, TransientError
 from pipeline.errors import USER_ERRORS, RunError
 from pipeline.hosts import IN_FLIGHT, Hosts, Size
 from pipeline.jobs import AnyTask_contra, Done, Job
-from stages.progress import WorkProgress
+from stages.base.progress import WorkProgress
 
 TICK_S = 1.0
 WATCH_S = 2.0  # between two questions to a worker, how far it is

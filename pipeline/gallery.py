@@ -16,13 +16,13 @@ from infra.stores.store import Store
 from pipeline.publish import Index
 from pipeline.summary import Picture, Row
 from pipeline.units import Shard, Unit, read_inventory, sample_of
-from stages.image_member import ImageMember
+from stages.base.stage import Record, Sample
+from stages.images.image_member import ImageMember
 from stages.inverter import Inverter
+from stages.maps.reduction import fit_reduced, reduced
+from stages.maps.region import crop, fit, to_uint8
 from stages.packing import unpack_codes
-from stages.reduction import fit_reduced, reduced
-from stages.region import crop, fit, to_uint8
 from stages.sources import column
-from stages.stage import Record, Sample
 
 PICTURES = 24
 WORST = 6

@@ -18,9 +18,9 @@ from pipeline.map_quality import HeldOut
 from pipeline.publish import Index
 from pipeline.summary import Row
 from pipeline.units import Shard, Unit, read_inventory, sample_of
+from stages.base.stage import Record
+from stages.maps.truth import known_occluder
 from stages.predict_maps import PredictMaps
-from stages.stage import Record
-from stages.truth import known_occluder
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import ray
 
 from infra.stores import waiting
 from pipeline.jobs import Done, Job
-from stages.progress import WorkProgress, listen
+from stages.base.progress import WorkProgress, listen
 
 IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written
 WATCHING = "watching"  # the concurrency group of what is asked while tasks run

@@ -12,8 +12,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.units import Shard, read_inventory
 from pipeline.unread import faults_of
-from stages.image_member import EXTENSIONS, ImageMember
-from stages.labels import LabelMember
+from stages.images.image_member import EXTENSIONS, ImageMember
+from stages.images.labels import LabelMember
 from stages.segmentation import Labels
 
 SHOWN = 10

@@ -22,7 +22,7 @@ from pipeline.jobs import Done
 from pipeline.shared_time import SharedTime
 from pipeline.trained_segmenter import TrainedSegmenter
 from pipeline.units import Selection, Unit, outcome_key, sample_of
-from stages.stage import Record, Rejected, Sample, Stage, Worker
+from stages.base.stage import Record, Rejected, Sample, Stage, Worker
 
 ROWS, ARRAYS = "records.parquet", "arrays.tar"
 OWN_COLUMNS = {"key": str, "shard": str, "outcome": str, "reason": str}

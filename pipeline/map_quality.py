@@ -13,9 +13,9 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.assignment import segment_means
-from stages.reduction import at_size
-from stages.truth import average_precision
+from stages.maps.assignment import segment_means
+from stages.maps.reduction import at_size
+from stages.maps.truth import average_precision
 
 CURVE_POINTS = 10
 """Points of a calibration curve, each the mean of about as many segments."""

@@ -23,17 +23,17 @@ from pipeline.stores import Stores
 from pipeline.supervision_choice import Choice, choose, choose_for_good
 from pipeline.trained_segmenter import TrainedSegmenter, unit_in_use
 from pipeline.units import Selection, Shard, Unit, cut, read_inventory
+from stages.base.stage import Stage
 from stages.error_maps import ErrorMaps
-from stages.image_member import ImageMember
+from stages.images.image_member import ImageMember
+from stages.images.labels import Label, check_label
 from stages.invert import Invert
-from stages.labels import Label, check_label
+from stages.maps.reduction import reduced_size
+from stages.maps.region import Region
+from stages.maps.spaces import chosen_spaces
 from stages.predict_maps import PredictMaps
-from stages.reduction import reduced_size
 from stages.refine_maps import RefineMaps
-from stages.region import Region
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.spaces import chosen_spaces
-from stages.stage import Stage
 
 
 @dataclass(frozen=True)

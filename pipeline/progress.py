@@ -21,7 +21,7 @@ from rich.text import Text
 
 from infra.stores.waiting import Waiting
 from pipeline.jobs import Done
-from stages.progress import WorkProgress
+from stages.base.progress import WorkProgress
 
 NOTICE_S = 30.0
 """The longest silence where there is no bar."""

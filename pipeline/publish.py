@@ -22,7 +22,7 @@ from pipeline.pointer import POINTER, Pointer, SupervisionPointer, address_in, m
 from pipeline.published_settings import portable_settings
 from pipeline.supervision import SHARDS, SupervisionIndex
 from pipeline.units import Selection, Shard, Unit
-from stages.stage import Record
+from stages.base.stage import Record
 
 __all__ = ["POINTER", "Index", "Publication", "published", "published_supervision", "read_index"]
 

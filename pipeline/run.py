@@ -39,7 +39,7 @@ from pipeline.training_states import drop_states
 from pipeline.units import Shard, Unit
 from pipeline.unread import Unread
 from pipeline.verify import restore_segmenter
-from stages.errors import StageError
+from stages.base.errors import StageError
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pipeline.inventory import committed_samples
 from pipeline.jobs import Done
 from pipeline.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
 from pipeline.units import Role, Shard, Unit, sample_of
-from stages.stage import Sample, Worker
+from stages.base.stage import Sample, Worker
 from stages.trade_off import TradeOff
 
 

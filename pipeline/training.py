@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from pipeline.committed_examples import CommittedExamples
 from pipeline.train_job import TrainJob
-from stages.errors import StageError
+from stages.base.errors import StageError
 from stages.train_segmenter import Trained, train
 from stages.workers import Workers
 

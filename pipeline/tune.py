@@ -20,9 +20,9 @@ from pipeline.errors import RunError
 from pipeline.map_job import read_records
 from pipeline.plan import MapStep, Plan
 from pipeline.units import Unit
-from stages.assignment import segment_means
-from stages.reduction import at_size
-from stages.stage import Record
+from stages.base.stage import Record
+from stages.maps.assignment import segment_means
+from stages.maps.reduction import at_size
 
 SAMPLES = 10_000
 """Samples looked at unless told otherwise; a few bytes a segment are kept of each."""

@@ -14,8 +14,8 @@ from infra.receipts import Ledger, Receipt
 from infra.shards.shards import Member, RawSample, ShardSample, read_samples
 from infra.stores.store import Store
 from pipeline.config import Supervision
-from stages.members import Members
-from stages.stage import Record, Sample, sample_seed
+from stages.base.stage import Record, Sample, sample_seed
+from stages.images.members import Members
 
 Role = Literal["supervision", "held_out"]
 HASH_RANGE = 2**56

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.seeded import seeded
+from stages.base.seeded import seeded
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -16,9 +16,9 @@ from stages.engine.batch import Item
 from stages.engine.result import Inversion, Trace
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
+from stages.maps.region import Region, crop
 from stages.objective import Objective, Target, losses
 from stages.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
-from stages.region import Region, crop
 
 if TYPE_CHECKING:
     from stages.perceptual import Perceptual

@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
-from stages.batched_worker import batched_worker
+from stages.base.batched_worker import batched_worker
+from stages.base.stage import Record, Rejected, Sample, Worker
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion, Trace, fate
+from stages.images.labels import class_of
 from stages.inverter import Inverter, InvertingStage, Photograph
-from stages.labels import class_of
+from stages.maps.reduction import at_size, fit_reduced, reduced
+from stages.maps.region import to_uint8
+from stages.maps.truth import auroc, known_occluder
 from stages.objective import Target
-from stages.reduction import at_size, fit_reduced, reduced
-from stages.region import to_uint8
 from stages.sources import column
-from stages.stage import Record, Rejected, Sample, Worker
-from stages.truth import auroc, known_occluder
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.stage import Rejected
+from stages.base.stage import Rejected
 
 READERS = 4  # threads that read and decode while the last window is learnt from
 

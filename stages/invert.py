@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from generators.latents import Codes
-from stages.batched_worker import batched_worker
+from stages.base.batched_worker import batched_worker
+from stages.base.stage import Record, Rejected, Sample, Worker
 from stages.engine.batch import Item
 from stages.engine.engine import in_turn
 from stages.engine.result import Inversion, fate
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
+from stages.images.labels import class_of
 from stages.inverter import Inverter, InvertingStage, Measures, Photograph
-from stages.labels import class_of
 from stages.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.sources import column
-from stages.stage import Record, Rejected, Sample, Worker
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
+from stages.base.stage import Stage
 from stages.class_start import ClassStarts
 from stages.descent import loss_of, start_codes
 from stages.engine.adam import Loss
@@ -23,16 +24,15 @@ from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.engine import Engine
 from stages.engine.memory import UNMEASURED, Width, measured_width
 from stages.engine.schedule import Schedule
-from stages.image_member import ImageMember
-from stages.labels import Label, check_label
+from stages.images.image_member import ImageMember
+from stages.images.labels import Label, check_label
 from stages.learnt_start import LearntStart
+from stages.maps.reduction import fit_reduced, reduced_size
+from stages.maps.region import Region, crop, fit, place, psnr_db
+from stages.maps.spaces import chosen_spaces
 from stages.objective import Objective, Target, prepare_target
 from stages.precision import Precision, lowered
-from stages.reduction import fit_reduced, reduced_size
-from stages.region import Region, crop, fit, place, psnr_db
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.spaces import chosen_spaces
-from stages.stage import Stage
 
 if TYPE_CHECKING:
     from stages.perceptual import Perceptual

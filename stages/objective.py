@@ -13,7 +13,7 @@ from torch import Tensor
 
 from generators.latents import Codes
 from generators.prior import Prior, gaussianize
-from stages.reduction import reduced
+from stages.maps.reduction import reduced
 
 if TYPE_CHECKING:
     from stages.perceptual import Features, Perceptual

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.errors import WeightsError
+from stages.base.errors import WeightsError
 
 PerceptualNet = Literal["vgg", "alex", "squeeze", "small"]
 

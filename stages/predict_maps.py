@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
-from stages.batched_worker import batched_worker
-from stages.image_member import ImageMember
-from stages.in_parts import InParts
-from stages.reduction import fit_reduced
-from stages.region import Region
+from stages.base.batched_worker import batched_worker
+from stages.base.in_parts import InParts
+from stages.base.stage import Record, Rejected, Sample, Stage, Worker
+from stages.base.transfer import to_device, to_host
+from stages.images.image_member import ImageMember
+from stages.maps.reduction import fit_reduced
+from stages.maps.region import Region
+from stages.maps.truth import auroc, known_occluder
 from stages.segmenter import load_segmenter
 from stages.sources import column
-from stages.stage import Record, Rejected, Sample, Stage, Worker
-from stages.transfer import to_device, to_host
-from stages.truth import auroc, known_occluder
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.base.errors import WeightsError
+from stages.base.seeded import seeded
 from stages.calibration import Calibration
-from stages.errors import WeightsError
-from stages.seeded import seeded
 
 FORMAT = "invertmill-segmenter"
 LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code

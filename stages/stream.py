@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from stages.errors import StageError
+from stages.base.errors import StageError
+from stages.base.stage import Rejected, sample_seed
 from stages.examples import Example, Reader
-from stages.stage import Rejected, sample_seed
 from stages.survey import Survey
 from stages.workers import Workers
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import StageError
+from stages.base.errors import StageError
+from stages.base.stage import Rejected, sample_seed
 from stages.examples import READERS, Example, ExampleSource, Reader, defect_of
 from stages.segmenter import Target
-from stages.stage import Rejected, sample_seed
 from stages.workers import Workers
 
 PICTURED = 4  # examples that are drawn when the training is done

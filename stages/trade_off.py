@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import Codes, zero_deltas
-from stages.assignment import assign_spaces
-from stages.batched_worker import batched_worker
+from stages.base.batched_worker import batched_worker
+from stages.base.stage import Record, Rejected, Sample, Value, Worker
 from stages.engine.batch import Item
 from stages.engine.engine import Engine
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
+from stages.images.labels import class_of
 from stages.inverter import Inverter, InvertingStage, Photograph
-from stages.labels import class_of
+from stages.maps.assignment import assign_spaces
+from stages.maps.reduction import at_size
 from stages.packing import stack_codes
-from stages.reduction import at_size
-from stages.stage import Record, Rejected, Sample, Value, Worker
 
 WARM_RATE = 0.5
 WARM_RAMP_UP = 0.3

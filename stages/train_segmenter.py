@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.augmentation import Augmentation, augmented
+from stages.base.errors import StageError
+from stages.base.in_parts import InParts
+from stages.base.progress import report_progress
+from stages.base.seeded import seeded
+from stages.base.stage import sample_seed
 from stages.batch_norm import synchronise_batch_norm
 from stages.calibration import CalibrationSums
 from stages.engine.memory import out_of_memory
-from stages.errors import StageError
 from stages.examples import Example, ExampleSource, Reader, as_batch
-from stages.in_parts import InParts
 from stages.optimiser import Optimiser, new_optimiser, rate_at, set_rate
-from stages.progress import report_progress
-from stages.seeded import seeded
 from stages.segmenter import Segmenter, SegmenterNetwork, Target, new_segmenter, save_segmenter
-from stages.stage import sample_seed
 from stages.stream import Share
 from stages.survey import Survey, survey
 from stages.training_state import States, identity_of, opened, packed

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from pydantic import BaseModel
 
-from stages.errors import StageError
+from stages.base.errors import StageError
 from stages.examples import ExampleSource
 
 FOREIGN = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)  # what a wrong state raises

@@ -35,8 +35,8 @@ from pipeline.inventory import InventoryJob, Listed, shard_of
 from pipeline.map_job import ARRAYS
 from pipeline.train_job import TrainJob
 from pipeline.units import Selection, cut
-from stages.image_member import ImageMember
-from stages.region import Region
+from stages.images.image_member import ImageMember
+from stages.maps.region import Region
 from stages.segmenter import SegmenterNetwork
 from stages.train_segmenter import TrainSegmenter
 

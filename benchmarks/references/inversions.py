@@ -15,9 +15,9 @@ from generators.latents import W_PLUS, Codes, zero_deltas
 from generators.prior import Prior
 from stages.descent import descend
 from stages.engine.schedule import Schedule
+from stages.maps.region import Region, crop
 from stages.objective import Objective, Target, losses, prepare_target
 from stages.perceptual import Perceptual
-from stages.region import Region, crop
 
 FIRST = 5
 TERMS = {"mse": "mse", "lpips": "lpips", "gaussian": "mvg", "variation": "delta", "delta": "frec", "total": "total"}

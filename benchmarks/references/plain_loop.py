@@ -10,8 +10,8 @@ from torch import Tensor
 from generators.latents import Codes, zero_deltas
 from stages.engine.adam import BETAS, EPSILON
 from stages.inverter import Inverter
+from stages.maps.region import crop
 from stages.objective import losses, prepare_target
-from stages.region import crop
 
 
 def invert_plainly(

@@ -15,12 +15,12 @@ from benchmarks.references.comparison import GRADIENTS, IMAGES, Arrays, Row, Set
 from generators.generator import Generator
 from generators.latents import resize_masks
 from generators.prior import Prior, draw_w, prior_of
-from stages.assignment import assign_spaces, segment_means
 from stages.engine.schedule import Schedule
+from stages.maps.assignment import assign_spaces, segment_means
+from stages.maps.region import Region, fit, to_uint8
 from stages.objective import gaussian_term, variation_term
 from stages.optimiser import rate_at
 from stages.perceptual import Perceptual, load_perceptual
-from stages.region import Region, fit, to_uint8
 from stages.segmenter import SegmenterNetwork, new_segmenter
 
 FOLDER = "2_sam"

@@ -1,11 +1,11 @@
-"""How far a unit's inversions are, counted in steps of images, for whoever watches (`stages.progress`)."""
+"""How far a unit's inversions are, counted in steps of images, for whoever watches (`stages.base.progress`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stages.progress import report_progress
+from stages.base.progress import report_progress
 
 
 @dataclass(eq=False)

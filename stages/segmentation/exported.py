@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from stages.errors import BadSampleError, WeightsError
+from stages.base.errors import BadSampleError, WeightsError
 from stages.segmentation.source import Labeller, NetworkSource, SegmentInput, shown_size
 
 NOT_EXPORTED = "wanted a network written by torch.export.save (.pt2)"

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, model_validator
 
-from stages.errors import WeightsError
+from stages.base.errors import WeightsError
 from stages.segmentation.exported import best_classes
 from stages.segmentation.hub_cache import drop_damaged
 from stages.segmentation.source import Label, Labeller, NetworkSource, SegmentInput

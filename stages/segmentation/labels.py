@@ -10,11 +10,11 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from stages.errors import BadSampleError
-from stages.faults import described
-from stages.images import decode_values
-from stages.members import Member
-from stages.orientation import upright_like
+from stages.base.errors import BadSampleError
+from stages.base.faults import described
+from stages.images.decoding import decode_values
+from stages.images.members import Member
+from stages.images.orientation import upright_like
 from stages.segmentation.source import INT32, ClassSource, Labeller, SegmentInput
 
 NUMPY = b"\x93NUMPY"

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from stages.errors import BadSampleError, WeightsError
-from stages.orientation import Geometry
+from stages.base.errors import BadSampleError, WeightsError
+from stages.images.orientation import Geometry
 
 INT32 = np.iinfo(np.int32)
 Label = Annotated[int, Field(ge=int(INT32.min), le=int(INT32.max))]

@@ -22,7 +22,7 @@ from pipeline.map_job import read_records
 from pipeline.plan import Plan
 from pipeline.stores import Stores
 from pipeline.verify import verify_run
-from stages.stage import Record
+from stages.base.stage import Record
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "pipeline/demo/assets"

@@ -15,8 +15,8 @@ from PIL import Image
 
 from infra.stores.storage import open_store
 from pipeline.publish import read_index
+from stages.maps.region import Region, fit, to_uint8
 from stages.refine_maps import assign_spaces
-from stages.region import Region, fit, to_uint8
 from stages.segmentation import SegmentInput, Superpixels
 from tests.integration.mill import MAPPED, Mill
 from tests.servers import S3Server

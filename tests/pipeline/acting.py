@@ -14,7 +14,7 @@ from pathlib import Path
 from infra.errors import Damage, DamagedBundleError, ShardError, StoreError, TransientError
 from infra.stores import waiting
 from pipeline.jobs import Done
-from stages.progress import report_progress
+from stages.base.progress import report_progress
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import RunError
-from stages.errors import WeightsError
+from stages.base.errors import WeightsError
 from stages.perceptual import PUBLISHED
 from tests import tiny
 from tests.generators.converted import rosinality_state

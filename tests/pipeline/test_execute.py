@@ -19,7 +19,7 @@ from pipeline.hosts import IN_FLIGHT, Hosts, Size, _Warnings
 from pipeline.jobs import Done
 from pipeline.progress import Progress
 from pipeline.run import Run
-from stages.progress import WorkProgress
+from stages.base.progress import WorkProgress
 from tests.pipeline.acting import Job, Task, go_on
 
 ROOT = Path(__file__).parents[2]

@@ -4,9 +4,9 @@ import pytest
 
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint, settings_of
+from stages.maps.region import Region
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
-from stages.region import Region
 from stages.segmentation import HuggingFace
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from generators.checkpoints import save_generator
 from pipeline.errors import ConfigError
-from stages.labels import LabelMember
+from stages.images.labels import LabelMember
 from tests import tiny
 from tests.generators.published import tiny as tiny_stylegan2
 

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.hosts import IN_FLIGHT
 from pipeline.map_job import MapJob
-from stages.stage import Record, Stage
+from stages.base.stage import Record, Stage
 
 MEETING = threading.Barrier(IN_FLIGHT)
 PATIENCE_S = 20

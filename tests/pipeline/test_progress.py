@@ -11,7 +11,7 @@ from infra.stores.waiting import Waiting
 from pipeline.hosts import as_progress
 from pipeline.jobs import Done
 from pipeline.progress import NOTICE_S, Progress
-from stages.progress import WorkProgress
+from stages.base.progress import WorkProgress
 
 
 def two() -> tuple[Done, Done]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.region import Region, fit, psnr_db
+from stages.maps.region import Region, fit, psnr_db
 from tests import tiny
 from tests.pipeline.test_publish import rows
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.tune import Segments, rounded_below, rounded_up, spread, tune
 from pipeline.units import Shard, Unit
-from stages.assignment import assign_spaces
+from stages.maps.assignment import assign_spaces
 from tests import tiny
 from tests.pipeline.conftest import contents
 

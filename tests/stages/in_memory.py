@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from stages.base.stage import Rejected
 from stages.examples import Example
-from stages.stage import Rejected
 
 
 @dataclass

@@ -14,10 +14,10 @@ from stages.descent import loss_of, separate, start_codes
 from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.schedule import Schedule
+from stages.maps.region import Region
 from stages.objective import Objective, Target, prepare_target
 from stages.perceptual import Perceptual, SmallBackbone
 from stages.precision import Precision, lowered
-from stages.region import Region
 
 REGION = Region(top=4, height=24, width=32)
 OBJECTIVE = Objective(lambda_gaussian=1e-3)

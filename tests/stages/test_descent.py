@@ -14,9 +14,9 @@ from generators.prior import Prior, estimate_prior
 from stages.descent import descend, start_codes
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
+from stages.maps.region import Region, crop
 from stages.objective import TERMS, Objective, losses, prepare_target
 from stages.perceptual import Perceptual, SmallBackbone, load_perceptual
-from stages.region import Region, crop
 from tests.recipe import golden_generator, vgg_trunk
 
 REGION = Region(top=4, height=24, width=32)

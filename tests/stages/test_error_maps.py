@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from stages.base.stage import Record, Rejected, Sample
 from stages.engine.adam import step
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
+from stages.maps.reduction import fit_reduced
+from stages.maps.region import Region
 from stages.objective import Objective
-from stages.reduction import fit_reduced
-from stages.region import Region
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.stage import Record, Rejected, Sample
 from tests import tiny
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 
-from stages.errors import WeightsError
+from stages.base.errors import WeightsError
 from stages.segmentation import HuggingFace
 from stages.segmentation.hub_cache import drop_damaged
 

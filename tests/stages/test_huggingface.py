@@ -11,8 +11,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages.errors import BadSampleError, WeightsError
-from stages.orientation import Geometry
+from stages.base.errors import BadSampleError, WeightsError
+from stages.images.orientation import Geometry
 from stages.segmentation import HuggingFace, SegmentInput
 from stages.segmentation.huggingface import INSTANCES, VOID
 from tests.stages import huggingface_models as models

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from generators.checkpoints import save_generator
+from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
@@ -16,7 +17,6 @@ from stages.invert import Invert
 from stages.inverter import MAX_PSNR_DB
 from stages.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.stage import Record, Rejected, Sample
 from tests import tiny
 
 CPU = torch.device("cpu")

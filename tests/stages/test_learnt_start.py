@@ -11,8 +11,8 @@ from stages.engine.slots import invert_all
 from stages.error_maps import ErrorMaps
 from stages.inverter import Inverter
 from stages.learnt_start import LearntStart
+from stages.maps.region import Region, crop
 from stages.objective import Objective, prepare_target
-from stages.region import Region, crop
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from generators.latents import Codes
 from generators.prior import Prior
+from stages.maps.reduction import reduced
 from stages.objective import (
     TERMS,
     Objective,
@@ -19,7 +20,6 @@ from stages.objective import (
     variation_term,
 )
 from stages.perceptual import Perceptual, SmallBackbone
-from stages.reduction import reduced
 
 
 def prior(mean: list[float], precision: list[list[float]]) -> Prior:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stages.errors import WeightsError
+from stages.base.errors import WeightsError
 from stages.perceptual import PUBLISHED, Perceptual, SmallBackbone, load_perceptual, save_small
 
 CHANNELS = [4, 6, 8]

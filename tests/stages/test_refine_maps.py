@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from stages.base.stage import Record, Rejected, Sample
+from stages.maps.region import Region
 from stages.refine_maps import RefineMaps, assign_spaces
-from stages.region import Region
 from stages.segmentation import Labels, Whole
-from stages.stage import Record, Rejected, Sample
 from tests import tiny
 
 SIDE = 8

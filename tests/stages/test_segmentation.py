@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from stages.errors import BadSampleError, WeightsError
-from stages.orientation import Geometry
-from stages.region import Region, fit_labels
+from stages.base.errors import BadSampleError, WeightsError
+from stages.images.orientation import Geometry
+from stages.maps.region import Region, fit_labels
 from stages.segmentation import (
     ExportedNetwork,
     Labels,

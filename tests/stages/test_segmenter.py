@@ -8,8 +8,8 @@ import torch
 import torchvision
 from pydantic import ValidationError
 
+from stages.base.errors import WeightsError
 from stages.calibration import CalibrationSums
-from stages.errors import WeightsError
 from stages.segmenter import FORMAT, SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 from tests.recipe import published_heads
 

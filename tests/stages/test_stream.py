@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stages.errors import StageError
+from stages.base.errors import StageError
+from stages.base.stage import Rejected
 from stages.examples import Example, Reader
-from stages.stage import Rejected
 from stages.stream import Share, windows
 from stages.survey import survey
 from stages.workers import Workers

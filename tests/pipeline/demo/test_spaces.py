@@ -9,9 +9,9 @@ from pipeline.checks import psnr_order
 from pipeline.config import load_config
 from pipeline.demo.occluders import UNSEEN
 from pipeline.demo.write_shards import demo_samples
+from stages.base.stage import Record, Sample
 from stages.error_maps import ErrorMaps
 from stages.sources import column
-from stages.stage import Record, Sample
 
 DEMO = Path(__file__).parents[3] / "demo.yaml"
 SCENES = 4

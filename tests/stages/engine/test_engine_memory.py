@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages.base.stage import Sample
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion
@@ -19,10 +20,9 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.invert import Invert
 from stages.inverter import Inverter
+from stages.maps.region import fit
 from stages.objective import Objective
-from stages.region import fit
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.stage import Sample
 from tests import tiny
 
 PATIENCE_S = 20

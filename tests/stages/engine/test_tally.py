@@ -7,15 +7,15 @@ from statistics import fmean
 import pytest
 import torch
 
+from stages.base.progress import WorkProgress, listening
+from stages.base.stage import Sample
 from stages.engine.batch import Item
 from stages.engine.engine import Engine
 from stages.engine.schedule import Schedule
 from stages.engine.tally import Steps, Tally
 from stages.error_maps import ErrorMaps
 from stages.objective import Objective
-from stages.progress import WorkProgress, listening
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.stage import Sample
 from tests import tiny
 from tests.stages.engine.test_engine import Distance, item
 

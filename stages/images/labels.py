@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stages.errors import BadSampleError
-from stages.members import Member
-from stages.stage import Sample
+from stages.base.errors import BadSampleError
+from stages.base.stage import Sample
+from stages.images.members import Member
 
 
 class LabelMember(BaseModel):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from stages.errors import BadSampleError
-from stages.images import Picture, decode_picture, picture_geometry
-from stages.orientation import Geometry
+from stages.base.errors import BadSampleError
+from stages.images.decoding import Picture, decode_picture, picture_geometry
+from stages.images.orientation import Geometry
 
 if TYPE_CHECKING:
-    from stages.stage import Sample
+    from stages.base.stage import Sample
 
 EXTENSIONS: tuple[str, ...] = (
     "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "tif", "tiff", "bmp", "dib", "gif",

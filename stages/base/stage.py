@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from stages.image_member import ImageMember
+from stages.images.image_member import ImageMember
 
 Value = str | int | float | bool | None | NDArray[np.generic]
 

@@ -14,14 +14,14 @@ from generators.families.biggan_deep import BigGANDeep
 from generators.generator import Generator
 from generators.prior import draw_w
 from stages import learnt_start
+from stages.base.errors import BadSampleError
+from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
-from stages.errors import BadSampleError
+from stages.images.labels import Label, LabelMember, check_label, class_of
 from stages.invert import Invert
-from stages.labels import Label, LabelMember, check_label, class_of
 from stages.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
-from stages.stage import Record, Rejected, Sample
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 from tests.generators.published import tiny as tiny_stylegan2

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from stages.errors import BadSampleError
-from stages.faults import may_be_a_samples, reason_of
-from stages.stage import Record, Rejected, Sample, Worker
+from stages.base.errors import BadSampleError
+from stages.base.faults import may_be_a_samples, reason_of
+from stages.base.stage import Record, Rejected, Sample, Worker
 
 PREPARING = max(1, min(4, (os.cpu_count() or 1) - 1))
 """Threads that prepare samples for one call: a core is left for the thread that computes."""

@@ -4,10 +4,10 @@ import pickle
 
 import pytest
 
-from stages.errors import BadSampleError
-from stages.image_member import ImageMember
-from stages.members import Members
-from stages.stage import Sample
+from stages.base.errors import BadSampleError
+from stages.base.stage import Sample
+from stages.images.image_member import ImageMember
+from stages.images.members import Members
 
 MEMBERS = Members({"jpg": b"picture", "txt": b"a cat"}, {"txt": "it has a second 'txt'", "json": "it lacks json"})
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import BadSampleError
+from stages.base.errors import BadSampleError
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 

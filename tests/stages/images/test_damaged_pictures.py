@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.errors import BadSampleError
-from stages.images import decode_mask, decode_picture, decode_values
+from stages.base.errors import BadSampleError
+from stages.images.decoding import decode_mask, decode_picture, decode_values
 from tests.stages.pictures import encoded, pixels, raw_png
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.errors import StageError
-from stages.in_parts import InParts
+from stages.base.errors import StageError
+from stages.base.in_parts import InParts
 from stages.segmenter import SegmenterNetwork, new_segmenter
 from stages.train_segmenter import train
 from tests.stages.in_memory import InMemory
 from tests.stages.test_train_segmenter import CPU, QUICK, equal, examples, loaded, network_input, one_thread
 
 __all__ = ["one_thread"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IN_LITTLE_MEMORY = """
 import json, resource, sys, torch
-from stages.in_parts import InParts
+from stages.base.in_parts import InParts
 from stages.segmenter import SegmenterNetwork, new_segmenter
 torch.set_num_threads(1)
 segmenter = new_segmenter(SegmenterNetwork(backbone="light"), ("W+", "F4"), 0).eval()

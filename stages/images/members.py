@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from stages.errors import BadSampleError
+from stages.base.errors import BadSampleError
 
 Member = Annotated[str, Field(min_length=1), AfterValidator(lambda name: name.lower().removeprefix("."))]
 """What follows the key in the name of a sample's file; shards are read with extensions in lower case."""

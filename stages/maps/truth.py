@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.images import decode_mask
-from stages.orientation import Geometry, upright_like
-from stages.reduction import at_size, reduced_size
-from stages.region import Region, fit_labels
-from stages.stage import Sample
+from stages.base.stage import Sample
+from stages.images.decoding import decode_mask
+from stages.images.orientation import Geometry, upright_like
+from stages.maps.reduction import at_size, reduced_size
+from stages.maps.region import Region, fit_labels
 
 
 def known_occluder(

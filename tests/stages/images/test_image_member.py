@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from stages.errors import BadSampleError
-from stages.image_member import EXTENSIONS, ImageMember
-from stages.orientation import Geometry
-from stages.stage import Sample
+from stages.base.errors import BadSampleError
+from stages.base.stage import Sample
+from stages.images.image_member import EXTENSIONS, ImageMember
+from stages.images.orientation import Geometry
 from tests.stages.pictures import encoded, pixels
 
 

@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from stages.errors import BadSampleError
-from stages.orientation import Geometry
-from stages.region import Region
-from stages.stage import Sample
-from stages.truth import auroc, average_precision, known_occluder
+from stages.base.errors import BadSampleError
+from stages.base.stage import Sample
+from stages.images.orientation import Geometry
+from stages.maps.region import Region
+from stages.maps.truth import auroc, average_precision, known_occluder
 from tests.stages.pictures import ORIENTED, encoded, sideways
 
 OCCLUDED_HW = np.array([[True, False], [True, False]])

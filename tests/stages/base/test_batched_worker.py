@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from generators.errors import GeneratorError
-from stages import batched_worker as module
-from stages.batched_worker import BEHIND, batched_worker
-from stages.errors import BadSampleError, WeightsError
-from stages.stage import Record, Rejected, Sample
+from stages.base import batched_worker as module
+from stages.base.batched_worker import BEHIND, batched_worker
+from stages.base.errors import BadSampleError, WeightsError
+from stages.base.stage import Record, Rejected, Sample
 
 PATIENCE_S = 20
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stages.assignment import assign_spaces, segment_means
+from stages.maps.assignment import assign_spaces, segment_means
 
 SPACES = ("W+", "F4", "F6", "F8", "F10")
 

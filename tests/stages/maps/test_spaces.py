@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.spaces import chosen_spaces
+from stages.maps.spaces import chosen_spaces
 
 OFFERED = ("W+", "F2", "F4", "F6")
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.region import Region, box_of, check_rgb, fit, nearest
+from stages.maps.region import Region, box_of, check_rgb, fit, nearest
 
 Number = TypeVar("Number", bound=np.generic)
 

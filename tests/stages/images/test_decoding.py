@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from stages import colours
-from stages.errors import BadSampleError
-from stages.images import FORMATS, MOST_PIXELS, decode_mask, decode_picture, picture_geometry
-from stages.orientation import UPRIGHT, Geometry
+from stages.base.errors import BadSampleError
+from stages.images.decoding import FORMATS, MOST_PIXELS, colours, decode_mask, decode_picture, picture_geometry
+from stages.images.orientation import UPRIGHT, Geometry
 from tests.stages.pictures import ORIENTED, encoded, pixels, raw_png, sideways
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n0 0 8 8 rectfill\nshowpage\n%%EOF\n"
@@ -82,14 +81,14 @@ def test_no_content_starts_another_program(tmp_path):
     path.chmod(0o755)
     code = (
         "from PIL import Image; Image.init()\n"
-        "from stages.images import decode_picture, decode_mask, decode_values\n"
+        "from stages.images.decoding import decode_picture, decode_mask, decode_values\n"
         f"eps = {EPS!r}\n"
         "for decode in (decode_picture, decode_mask, decode_values):\n"
         "    try: decode(eps, 'cat.jpg')\n"
         "    except Exception as error: print(type(error).__name__)\n"
     )
     environment = {"PATH": f"{path.parent}:/usr/bin:/bin"}
-    command, root = [sys.executable, "-c", code], Path(__file__).parents[2]
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[3]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["BadSampleError"] * 3
     assert not mark.exists()

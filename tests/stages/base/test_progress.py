@@ -2,7 +2,7 @@
 
 import threading
 
-from stages.progress import WorkProgress, listening, report_progress
+from stages.base.progress import WorkProgress, listening, report_progress
 
 
 def test_a_report_reaches_whoever_listens_whatever_thread_it_comes_from():

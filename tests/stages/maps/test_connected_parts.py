@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.connected_parts import connected_parts
+from stages.maps.connected_parts import connected_parts
 
 
 def test_parts_of_one_label_that_do_not_touch_get_numbers_of_their_own():

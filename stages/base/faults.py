@@ -8,8 +8,8 @@ import tempfile
 import torch
 
 from generators.errors import GeneratorError
+from stages.base.errors import BadSampleError, StageError
 from stages.engine.memory import out_of_memory
-from stages.errors import BadSampleError, StageError
 
 LONGEST = 300
 """Characters of an error's own message that a reason quotes."""

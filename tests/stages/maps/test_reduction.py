@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.reduction import at_size, fit_reduced, reduced, reduced_size
-from stages.region import Region, fit
+from stages.maps.reduction import at_size, fit_reduced, reduced, reduced_size
+from stages.maps.region import Region, fit
 
 CARS = Region(top=64, height=384, width=512)
 

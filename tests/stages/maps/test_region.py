@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from stages.region import Region, crop, fit, fit_labels, place, psnr_db, to_uint8
+from stages.maps.region import Region, crop, fit, fit_labels, place, psnr_db, to_uint8
 
 CARS = Region(top=64, height=384, width=512)
 

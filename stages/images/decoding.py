@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
-from stages.colours import BLACK, WHITE, eight_bit_rgb
-from stages.errors import BadSampleError
-from stages.faults import described
-from stages.orientation import Geometry, upright
-from stages.unended_jpeg import ended, ends_early, may_end_early, may_lack_pixels
-from stages.zeroed_end import ZEROS_FOR_PIXELS, lacks_pixels
+from stages.base.errors import BadSampleError
+from stages.base.faults import described
+from stages.images.colours import BLACK, WHITE, eight_bit_rgb
+from stages.images.orientation import Geometry, upright
+from stages.images.unended_jpeg import ended, ends_early, may_end_early, may_lack_pixels
+from stages.images.zeroed_end import ZEROS_FOR_PIXELS, lacks_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 """What is decoded, whatever the member is called; Pillow would also hand PostScript to Ghostscript."""

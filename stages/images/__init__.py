@@ -1,0 +1,1 @@
+"""From the members of a sample to pixels and labels."""

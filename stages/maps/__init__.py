@@ -1,0 +1,1 @@
+"""Pure functions on a region's pixels: sizes, segments, assignments, known truth."""
