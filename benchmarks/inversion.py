@@ -53,8 +53,8 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.inverter import Inverter
 from stages.maps.region import Region, fit
-from stages.perceptual import PUBLISHED, Perceptual, load_perceptual
-from stages.precision import Precision
+from stages.objective.precision import Precision
+from stages.perceptual.distance import PUBLISHED, Perceptual, load_perceptual
 from stages.sources import GeneratorSource
 
 STEPS = 1001

@@ -35,7 +35,7 @@ from generators.latents import Codes
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.inverter import Inverter
-from stages.precision import Precision
+from stages.objective.precision import Precision
 
 WITHIN = 0.01
 """Of the loss in float32: most that half precision may cost."""

@@ -50,7 +50,7 @@ from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.inverter import Inverter
 from stages.maps.region import Region, fit
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.predict_maps import PredictMaps
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 from stages.sources import GeneratorSource, PerceptualSource, column

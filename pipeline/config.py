@@ -31,8 +31,8 @@ from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
 from stages.maps.region import Region
-from stages.objective import Objective
-from stages.precision import Precision
+from stages.objective.objective import Objective
+from stages.objective.precision import Precision
 from stages.segmentation import Labels, Segmentation, Superpixels
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.train_segmenter import TrainSegmenter

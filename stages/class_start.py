@@ -13,10 +13,10 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.prior import draw_w
 from stages.learnt_start import LearntStart
-from stages.objective import Target
+from stages.objective.objective import Target
 
 if TYPE_CHECKING:
-    from stages.perceptual import Perceptual
+    from stages.perceptual.distance import Perceptual
 
 DRAWS = 10_000  # of z, as for the prior
 

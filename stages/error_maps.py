@@ -25,7 +25,7 @@ from stages.inverter import Inverter, InvertingStage, Photograph
 from stages.maps.reduction import at_size, fit_reduced, reduced
 from stages.maps.region import to_uint8
 from stages.maps.truth import auroc, known_occluder
-from stages.objective import Target
+from stages.objective.objective import Target
 from stages.sources import column
 
 

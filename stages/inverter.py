@@ -17,7 +17,6 @@ from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
 from stages.base.stage import Stage
 from stages.class_start import ClassStarts
-from stages.descent import loss_of, start_codes
 from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
@@ -30,12 +29,13 @@ from stages.learnt_start import LearntStart
 from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, crop, fit, place, psnr_db
 from stages.maps.spaces import chosen_spaces
-from stages.objective import Objective, Target, prepare_target
-from stages.precision import Precision, lowered
+from stages.objective.descent import loss_of, start_codes
+from stages.objective.objective import Objective, Target, prepare_target
+from stages.objective.precision import Precision, lowered
 from stages.sources import GeneratorSource, PerceptualSource
 
 if TYPE_CHECKING:
-    from stages.perceptual import Perceptual
+    from stages.perceptual.distance import Perceptual
 
 
 MAX_PSNR_DB = 100.0

@@ -9,8 +9,8 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.prior import draw_w
 from stages.maps.region import Region, crop
-from stages.objective import Objective, Target, prepare_target
-from stages.perceptual import Features, Perceptual
+from stages.objective.objective import Objective, Target, prepare_target
+from stages.perceptual.distance import Features, Perceptual
 
 GRID = 8  # cells a side that features are averaged over: fine enough to know where a thing is, small enough to keep
 RIDGE = 1e-2  # of a kernel that is 1 at no distance

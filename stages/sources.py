@@ -14,7 +14,7 @@ from generators.generator import Generator
 from generators.remote import shown
 
 if TYPE_CHECKING:
-    from stages.perceptual import Perceptual
+    from stages.perceptual.distance import Perceptual
 
 
 def _path_unless_address(value: object) -> Path | str:
@@ -75,7 +75,9 @@ class PerceptualSource(BaseModel):
 
     def resolved(self) -> PerceptualSource:
         """Return the same with the path of its weights filled in; raises `WeightsError` if they are nowhere."""
-        from stages.perceptual import cached_weights  # lpips imports torchvision: seconds that a plan need not wait
+        from stages.perceptual.distance import (
+            cached_weights,  # lpips imports torchvision: seconds that a plan need not wait
+        )
 
         return self if self.weights is not None else self.model_copy(update={"weights": cached_weights(self.backbone)})
 
@@ -85,7 +87,7 @@ class PerceptualSource(BaseModel):
 
     def load(self, device: torch.device) -> Perceptual:
         """Return the distance, frozen, on `device`; raises `WeightsError` if the weights are missing or others."""
-        from stages.perceptual import load_perceptual
+        from stages.perceptual.distance import load_perceptual
 
         return load_perceptual(self.backbone, weights=self.weights, device=device)
 

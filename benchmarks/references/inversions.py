@@ -13,11 +13,11 @@ from benchmarks.references.sam import FEATURES, FOLDER, published_prior, recipe_
 from generators.generator import Generator
 from generators.latents import W_PLUS, Codes, zero_deltas
 from generators.prior import Prior
-from stages.descent import descend
 from stages.engine.schedule import Schedule
 from stages.maps.region import Region, crop
-from stages.objective import Objective, Target, losses, prepare_target
-from stages.perceptual import Perceptual
+from stages.objective.descent import descend
+from stages.objective.objective import Objective, Target, losses, prepare_target
+from stages.perceptual.distance import Perceptual
 
 FIRST = 5
 TERMS = {"mse": "mse", "lpips": "lpips", "gaussian": "mvg", "variation": "delta", "delta": "frec", "total": "total"}

@@ -11,7 +11,7 @@ from generators.latents import Codes, zero_deltas
 from stages.engine.adam import BETAS, EPSILON
 from stages.inverter import Inverter
 from stages.maps.region import crop
-from stages.objective import losses, prepare_target
+from stages.objective.objective import losses, prepare_target
 
 
 def invert_plainly(

@@ -18,9 +18,9 @@ from generators.prior import Prior, draw_w, prior_of
 from stages.engine.schedule import Schedule
 from stages.maps.assignment import assign_spaces, segment_means
 from stages.maps.region import Region, fit, to_uint8
-from stages.objective import gaussian_term, variation_term
+from stages.objective.objective import gaussian_term, variation_term
 from stages.optimiser import rate_at
-from stages.perceptual import Perceptual, load_perceptual
+from stages.perceptual.distance import Perceptual, load_perceptual
 from stages.segmenter import SegmenterNetwork, new_segmenter
 
 FOLDER = "2_sam"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from generators.latents import Codes
 from stages.engine.batch import Batch, Moving
-from stages.objective import Target
+from stages.objective.objective import Target
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8

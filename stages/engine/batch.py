@@ -11,7 +11,7 @@ from torch import Tensor
 from generators.latents import Codes
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Finish
-from stages.objective import Target
+from stages.objective.objective import Target
 
 
 @dataclass(frozen=True, eq=False)

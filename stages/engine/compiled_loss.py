@@ -10,7 +10,7 @@ from torch import Tensor
 from generators.latents import Codes
 from stages.engine.adam import Loss
 from stages.engine.memory import out_of_memory
-from stages.objective import Target
+from stages.objective.objective import Target
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from stages.engine.batch import Batch, Item
 from stages.engine.result import Inversion, Trace
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Watch
-from stages.objective import TERMS
+from stages.objective.objective import TERMS
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import RunError
 from stages.base.errors import WeightsError
-from stages.perceptual import PUBLISHED
+from stages.perceptual.distance import PUBLISHED
 from tests import tiny
 from tests.generators.converted import rosinality_state
 from tests.generators.published import tiny as tiny_stylegan2

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.conclude import drawing
 from stages.invert import Invert
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 

@@ -10,14 +10,14 @@ from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
-from stages.descent import loss_of, separate, start_codes
 from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.schedule import Schedule
 from stages.maps.region import Region
-from stages.objective import Objective, Target, prepare_target
-from stages.perceptual import Perceptual, SmallBackbone
-from stages.precision import Precision, lowered
+from stages.objective.descent import loss_of, separate, start_codes
+from stages.objective.objective import Objective, Target, prepare_target
+from stages.objective.precision import Precision, lowered
+from stages.perceptual.distance import Perceptual, SmallBackbone
 
 REGION = Region(top=4, height=24, width=32)
 OBJECTIVE = Objective(lambda_gaussian=1e-3)

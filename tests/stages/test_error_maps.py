@@ -12,7 +12,7 @@ from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.maps.reduction import fit_reduced
 from stages.maps.region import Region
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 

@@ -15,7 +15,7 @@ from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
 from stages.inverter import MAX_PSNR_DB
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 

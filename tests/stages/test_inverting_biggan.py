@@ -13,15 +13,15 @@ from generators.families.biggan_deep import BigGANDeep
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
 from stages.base.stage import Record, Sample
-from stages.descent import descend, start_codes
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
 from stages.maps.region import Region
-from stages.objective import Objective, prepare_target
+from stages.objective.descent import descend, start_codes
+from stages.objective.objective import Objective, prepare_target
 from stages.packing import unpack_codes
-from stages.perceptual import Perceptual, SmallBackbone, save_small
+from stages.perceptual.distance import Perceptual, SmallBackbone, save_small
 from stages.sources import GeneratorSource, PerceptualSource
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 

@@ -12,7 +12,7 @@ from stages.error_maps import ErrorMaps
 from stages.inverter import Inverter
 from stages.learnt_start import LearntStart
 from stages.maps.region import Region, crop
-from stages.objective import Objective, prepare_target
+from stages.objective.objective import Objective, prepare_target
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan

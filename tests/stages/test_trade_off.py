@@ -13,7 +13,7 @@ from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.inverter import Inverter, Photograph
 from stages.maps.region import fit
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
 from stages.trade_off import Inverted, Mapped, Sweep, TradeOff, warm_schedule, warm_start
 from tests import tiny

@@ -10,8 +10,8 @@ from generators.latents import Codes
 from stages.engine.adam import adam, pace, step
 from stages.engine.batch import Batch, Item, Moving
 from stages.engine.schedule import Schedule
-from stages.objective import Target
-from stages.perceptual import Features
+from stages.objective.objective import Target
+from stages.perceptual.distance import Features
 
 
 def moving(rows: list[list[float]], **changes) -> Moving:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from generators.latents import Codes
-from stages.descent import separate
 from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
+from stages.objective.descent import separate
 from tests.stages.small_work import Work
 
 CPU = torch.device("cpu")

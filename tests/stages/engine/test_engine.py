@@ -14,8 +14,8 @@ from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
-from stages.objective import TERMS, Target
-from stages.perceptual import Features
+from stages.objective.objective import TERMS, Target
+from stages.perceptual.distance import Features
 
 PATIENCE_S = 20
 STEPS = 20

@@ -21,7 +21,7 @@ from stages.engine.slots import invert_all
 from stages.invert import Invert
 from stages.inverter import Inverter
 from stages.maps.region import fit
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 

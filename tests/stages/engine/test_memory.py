@@ -8,7 +8,7 @@ from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_wid
 from stages.engine.schedule import Schedule
 from stages.invert import Invert
 from stages.inverter import Inverter
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 

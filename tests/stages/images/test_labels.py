@@ -20,7 +20,7 @@ from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.labels import Label, LabelMember, check_label, class_of
 from stages.invert import Invert
-from stages.objective import Objective
+from stages.objective.objective import Objective
 from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan, write_folder

@@ -16,7 +16,7 @@ from generators.prior import Prior, gaussianize
 from stages.maps.reduction import reduced
 
 if TYPE_CHECKING:
-    from stages.perceptual import Features, Perceptual
+    from stages.perceptual.distance import Features, Perceptual
 
 TERMS = ("mse", "lpips", "gaussian", "variation", "delta")
 

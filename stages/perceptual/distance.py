@@ -261,7 +261,7 @@ def _small_channels(metadata: Mapping[str, str], path: Path) -> list[int]:
     if metadata.get("family") != "small" or not right:
         raise WeightsError(
             f"{path}: wanted a .safetensors file with the metadata family 'small' and channels such as "
-            f"'[16, 32]', got {dict(metadata)}: write it with stages.perceptual.save_small"
+            f"'[16, 32]', got {dict(metadata)}: write it with stages.perceptual.distance.save_small"
         )
     return list(channels)
 

@@ -5,7 +5,7 @@ import torch
 
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
-from stages.precision import GRADIENT_SCALE, lowered, scaled_gradient
+from stages.objective.precision import GRADIENT_SCALE, lowered, scaled_gradient
 from tests.stages.small_work import COUNT, Work
 
 SCHEDULE = Schedule(steps=40, learning_rate=0.05)

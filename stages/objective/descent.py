@@ -17,11 +17,11 @@ from stages.engine.result import Inversion, Trace
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.maps.region import Region, crop
-from stages.objective import Objective, Target, losses
-from stages.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
+from stages.objective.objective import Objective, Target, losses
+from stages.objective.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
 
 if TYPE_CHECKING:
-    from stages.perceptual import Perceptual
+    from stages.perceptual.distance import Perceptual
 
 
 def start_codes(generator: Generator, prior: Prior, masks: Mapping[str, Tensor], count: int) -> Codes:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from generators.latents import Codes
 from generators.prior import Prior
 from stages.maps.reduction import reduced
-from stages.objective import (
+from stages.objective.objective import (
     TERMS,
     Objective,
     delta_term,
@@ -19,7 +19,7 @@ from stages.objective import (
     reconstruction,
     variation_term,
 )
-from stages.perceptual import Perceptual, SmallBackbone
+from stages.perceptual.distance import Perceptual, SmallBackbone
 
 
 def prior(mean: list[float], precision: list[list[float]]) -> Prior:

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stages.base.errors import WeightsError
-from stages.perceptual import PUBLISHED, Perceptual, SmallBackbone, load_perceptual, save_small
+from stages.perceptual.distance import PUBLISHED, Perceptual, SmallBackbone, load_perceptual, save_small
 
 CHANNELS = [4, 6, 8]
 NETS = ["vgg", "alex", "squeeze"]

@@ -11,12 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.latents import W_PLUS, Codes, zero_deltas
 from generators.prior import Prior, estimate_prior
-from stages.descent import descend, start_codes
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.maps.region import Region, crop
-from stages.objective import TERMS, Objective, losses, prepare_target
-from stages.perceptual import Perceptual, SmallBackbone, load_perceptual
+from stages.objective.descent import descend, start_codes
+from stages.objective.objective import TERMS, Objective, losses, prepare_target
+from stages.perceptual.distance import Perceptual, SmallBackbone, load_perceptual
 from tests.recipe import golden_generator, vgg_trunk
 
 REGION = Region(top=4, height=24, width=32)

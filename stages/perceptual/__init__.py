@@ -1,0 +1,5 @@
+"""LPIPS, the perceptual distance."""
+
+from stages.perceptual.distance import load_perceptual
+
+__all__ = ["load_perceptual"]
