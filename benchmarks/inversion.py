@@ -51,11 +51,11 @@ from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.engine import Engine, in_turn
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
-from stages.inverter import Inverter
+from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource
 from stages.maps.region import Region, fit
 from stages.objective.precision import Precision
 from stages.perceptual.distance import PUBLISHED, Perceptual, load_perceptual
-from stages.sources import GeneratorSource
 
 STEPS = 1001
 """Of the thesis's schedule, to which `images_per_hour` is scaled."""

@@ -31,7 +31,7 @@ from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.slots import invert_all
-from stages.inverter import Inverter
+from stages.inversion.inverter import Inverter
 from stages.maps.region import fit
 
 WIDTH = 16

@@ -34,7 +34,7 @@ from benchmarks.supervision import SEED
 from generators.latents import Codes
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
-from stages.inverter import Inverter
+from stages.inversion.inverter import Inverter
 from stages.objective.precision import Precision
 
 WITHIN = 0.01

@@ -48,12 +48,12 @@ from stages.base.batched_worker import PREPARING
 from stages.base.stage import Record, Sample
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
-from stages.inverter import Inverter
+from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource, PerceptualSource, column
 from stages.maps.region import Region, fit
 from stages.objective.objective import Objective
 from stages.predict_maps import PredictMaps
 from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
-from stages.sources import GeneratorSource, PerceptualSource, column
 
 SEED = 0
 TRAINED = 1000  # examples of the smaller training

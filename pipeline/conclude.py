@@ -31,8 +31,8 @@ from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
 from pipeline.trade_off import committed_curve
 from pipeline.training_report import TrainingReport
 from pipeline.units import Shard, Unit
+from stages.inversion.inverter import Inverter
 from stages.invert import Invert
-from stages.inverter import Inverter
 
 LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pyarrow", "numpy")
 

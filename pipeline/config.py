@@ -30,11 +30,11 @@ from stages.engine.stopping import Budget, Finish
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import Region
 from stages.objective.objective import Objective
 from stages.objective.precision import Precision
 from stages.segmentation import Labels, Segmentation, Superpixels
-from stages.sources import GeneratorSource, PerceptualSource
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.errors import RunError
+from stages.inversion.sources import GeneratorSource
 from stages.segmentation import HuggingFace
-from stages.sources import GeneratorSource
 
 DIGITS = 16
 

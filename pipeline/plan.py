@@ -27,13 +27,13 @@ from stages.base.stage import Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.images.labels import Label, check_label
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.maps.reduction import reduced_size
 from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
-from stages.sources import GeneratorSource, PerceptualSource
 
 
 @dataclass(frozen=True)

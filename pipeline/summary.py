@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.checks import Check, psnr_order
 from pipeline.map_quality import MapQuality
 from pipeline.trade_off_curve import TradeOffCurve
-from stages.sources import column
+from stages.inversion.sources import column
 
 Row = Mapping[str, Any]
 UNKNOWN = "–"

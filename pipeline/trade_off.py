@@ -27,8 +27,8 @@ from pipeline.trade_off_job import Chosen, Part, TradeOffJob
 from pipeline.tune import Segments, maps_of, nothing_refined, steps_of
 from stages.base.stage import sample_seed
 from stages.engine.memory import UNMEASURED
+from stages.inversion.inverter import InvertingStage
 from stages.invert import Invert
-from stages.inverter import InvertingStage
 from stages.trade_off import TradeOff, warm_schedule
 
 _ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on

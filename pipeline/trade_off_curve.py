@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.knee import knee
-from stages.sources import column
+from stages.inversion.sources import column
 
 FLAT_DB = 0.1
 """A curve whose ends are closer than this has no knee."""

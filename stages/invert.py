@@ -20,9 +20,9 @@ from stages.engine.result import Inversion, fate
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.images.labels import class_of
-from stages.inverter import Inverter, InvertingStage, Measures, Photograph
-from stages.packing import Arrays, pack_codes, stack_codes, unpack_codes
-from stages.sources import column
+from stages.inversion.inverter import Inverter, InvertingStage, Measures, Photograph
+from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
+from stages.inversion.sources import column
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Invert(InvertingStage):
 
     Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (taken, of the attempt kept),
     `share_SPACE`, the digest of the generator, the name of the perceptual distance and, where configured, `label`; the
-    arrays are the packed deltas and masks (`stages.packing`), `assignment_HW` and the thinned loss curve. All measures
+    arrays are the packed deltas and masks (`stages.inversion.packing`), `assignment_HW` and the thinned loss curve. All measures
     are of the codes as stored, after packing.
     """
 

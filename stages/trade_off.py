@@ -27,10 +27,10 @@ from stages.engine.engine import Engine
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.images.labels import class_of
-from stages.inverter import Inverter, InvertingStage, Photograph
+from stages.inversion.inverter import Inverter, InvertingStage, Photograph
+from stages.inversion.packing import stack_codes
 from stages.maps.assignment import assign_spaces
 from stages.maps.reduction import at_size
-from stages.packing import stack_codes
 
 WARM_RATE = 0.5
 WARM_RAMP_UP = 0.3

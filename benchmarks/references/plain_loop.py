@@ -9,7 +9,7 @@ from torch import Tensor
 
 from generators.latents import Codes, zero_deltas
 from stages.engine.adam import BETAS, EPSILON
-from stages.inverter import Inverter
+from stages.inversion.inverter import Inverter
 from stages.maps.region import crop
 from stages.objective.objective import losses, prepare_target
 

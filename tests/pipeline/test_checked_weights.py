@@ -131,5 +131,7 @@ def test_a_plan_says_what_is_not_in_a_checkpoint(invertmill, fresh):
 
 
 def test_a_committed_run_needs_no_check_of_what_it_was_made_with(committed, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("stages.sources.PerceptualSource.check", lambda self: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(
+        "stages.inversion.sources.PerceptualSource.check", lambda self: pytest.fail("the weights were loaded")
+    )
     committed.plan().check_weights()

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from pipeline.conclude import drawing
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.objective.objective import Objective
-from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 
 

@@ -13,10 +13,10 @@ from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
+from stages.inversion.inverter import MAX_PSNR_DB
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
-from stages.inverter import MAX_PSNR_DB
 from stages.objective.objective import Objective
-from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ import torch
 from generators.latents import Codes
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
-from stages.inverter import Inverter, Photograph
+from stages.inversion.inverter import Inverter, Photograph
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import fit
 from stages.objective.objective import Objective
-from stages.sources import GeneratorSource, PerceptualSource
 from stages.trade_off import Inverted, Mapped, Sweep, TradeOff, warm_schedule, warm_start
 from tests import tiny
 

@@ -18,11 +18,11 @@ from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
+from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
-from stages.inverter import Inverter
 from stages.maps.region import fit
 from stages.objective.objective import Objective
-from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 
 PATIENCE_S = 20

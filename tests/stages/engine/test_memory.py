@@ -6,10 +6,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, out_of_memory, width_for
 from stages.engine.schedule import Schedule
+from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
-from stages.inverter import Inverter
 from stages.objective.objective import Objective
-from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 
 MB = 1_000_000

@@ -14,8 +14,8 @@ from stages.engine.engine import Engine
 from stages.engine.schedule import Schedule
 from stages.engine.tally import Steps, Tally
 from stages.error_maps import ErrorMaps
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.objective.objective import Objective
-from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 from tests.stages.engine.test_engine import Distance, item
 

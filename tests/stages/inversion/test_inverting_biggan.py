@@ -16,13 +16,13 @@ from stages.base.stage import Record, Sample
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
+from stages.inversion.packing import unpack_codes
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.maps.region import Region
 from stages.objective.descent import descend, start_codes
 from stages.objective.objective import Objective, prepare_target
-from stages.packing import unpack_codes
 from stages.perceptual.distance import Perceptual, SmallBackbone, save_small
-from stages.sources import GeneratorSource, PerceptualSource
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 
 OBJECTIVE = Objective(lambda_gaussian=1e-6, shrinkage=0.01)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generators.generator import Generator
 from generators.prior import draw_w
-from stages.learnt_start import LearntStart
+from stages.inversion.learnt_start import LearntStart
 from stages.objective.objective import Target
 
 if TYPE_CHECKING:

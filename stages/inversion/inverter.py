@@ -16,7 +16,6 @@ from generators.generator import Generator
 from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
 from stages.base.stage import Stage
-from stages.class_start import ClassStarts
 from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
@@ -25,14 +24,15 @@ from stages.engine.memory import UNMEASURED, Width, measured_width
 from stages.engine.schedule import Schedule
 from stages.images.image_member import ImageMember
 from stages.images.labels import Label, check_label
-from stages.learnt_start import LearntStart
+from stages.inversion.class_start import ClassStarts
+from stages.inversion.learnt_start import LearntStart
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, crop, fit, place, psnr_db
 from stages.maps.spaces import chosen_spaces
 from stages.objective.descent import loss_of, start_codes
 from stages.objective.objective import Objective, Target, prepare_target
 from stages.objective.precision import Precision, lowered
-from stages.sources import GeneratorSource, PerceptualSource
 
 if TYPE_CHECKING:
     from stages.perceptual.distance import Perceptual

@@ -9,11 +9,11 @@ from generators.prior import draw_w
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.error_maps import ErrorMaps
-from stages.inverter import Inverter
-from stages.learnt_start import LearntStart
+from stages.inversion.inverter import Inverter
+from stages.inversion.learnt_start import LearntStart
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import Region, crop
 from stages.objective.objective import Objective, prepare_target
-from stages.sources import GeneratorSource, PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan
 

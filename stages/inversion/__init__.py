@@ -1,0 +1,1 @@
+"""How a stage inverts images: networks, start, objective and engine brought together."""
