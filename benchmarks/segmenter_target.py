@@ -32,7 +32,7 @@ from pipeline.stores import Stores
 from pipeline.units import Unit, sample_of
 from stages.base.stage import Record, Sample
 from stages.maps.reduction import fit_reduced
-from stages.segmenter import Segmenter, Target, load_segmenter
+from stages.segmenter.network import Segmenter, Target, load_segmenter
 from stages.train_segmenter import TrainSegmenter, train
 
 TARGETS: tuple[Target, ...] = ("error", "root")

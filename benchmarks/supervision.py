@@ -53,7 +53,7 @@ from stages.inversion.sources import GeneratorSource, PerceptualSource, column
 from stages.maps.region import Region, fit
 from stages.objective.objective import Objective
 from stages.predict_maps import PredictMaps
-from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
+from stages.segmenter.network import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 
 SEED = 0
 TRAINED = 1000  # examples of the smaller training

@@ -20,10 +20,10 @@ from pipeline.plan import Plan
 from pipeline.units import Selection, Shard, Unit, sample_of
 from stages.base.errors import BadSampleError
 from stages.base.stage import Rejected
-from stages.examples import Example
 from stages.images.image_member import ImageMember
 from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, to_uint8
+from stages.segmenter.examples import Example
 
 ERROR_MAPS, MAPS = "error_maps", "error_LHW"
 _INVENTORIES_KEPT = 8

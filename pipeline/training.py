@@ -16,8 +16,8 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from pipeline.committed_examples import CommittedExamples
 from pipeline.train_job import TrainJob
 from stages.base.errors import StageError
+from stages.segmenter.workers import Workers
 from stages.train_segmenter import Trained, train
-from stages.workers import Workers
 
 MAX_FAILURES = 2
 

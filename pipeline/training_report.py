@@ -16,7 +16,7 @@ from PIL import Image
 from infra.receipts import Ledger, Receipt
 from pipeline.charts import INK, LABEL_CHARACTERS, MUTED, Drawing, finished, space_colour
 from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE
-from stages.validation import Epoch
+from stages.segmenter.validation import Epoch
 
 
 @dataclass(frozen=True)

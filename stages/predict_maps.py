@@ -22,7 +22,7 @@ from stages.inversion.sources import column
 from stages.maps.reduction import fit_reduced
 from stages.maps.region import Region
 from stages.maps.truth import auroc, known_occluder
-from stages.segmenter import load_segmenter
+from stages.segmenter.network import load_segmenter
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,23 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.augmentation import Augmentation, augmented
 from stages.base.errors import StageError
 from stages.base.in_parts import InParts
 from stages.base.progress import report_progress
 from stages.base.seeded import seeded
 from stages.base.stage import sample_seed
-from stages.batch_norm import synchronise_batch_norm
-from stages.calibration import CalibrationSums
 from stages.engine.memory import out_of_memory
-from stages.examples import Example, ExampleSource, Reader, as_batch
-from stages.optimiser import Optimiser, new_optimiser, rate_at, set_rate
-from stages.segmenter import Segmenter, SegmenterNetwork, Target, new_segmenter, save_segmenter
-from stages.stream import Share
-from stages.survey import Survey, survey
-from stages.training_state import States, identity_of, opened, packed
-from stages.validation import Best, Epoch, judged
-from stages.workers import Workers
+from stages.segmenter.augmentation import Augmentation, augmented
+from stages.segmenter.batch_norm import synchronise_batch_norm
+from stages.segmenter.calibration import CalibrationSums
+from stages.segmenter.examples import Example, ExampleSource, Reader, as_batch
+from stages.segmenter.network import Segmenter, SegmenterNetwork, Target, new_segmenter, save_segmenter
+from stages.segmenter.optimiser import Optimiser, new_optimiser, rate_at, set_rate
+from stages.segmenter.stream import Share
+from stages.segmenter.survey import Survey, survey
+from stages.segmenter.training_state import States, identity_of, opened, packed
+from stages.segmenter.validation import Best, Epoch, judged
+from stages.segmenter.workers import Workers
 
 Wrap = Callable[[nn.Module], nn.Module]
 

@@ -37,7 +37,7 @@ from pipeline.train_job import TrainJob
 from pipeline.units import Selection, cut
 from stages.images.image_member import ImageMember
 from stages.maps.region import Region
-from stages.segmenter import SegmenterNetwork
+from stages.segmenter.network import SegmenterNetwork
 from stages.train_segmenter import TrainSegmenter
 
 SIDE_PX, SPACES = 64, ("W+", "F2", "F4", "F6")

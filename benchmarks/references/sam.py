@@ -19,9 +19,9 @@ from stages.engine.schedule import Schedule
 from stages.maps.assignment import assign_spaces, segment_means
 from stages.maps.region import Region, fit, to_uint8
 from stages.objective.objective import gaussian_term, variation_term
-from stages.optimiser import rate_at
 from stages.perceptual.distance import Perceptual, load_perceptual
-from stages.segmenter import SegmenterNetwork, new_segmenter
+from stages.segmenter.network import SegmenterNetwork, new_segmenter
+from stages.segmenter.optimiser import rate_at
 
 FOLDER = "2_sam"
 FEATURES = ("F4", "F6", "F8", "F10")

@@ -20,8 +20,8 @@ from pipeline.committed_examples import Supervision
 from pipeline.train_job import TrainJob
 from pipeline.training import train_on_ray
 from pipeline.training_states import state_in
-from stages.segmenter import load_segmenter
-from stages.survey import PICTURED
+from stages.segmenter.network import load_segmenter
+from stages.segmenter.survey import PICTURED
 from tests.pipeline.conftest import COUNTS
 from tests.tiny import SPACES
 

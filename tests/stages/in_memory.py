@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stages.base.stage import Rejected
-from stages.examples import Example
+from stages.segmenter.examples import Example
 
 
 @dataclass

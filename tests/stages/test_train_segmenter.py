@@ -7,14 +7,14 @@ import torch
 import torchvision
 from pydantic import ValidationError
 
-from stages.augmentation import Augmentation
 from stages.base.errors import StageError
 from stages.base.progress import listening
 from stages.base.stage import Rejected, sample_seed
-from stages.examples import Example
-from stages.optimiser import new_optimiser, rate_at
-from stages.segmenter import SegmenterNetwork, load_segmenter, new_segmenter
-from stages.survey import PICTURED
+from stages.segmenter.augmentation import Augmentation
+from stages.segmenter.examples import Example
+from stages.segmenter.network import SegmenterNetwork, load_segmenter, new_segmenter
+from stages.segmenter.optimiser import new_optimiser, rate_at
+from stages.segmenter.survey import PICTURED
 from stages.train_segmenter import Trained, TrainSegmenter, train
 from tests.stages.in_memory import InMemory
 

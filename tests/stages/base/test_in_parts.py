@@ -10,7 +10,7 @@ import torch
 
 from stages.base.errors import StageError
 from stages.base.in_parts import InParts
-from stages.segmenter import SegmenterNetwork, new_segmenter
+from stages.segmenter.network import SegmenterNetwork, new_segmenter
 from stages.train_segmenter import train
 from tests.stages.in_memory import InMemory
 from tests.stages.test_train_segmenter import CPU, QUICK, equal, examples, loaded, network_input, one_thread
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 IN_LITTLE_MEMORY = """
 import json, resource, sys, torch
 from stages.base.in_parts import InParts
-from stages.segmenter import SegmenterNetwork, new_segmenter
+from stages.segmenter.network import SegmenterNetwork, new_segmenter
 torch.set_num_threads(1)
 segmenter = new_segmenter(SegmenterNetwork(backbone="light"), ("W+", "F4"), 0).eval()
 images = torch.rand(48, 3, 256, 256, generator=torch.Generator().manual_seed(0))

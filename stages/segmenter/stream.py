@@ -13,9 +13,9 @@ import torch
 
 from stages.base.errors import StageError
 from stages.base.stage import Rejected, sample_seed
-from stages.examples import Example, Reader
-from stages.survey import Survey
-from stages.workers import Workers
+from stages.segmenter.examples import Example, Reader
+from stages.segmenter.survey import Survey
+from stages.segmenter.workers import Workers
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torchvision
 from pydantic import ValidationError
 
 from stages.base.errors import WeightsError
-from stages.calibration import CalibrationSums
-from stages.segmenter import FORMAT, SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
+from stages.segmenter.calibration import CalibrationSums
+from stages.segmenter.network import FORMAT, SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 from tests.recipe import published_heads
 
 SPACES = ("W+", "F4", "F6")

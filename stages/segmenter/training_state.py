@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel
 
 from stages.base.errors import StageError
-from stages.examples import ExampleSource
+from stages.segmenter.examples import ExampleSource
 
 FOREIGN = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)  # what a wrong state raises
 

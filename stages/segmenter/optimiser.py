@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from stages.segmenter import Segmenter
+from stages.segmenter.network import Segmenter
 
 Optimiser = Literal["adamw", "sgd"]
 """sgd: momentum .9 and polynomial decay, as the authors' code."""

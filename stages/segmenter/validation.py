@@ -10,9 +10,9 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from stages.examples import Example, as_batch
-from stages.segmenter import Segmenter
-from stages.workers import Workers
+from stages.segmenter.examples import Example, as_batch
+from stages.segmenter.network import Segmenter
+from stages.segmenter.workers import Workers
 
 
 class Epoch(TypedDict):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from stages.base.errors import WeightsError
 from stages.base.seeded import seeded
-from stages.calibration import Calibration
+from stages.segmenter.calibration import Calibration
 
 FORMAT = "invertmill-segmenter"
 LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from stages.base.errors import StageError
 from stages.base.stage import Rejected, sample_seed
-from stages.examples import READERS, Example, ExampleSource, Reader, defect_of
-from stages.segmenter import Target
-from stages.workers import Workers
+from stages.segmenter.examples import READERS, Example, ExampleSource, Reader, defect_of
+from stages.segmenter.network import Target
+from stages.segmenter.workers import Workers
 
 PICTURED = 4  # examples that are drawn when the training is done
 

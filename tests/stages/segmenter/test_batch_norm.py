@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from stages.batch_norm import synchronise_batch_norm
+from stages.segmenter.batch_norm import synchronise_batch_norm
 
 WORLD = 2
 

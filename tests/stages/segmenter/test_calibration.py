@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.calibration import POINTS, TOP, CalibrationSums
+from stages.segmenter.calibration import POINTS, TOP, CalibrationSums
 from stages.train_segmenter import train
 from tests.stages.in_memory import InMemory
 from tests.stages.test_train_segmenter import CPU, QUICK, examples, loaded, network_input, one_thread

@@ -1,0 +1,1 @@
+"""The segmenter: the network that predicts invertibility maps, and its training."""
