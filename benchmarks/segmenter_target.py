@@ -24,12 +24,12 @@ from benchmarks.processes.command import circumstances, parser_of, write_report
 from infra.bundles import read_arrays
 from pipeline.committed_examples import MAPS, CommittedExamples, Supervision
 from pipeline.config import load_config
-from pipeline.inventory import committed_samples
-from pipeline.map_job import ARRAYS
+from pipeline.data.inventory import committed_samples
+from pipeline.data.stores import Stores
+from pipeline.data.units import Unit, sample_of
+from pipeline.jobs.map_job import ARRAYS
 from pipeline.map_quality import HeldOut, MapQuality, judge
 from pipeline.plan import Plan
-from pipeline.stores import Stores
-from pipeline.units import Unit, sample_of
 from stages.base.stage import Record, Sample
 from stages.maps.reduction import fit_reduced
 from stages.segmenter.network import Segmenter, Target, load_segmenter

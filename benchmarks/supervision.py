@@ -37,13 +37,13 @@ from benchmarks.references.plain_loop import invert_plainly
 from infra.receipts import Ledger
 from infra.shards.shards import write_shard
 from infra.stores.folder import FolderStore
-from pipeline import inventory
 from pipeline.config import RunConfig
+from pipeline.data import inventory
+from pipeline.data.units import Selection, cut
 from pipeline.demo.occluders import SEEN
 from pipeline.demo.write_shards import demo_samples
 from pipeline.hosts import IN_FLIGHT
-from pipeline.map_job import MapJob
-from pipeline.units import Selection, cut
+from pipeline.jobs.map_job import MapJob
 from stages.base.batched_worker import PREPARING
 from stages.base.stage import Record, Sample
 from stages.engine.schedule import Schedule

@@ -25,9 +25,9 @@ with held():  # what takes long to import is imported by the command that needs 
 if TYPE_CHECKING:
     from pipeline.conclude import Conclusion
     from pipeline.config import RunConfig
+    from pipeline.data.stores import Stores
     from pipeline.run import Finished, Run
     from pipeline.status import Stage, Status
-    from pipeline.stores import Stores
     from pipeline.summary import Summary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -247,8 +247,8 @@ def _doing(what: str) -> AbstractContextManager[None]:
 
 
 def _reachable(settings: RunConfig) -> Stores:
+    from pipeline.data.stores import Stores
     from pipeline.progress import Progress
-    from pipeline.stores import Stores
 
     stores = Stores.of(settings)
     stores.check(write=False)

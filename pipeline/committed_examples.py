@@ -14,10 +14,10 @@ from infra.bundles import read_arrays
 from infra.receipts import Address, Ledger, Receipt
 from infra.shards.shards import RawSample, ShardSample
 from infra.stores.store import Store
-from pipeline.inventory import committed_samples
-from pipeline.map_job import ARRAYS
+from pipeline.data.inventory import committed_samples
+from pipeline.data.units import Selection, Shard, Unit, sample_of
+from pipeline.jobs.map_job import ARRAYS
 from pipeline.plan import Plan
-from pipeline.units import Selection, Shard, Unit, sample_of
 from stages.base.errors import BadSampleError
 from stages.base.stage import Rejected
 from stages.images.image_member import ImageMember

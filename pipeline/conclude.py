@@ -16,7 +16,8 @@ import yaml
 from infra.errors import StoreError
 from infra.receipts import Receipt
 from infra.stores.os_errors import explained, staged
-from pipeline import inventory
+from pipeline.data import inventory
+from pipeline.data.units import Shard, Unit
 from pipeline.described import REPORTS
 from pipeline.errors import RunError
 from pipeline.gallery import Gallery
@@ -30,7 +31,6 @@ from pipeline.run import Finished
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
 from pipeline.trade_off import committed_curve
 from pipeline.training_report import TrainingReport
-from pipeline.units import Shard, Unit
 from stages.inversion.inverter import Inverter
 from stages.invert import Invert
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from infra.errors import NotFoundError
 from infra.receipts import Receipt
 from pipeline.config import RunConfig
+from pipeline.data.stores import Stores
+from pipeline.data.units import Shard
 from pipeline.errors import RunError
 from pipeline.plan import Plan
 from pipeline.pointer import Pointer, address_in, read_pointer
 from pipeline.publish import INVENTORIES, Index, read_inventories
 from pipeline.published_settings import with_settings
-from pipeline.stores import Stores
-from pipeline.units import Shard
 
 if TYPE_CHECKING:
     from pipeline.run import Finished

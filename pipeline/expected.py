@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from infra.errors import NotFoundError
 from infra.receipts import Receipt
 from infra.shards.shards import scan_shard
-from pipeline.inventory import Listed
+from pipeline.data.inventory import Listed
+from pipeline.data.units import Selection, Shard
 from pipeline.plan import Plan
-from pipeline.units import Selection, Shard
 
 HEAD_BYTES = 4 << 20
 HEADS = 4

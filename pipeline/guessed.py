@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pipeline import inventory
+from pipeline.data import inventory
 from pipeline.plan import Plan
 
 OVERHEAD_BYTES = 8192

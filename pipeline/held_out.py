@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from infra.receipts import Receipt
 from infra.shards.shards import ShardSample
 from infra.stores.store import Store
+from pipeline.data.units import Shard, Unit, read_inventory, sample_of
 from pipeline.gallery import read_if_there
 from pipeline.map_quality import HeldOut
 from pipeline.publish import Index
 from pipeline.summary import Row
-from pipeline.units import Shard, Unit, read_inventory, sample_of
 from stages.base.stage import Record
 from stages.maps.truth import known_occluder
 from stages.predict_maps import PredictMaps

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import ray
 
 from infra.stores import waiting
-from pipeline.jobs import Done, Job
+from pipeline.jobs.job import Done, Job
 from stages.base.progress import WorkProgress, listen
 
 IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written

@@ -11,11 +11,11 @@ from typing import Any
 from infra.bundles import write_rows
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
-from pipeline import inventory
-from pipeline.fingerprint import fingerprint
-from pipeline.map_job import OWN_COLUMNS
+from pipeline.data import inventory
+from pipeline.data.fingerprint import fingerprint
+from pipeline.data.units import Unit
+from pipeline.jobs.map_job import OWN_COLUMNS
 from pipeline.plan import MapStep
-from pipeline.units import Unit
 
 STAGE = "publish"
 ROWS_PER_PART = 100_000

@@ -13,16 +13,16 @@ from generators.generator import Generator
 from infra.damage import Damages
 from infra.receipts import Address, Receipt
 from infra.stores.store import Store
-from pipeline import inventory
 from pipeline.config import RunConfig
+from pipeline.data import inventory
+from pipeline.data.fingerprint import fingerprint, settings_of
+from pipeline.data.inventory import Listed, shard_of
+from pipeline.data.shard_check import check_shards
+from pipeline.data.stores import Stores
+from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
 from pipeline.errors import ConfigError
-from pipeline.fingerprint import fingerprint, settings_of
-from pipeline.inventory import Listed, shard_of
-from pipeline.shard_check import check_shards
-from pipeline.stores import Stores
 from pipeline.supervision_choice import Choice, choose, choose_for_good
 from pipeline.trained_segmenter import TrainedSegmenter, unit_in_use
-from pipeline.units import Selection, Shard, Unit, cut, read_inventory
 from stages.base.stage import Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember

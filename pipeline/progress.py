@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from infra.stores.waiting import Waiting
-from pipeline.jobs import Done
+from pipeline.jobs.job import Done
 from stages.base.progress import WorkProgress
 
 NOTICE_S = 30.0

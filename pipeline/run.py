@@ -17,27 +17,27 @@ from infra.receipts import Receipt
 from infra.stores import waiting
 from pipeline.cluster import Cluster
 from pipeline.config import RunConfig
+from pipeline.data.input_check import check_input
+from pipeline.data.inventory import FINGERPRINT, STAGE, InventoryJob
+from pipeline.data.stores import Stores
+from pipeline.data.units import Shard, Unit
+from pipeline.data.unread import Unread
 from pipeline.errors import ConfigError, RunError
 from pipeline.execute import Outcome, Resources, Supervisor
 from pipeline.hosts import Hosts, Size
-from pipeline.input_check import check_input
-from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob
-from pipeline.jobs import Job
+from pipeline.jobs.job import Job
+from pipeline.jobs.map_job import MapJob
 from pipeline.leftovers import remove_leftovers
-from pipeline.map_job import MapJob
 from pipeline.plan import MapStep, Plan
 from pipeline.progress import Progress
 from pipeline.publish import Index
 from pipeline.repair import Repairs, damaged_bundles
-from pipeline.stores import Stores
 from pipeline.supervision_gaps import Gaps, check_examples
 from pipeline.trade_off import ask, curve_of
 from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
 from pipeline.trained_segmenter import SEGMENTER_UNIT
 from pipeline.training_states import drop_states
-from pipeline.units import Shard, Unit
-from pipeline.unread import Unread
 from pipeline.verify import restore_segmenter
 from stages.base.errors import StageError
 

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from infra.receipts import Address, Receipt
-from pipeline import inventory
+from pipeline.data import inventory
+from pipeline.data.input_check import check_input
+from pipeline.data.units import Selection, Shard, Unit
 from pipeline.errors import RunError
 from pipeline.expected import Expected, expected_of
 from pipeline.guessed import bytes_at_most
-from pipeline.input_check import check_input
 from pipeline.plan import Plan
 from pipeline.redone import cut_warning, settings_warning
-from pipeline.units import Selection, Shard, Unit
 
 
 @dataclass(frozen=True)

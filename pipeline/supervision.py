@@ -17,10 +17,10 @@ import numpy as np
 from infra.bundles import read_rows
 from infra.damage import Damages
 from infra.receipts import Address, Ledger, Receipt
+from pipeline.data.units import Selection, Shard, Unit
 from pipeline.index_parts import index_address, put_rows, standing
-from pipeline.map_job import ARRAYS, OWN_COLUMNS, ROWS
+from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS
 from pipeline.plan import MapStep
-from pipeline.units import Selection, Shard, Unit
 
 UNIT = "supervision"
 SHARDS = "shards.json"

@@ -21,8 +21,8 @@ from infra.damage import Damages
 from infra.receipts import Ledger, Receipt
 from infra.stores.store import Store
 from pipeline.config import Supervision
+from pipeline.data.units import HASH_RANGE, Selection, Shard, choice_hash, read_inventory
 from pipeline.errors import RunError
-from pipeline.units import HASH_RANGE, Selection, Shard, choice_hash, read_inventory
 
 FOLDER = "supervision"
 _NAME = re.compile(r"/(\d+)\.json$")

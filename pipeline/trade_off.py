@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from infra.bundles import read_rows
 from infra.errors import Damage
 from infra.receipts import Address, Receipt
+from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.errors import RunError
-from pipeline.fingerprint import fingerprint, settings_of
-from pipeline.map_job import ROWS
+from pipeline.jobs.map_job import ROWS
 from pipeline.plan import MapStep, Plan
 from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
 from pipeline.trade_off_job import Chosen, Part, TradeOffJob

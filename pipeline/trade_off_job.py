@@ -13,10 +13,10 @@ from pydantic import JsonValue
 from infra.bundles import write_rows
 from infra.receipts import Address, Ledger
 from infra.stores.store import Store
-from pipeline.inventory import committed_samples
-from pipeline.jobs import Done
-from pipeline.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
-from pipeline.units import Role, Shard, Unit, sample_of
+from pipeline.data.inventory import committed_samples
+from pipeline.data.units import Role, Shard, Unit, sample_of
+from pipeline.jobs.job import Done
+from pipeline.jobs.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
 from stages.base.stage import Sample, Worker
 from stages.trade_off import TradeOff
 

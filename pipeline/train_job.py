@@ -13,13 +13,13 @@ import torch
 
 from infra.receipts import Address, Receipt
 from pipeline.committed_examples import CommittedExamples, Supervision
-from pipeline.jobs import Done
+from pipeline.data.units import Shard
+from pipeline.jobs.job import Done
 from pipeline.plan import Plan
 from pipeline.supervision_gaps import Gaps
 from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
 from pipeline.training_pictures import draw_predictions
 from pipeline.training_states import StoredStates, drop_states
-from pipeline.units import Shard
 from stages.train_segmenter import Trained, TrainSegmenter, train
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.receipts import Address
+from pipeline.data.units import Unit
 from pipeline.errors import RunError
-from pipeline.map_job import read_records
+from pipeline.jobs.map_job import read_records
 from pipeline.plan import MapStep, Plan
-from pipeline.units import Unit
 from stages.base.stage import Record
 from stages.maps.assignment import segment_means
 from stages.maps.reduction import at_size

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from infra.damage import Damages, set_aside
 from infra.errors import BundleError, Damage, DamagedBundleError
 from infra.receipts import Receipt, damage_of
-from pipeline import inventory
+from pipeline.data import inventory
+from pipeline.data.units import Selection, Shard, Unit, outcome_key, read_inventory
+from pipeline.data.unread import Unread
 from pipeline.plan import MapStep, Plan
 from pipeline.publish import published, published_supervision
 from pipeline.trade_off import measured
 from pipeline.trained_segmenter import TrainedSegmenter
-from pipeline.units import Selection, Shard, Unit, outcome_key, read_inventory
-from pipeline.unread import Unread
 from stages.train_segmenter import TrainSegmenter
 
 AGAIN = "run again"

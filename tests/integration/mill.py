@@ -16,11 +16,11 @@ import numpy as np
 from infra.receipts import Receipt
 from infra.shards.shards import write_shard
 from pipeline.config import load_config
+from pipeline.data.stores import Stores
 from pipeline.demo.occluders import SEEN, UNSEEN
 from pipeline.demo.write_shards import demo_samples
-from pipeline.map_job import read_records
+from pipeline.jobs.map_job import read_records
 from pipeline.plan import Plan
-from pipeline.stores import Stores
 from pipeline.verify import verify_run
 from stages.base.stage import Record
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from infra.errors import Damage, DamagedBundleError, ShardError, StoreError, TransientError
 from infra.stores import waiting
-from pipeline.jobs import Done
+from pipeline.jobs.job import Done
 from stages.base.progress import report_progress
 
 

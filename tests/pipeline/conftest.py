@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig, load_config
-from pipeline.inventory import InventoryJob
-from pipeline.map_job import MapJob
+from pipeline.data.inventory import InventoryJob
+from pipeline.data.stores import Stores
+from pipeline.jobs.map_job import MapJob
 from pipeline.plan import MapStep, Plan
 from pipeline.publish import Index
-from pipeline.stores import Stores
 from pipeline.train_job import TrainJob
 from tests import tiny
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import load_config
+from pipeline.data.stores import Stores
 from pipeline.errors import ConfigError
-from pipeline.stores import Stores
 from stages.engine.stopping import Budget, Finish
 
 MINIMAL = "input: shards/*.tar\noutput: store\nfolder: out\ngenerator: {checkpoint: g.safetensors}\n"

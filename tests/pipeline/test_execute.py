@@ -16,7 +16,7 @@ from pipeline import execute
 from pipeline.errors import ClusterLostError, RunError
 from pipeline.execute import Outcome, Resources, Supervisor, most_in_flight
 from pipeline.hosts import IN_FLIGHT, Hosts, Size, _Warnings
-from pipeline.jobs import Done
+from pipeline.jobs.job import Done
 from pipeline.progress import Progress
 from pipeline.run import Run
 from stages.base.progress import WorkProgress

@@ -7,7 +7,7 @@ import torch
 from pipeline.committed_examples import CommittedExamples, Supervision
 from pipeline.conclude import conclude
 from pipeline.errors import ConfigError
-from pipeline.map_job import read_records
+from pipeline.jobs.map_job import read_records
 from pipeline.run import Finished
 from pipeline.tune import tune
 from tests import tiny

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from infra.shards.shards import write_shard
-from pipeline.map_job import read_records
+from pipeline.jobs.map_job import read_records
 from tests import tiny
 from tests.pipeline.conftest import commit_all
 from tests.stages.pictures import ORIENTED, encoded, pixels, raw_png, sideways

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from infra.stores.waiting import Waiting
 from pipeline.hosts import as_progress
-from pipeline.jobs import Done
+from pipeline.jobs.job import Done
 from pipeline.progress import NOTICE_S, Progress
 from stages.base.progress import WorkProgress
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.data.units import Shard, Unit
 from pipeline.tune import Segments, rounded_below, rounded_up, spread, tune
-from pipeline.units import Shard, Unit
 from stages.maps.assignment import assign_spaces
 from tests import tiny
 from tests.pipeline.conftest import contents

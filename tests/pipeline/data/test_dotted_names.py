@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.dotted_names import dotted_names
+from pipeline.data.dotted_names import dotted_names
 from tests.infra.tars import scan, tar
 
 

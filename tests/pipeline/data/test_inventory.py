@@ -12,8 +12,8 @@ from infra.shards.shards import write_shard
 from infra.stores.folder import FolderStore
 from infra.stores.storage import open_store
 from infra.stores.store import Entry
-from pipeline.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
-from pipeline.units import cut, read_inventory
+from pipeline.data.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
+from pipeline.data.units import cut, read_inventory
 from tests import tiny
 from tests.infra.tars import tar
 

@@ -3,8 +3,8 @@
 import pytest
 
 from infra.shards.shards import write_shard
+from pipeline.data.input_check import check_input
 from pipeline.errors import RunError
-from pipeline.input_check import check_input
 from tests import tiny
 from tests.infra.tars import tar
 from tests.pipeline.conftest import scan_input

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.shared_time import SharedTime
+from pipeline.jobs.shared_time import SharedTime
 
 
 class Clock:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from infra.receipts import Receipt
 from infra.shards.shards import ShardFault
 from infra.stores.store import Store
-from pipeline.units import Shard
+from pipeline.data.units import Shard
 
 SHOWN = 20
 """Shards that a terminal shows one by one."""

@@ -9,8 +9,8 @@ from itertools import islice
 from infra.errors import InfraError
 from infra.shards.file_kinds import HEAD_BYTES, FileKind, kind_of
 from infra.stores.store import Store
+from pipeline.data.inventory import Listed
 from pipeline.errors import ConfigError
-from pipeline.inventory import Listed
 
 MOST = 1000
 """Files that are looked at, of each kind of name."""

@@ -12,10 +12,10 @@ from infra.receipts import Address, Ledger, Receipt
 from infra.shards.shards import ShardSample, scan_shard
 from infra.shards.tar_walk import sha256_of
 from infra.stores.store import Entry, Store
-from pipeline.dotted_names import dotted_names
-from pipeline.fingerprint import fingerprint
-from pipeline.jobs import Done
-from pipeline.units import Shard, outcome_key, read_inventory, sample_digest, write_inventory
+from pipeline.data.dotted_names import dotted_names
+from pipeline.data.fingerprint import fingerprint
+from pipeline.data.units import Shard, outcome_key, read_inventory, sample_digest, write_inventory
+from pipeline.jobs.job import Done
 
 STAGE = "inventory"
 FINGERPRINT = fingerprint(STAGE, version=2, settings={})

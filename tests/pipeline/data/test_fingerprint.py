@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.errors import RunError
-from pipeline.fingerprint import fingerprint, settings_of
 from stages.maps.region import Region
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps

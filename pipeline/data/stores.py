@@ -11,8 +11,8 @@ from infra.errors import NotFoundError, StoreError
 from infra.receipts import BUNDLES, Ledger
 from infra.stores.storage import S3Options, Store, open_store
 from pipeline.config import RunConfig
+from pipeline.data.inventory import Listed
 from pipeline.errors import ConfigError
-from pipeline.inventory import Listed
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from infra.receipts import Address, Ledger
 from infra.shards.shards import Member, ShardSample
 from infra.stores.storage import open_store
 from pipeline.config import Supervision
-from pipeline.units import Selection, Shard, cut, outcome_key, read_inventory, write_inventory
+from pipeline.data.units import Selection, Shard, cut, outcome_key, read_inventory, write_inventory
 
 SHARD = Shard(0, "deep/cars-000000.tar", "ab" * 32, 10)
 KEYS = [f"image-{i:05d}" for i in range(2000)]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from infra.receipts import Ledger, Receipt
 from infra.shards.shards import ShardSample
 from pipeline.config import RunConfig
+from pipeline.data.units import Shard, read_inventory
+from pipeline.data.unread import faults_of
 from pipeline.errors import RunError
-from pipeline.units import Shard, read_inventory
-from pipeline.unread import faults_of
 from stages.images.image_member import EXTENSIONS, ImageMember
 from stages.images.labels import LabelMember
 from stages.segmentation import Labels

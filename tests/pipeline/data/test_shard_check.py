@@ -6,9 +6,9 @@ import pytest
 
 from infra.errors import NotFoundError
 from infra.stores.storage import open_store
+from pipeline.data.inventory import Listed
+from pipeline.data.shard_check import check_shards
 from pipeline.errors import ConfigError
-from pipeline.inventory import Listed
-from pipeline.shard_check import check_shards
 from tests import tiny
 from tests.infra.tars import tar
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from pipeline.hosts import IN_FLIGHT
-from pipeline.map_job import MapJob
+from pipeline.jobs.map_job import MapJob
 from stages.base.stage import Record, Stage
 
 MEETING = threading.Barrier(IN_FLIGHT)
