@@ -29,7 +29,7 @@ from pipeline.data.stores import Stores
 from pipeline.data.units import Unit, sample_of
 from pipeline.jobs.map_job import ARRAYS
 from pipeline.map_quality import HeldOut, MapQuality, judge
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 from stages.base.stage import Record, Sample
 from stages.maps.reduction import fit_reduced
 from stages.segmenter.network import Segmenter, Target, load_segmenter

@@ -122,7 +122,7 @@ def verify(
     ] = False,
 ) -> None:
     """Prove from storage that every sample is accounted for and every file is what its receipt says."""
-    from pipeline.plan import Plan
+    from pipeline.plan.plan import Plan
     from pipeline.verify import repair, verify_run
 
     settings = _settings(config, overrides)
@@ -170,7 +170,7 @@ def tune(
     ] = False,
 ) -> None:
     """Say what share of pixels each space would get at other thresholds; from committed maps, inverting nothing."""
-    from pipeline.plan import Plan
+    from pipeline.plan.plan import Plan
     from pipeline.tune import SAMPLES
     from pipeline.tune import tune as tune_threshold
 
@@ -225,7 +225,7 @@ def _run(settings: RunConfig, shown_on: Console) -> Run:
 
 
 def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -> Status:
-    from pipeline.plan import Plan
+    from pipeline.plan.plan import Plan
     from pipeline.progress import Progress
     from pipeline.status import status_of
 

@@ -17,7 +17,7 @@ from infra.stores.store import Store
 from pipeline.data.inventory import committed_samples
 from pipeline.data.units import Selection, Shard, Unit, sample_of
 from pipeline.jobs.map_job import ARRAYS
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 from stages.base.errors import BadSampleError
 from stages.base.stage import Rejected
 from stages.images.image_member import ImageMember

@@ -24,7 +24,7 @@ from pipeline.gallery import Gallery
 from pipeline.held_out import HeldOutSamples
 from pipeline.index_parts import parts_of
 from pipeline.map_quality import judge
-from pipeline.plan import MapStep, Plan
+from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish import POINTER, Index, read_index
 from pipeline.report import write_report
 from pipeline.run import Finished

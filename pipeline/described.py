@@ -11,7 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.data.stores import Stores
 from pipeline.data.units import Shard
 from pipeline.errors import RunError
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 from pipeline.pointer import Pointer, address_in, read_pointer
 from pipeline.publish import INVENTORIES, Index, read_inventories
 from pipeline.published_settings import with_settings

@@ -15,7 +15,7 @@ from pipeline.data import inventory
 from pipeline.data.fingerprint import fingerprint
 from pipeline.data.units import Unit
 from pipeline.jobs.map_job import OWN_COLUMNS
-from pipeline.plan import MapStep
+from pipeline.plan.plan import MapStep
 
 STAGE = "publish"
 ROWS_PER_PART = 100_000

@@ -10,7 +10,7 @@ from infra.leftovers import collect
 from infra.receipts import RECEIPTS, Ledger
 from infra.stores.store import Entry
 from pipeline.index_parts import STAGE as PUBLISH
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 from pipeline.pointer import address_in, read_pointer
 from pipeline.training_states import FOLDER as STATES
 

@@ -18,7 +18,7 @@ from pipeline.data.inventory import FINGERPRINT, STAGE, shard_of
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.index_parts import index_address, parts_of, put_rows, standing
 from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS, read_records
-from pipeline.plan import MapStep, Plan
+from pipeline.plan.plan import MapStep, Plan
 from pipeline.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
 from pipeline.published_settings import portable_settings
 from pipeline.supervision import SHARDS, SupervisionIndex

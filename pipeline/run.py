@@ -28,7 +28,8 @@ from pipeline.hosts import Hosts, Size
 from pipeline.jobs.job import Job
 from pipeline.jobs.map_job import MapJob
 from pipeline.leftovers import remove_leftovers
-from pipeline.plan import MapStep, Plan
+from pipeline.plan.plan import MapStep, Plan
+from pipeline.plan.trained_segmenter import SEGMENTER_UNIT
 from pipeline.progress import Progress
 from pipeline.publish import Index
 from pipeline.repair import Repairs, damaged_bundles
@@ -36,7 +37,6 @@ from pipeline.supervision_gaps import Gaps, check_examples
 from pipeline.trade_off import ask, curve_of
 from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.train_job import TrainJob
-from pipeline.trained_segmenter import SEGMENTER_UNIT
 from pipeline.training_states import drop_states
 from pipeline.verify import restore_segmenter
 from stages.base.errors import StageError

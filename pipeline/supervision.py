@@ -20,7 +20,7 @@ from infra.receipts import Address, Ledger, Receipt
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.index_parts import index_address, put_rows, standing
 from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS
-from pipeline.plan import MapStep
+from pipeline.plan.plan import MapStep
 
 UNIT = "supervision"
 SHARDS = "shards.json"

@@ -10,7 +10,7 @@ from infra.receipts import Receipt
 from pipeline.committed_examples import ERROR_MAPS
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 from pipeline.reasons import by_kind
 
 REASONS_SHOWN = 4

@@ -21,7 +21,7 @@ from infra.receipts import Address, Receipt
 from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.errors import RunError
 from pipeline.jobs.map_job import ROWS
-from pipeline.plan import MapStep, Plan
+from pipeline.plan.plan import MapStep, Plan
 from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
 from pipeline.trade_off_job import Chosen, Part, TradeOffJob
 from pipeline.tune import Segments, maps_of, nothing_refined, steps_of

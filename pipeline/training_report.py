@@ -15,7 +15,7 @@ from PIL import Image
 
 from infra.receipts import Ledger, Receipt
 from pipeline.charts import INK, LABEL_CHARACTERS, MUTED, Drawing, finished, space_colour
-from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE
+from pipeline.plan.trained_segmenter import CURVE_FILE, PICTURES_FILE
 from stages.segmenter.validation import Epoch
 
 

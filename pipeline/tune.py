@@ -19,7 +19,7 @@ from infra.receipts import Address
 from pipeline.data.units import Unit
 from pipeline.errors import RunError
 from pipeline.jobs.map_job import read_records
-from pipeline.plan import MapStep, Plan
+from pipeline.plan.plan import MapStep, Plan
 from stages.base.stage import Record
 from stages.maps.assignment import segment_means
 from stages.maps.reduction import at_size

@@ -13,10 +13,10 @@ from infra.receipts import Receipt, damage_of
 from pipeline.data import inventory
 from pipeline.data.units import Selection, Shard, Unit, outcome_key, read_inventory
 from pipeline.data.unread import Unread
-from pipeline.plan import MapStep, Plan
+from pipeline.plan.plan import MapStep, Plan
+from pipeline.plan.trained_segmenter import TrainedSegmenter
 from pipeline.publish import published, published_supervision
 from pipeline.trade_off import measured
-from pipeline.trained_segmenter import TrainedSegmenter
 from stages.train_segmenter import TrainSegmenter
 
 AGAIN = "run again"

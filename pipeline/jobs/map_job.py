@@ -21,7 +21,7 @@ from pipeline.data.inventory import committed_samples
 from pipeline.data.units import Selection, Unit, outcome_key, sample_of
 from pipeline.jobs.job import Done
 from pipeline.jobs.shared_time import SharedTime
-from pipeline.trained_segmenter import TrainedSegmenter
+from pipeline.plan.trained_segmenter import TrainedSegmenter
 from stages.base.stage import Record, Rejected, Sample, Stage, Worker
 
 ROWS, ARRAYS = "records.parquet", "arrays.tar"

@@ -20,7 +20,7 @@ from pipeline.data.stores import Stores
 from pipeline.demo.occluders import SEEN, UNSEEN
 from pipeline.demo.write_shards import demo_samples
 from pipeline.jobs.map_job import read_records
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 from pipeline.verify import verify_run
 from stages.base.stage import Record
 

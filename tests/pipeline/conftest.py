@@ -12,7 +12,7 @@ from pipeline.config import RunConfig, load_config
 from pipeline.data.inventory import InventoryJob
 from pipeline.data.stores import Stores
 from pipeline.jobs.map_job import MapJob
-from pipeline.plan import MapStep, Plan
+from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish import Index
 from pipeline.train_job import TrainJob
 from tests import tiny

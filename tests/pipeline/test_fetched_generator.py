@@ -10,7 +10,7 @@ from generators import CheckpointError
 from infra.stores.storage import open_store
 from stages.inversion.inverter import InvertingStage
 from tests.generators.published import tiny as random_generator
-from tests.pipeline.test_plan import prints
+from tests.pipeline.plan.test_plan import prints
 from tests.web import WebServer, web_server
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from infra.bundles import read_arrays, write_arrays
 from pipeline.committed_examples import Supervision
 from pipeline.jobs.map_job import ARRAYS
+from pipeline.plan.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.train_job import TrainJob
-from pipeline.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.training_states import StoredStates, drop_states
 from stages.train_segmenter import Trained
 from tests import tiny

@@ -8,7 +8,7 @@ from typing import Any
 from infra.errors import BundleError
 from infra.receipts import Ledger
 from pipeline.data.units import Unit
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 from pipeline.pointer import read_pointer
 from pipeline.published_settings import portable_settings
 

@@ -11,7 +11,7 @@ from infra.receipts import Receipt
 from infra.shards.shards import scan_shard
 from pipeline.data.inventory import Listed
 from pipeline.data.units import Selection, Shard
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 
 HEAD_BYTES = 4 << 20
 HEADS = 4

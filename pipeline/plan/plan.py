@@ -21,8 +21,8 @@ from pipeline.data.shard_check import check_shards
 from pipeline.data.stores import Stores
 from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
 from pipeline.errors import ConfigError
-from pipeline.supervision_choice import Choice, choose, choose_for_good
-from pipeline.trained_segmenter import TrainedSegmenter, unit_in_use
+from pipeline.plan.supervision_choice import Choice, choose, choose_for_good
+from pipeline.plan.trained_segmenter import TrainedSegmenter, unit_in_use
 from stages.base.stage import Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember

@@ -9,8 +9,8 @@ from infra.shards.shards import write_shard
 from pipeline.config import Supervision
 from pipeline.data.units import read_inventory
 from pipeline.errors import ConfigError, RunError
-from pipeline.plan import Plan
-from pipeline.supervision_choice import choose_for_good
+from pipeline.plan.plan import Plan
+from pipeline.plan.supervision_choice import choose_for_good
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, Committed, scan_input
 

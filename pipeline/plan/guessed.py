@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pipeline.data import inventory
-from pipeline.plan import Plan
+from pipeline.plan.plan import Plan
 
 OVERHEAD_BYTES = 8192
 """Rows, headers of members and loss curves of a sample."""
