@@ -22,10 +22,10 @@ from pipeline.described import REPORTS
 from pipeline.errors import RunError
 from pipeline.gallery import Gallery
 from pipeline.held_out import HeldOutSamples
-from pipeline.index_parts import parts_of
 from pipeline.map_quality import judge
 from pipeline.plan.plan import MapStep, Plan
-from pipeline.publish import POINTER, Index, read_index
+from pipeline.publish.index import POINTER, Index, read_index
+from pipeline.publish.parts import parts_of
 from pipeline.report import write_report
 from pipeline.run import Finished
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate

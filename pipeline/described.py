@@ -12,9 +12,9 @@ from pipeline.data.stores import Stores
 from pipeline.data.units import Shard
 from pipeline.errors import RunError
 from pipeline.plan.plan import Plan
-from pipeline.pointer import Pointer, address_in, read_pointer
-from pipeline.publish import INVENTORIES, Index, read_inventories
-from pipeline.published_settings import with_settings
+from pipeline.publish.index import INVENTORIES, Index, read_inventories
+from pipeline.publish.pointer import Pointer, address_in, read_pointer
+from pipeline.publish.settings import with_settings
 
 if TYPE_CHECKING:
     from pipeline.run import Finished

@@ -16,7 +16,7 @@ from infra.stores.store import Store
 from pipeline.data.units import Shard, Unit, read_inventory, sample_of
 from pipeline.gallery import read_if_there
 from pipeline.map_quality import HeldOut
-from pipeline.publish import Index
+from pipeline.publish.index import Index
 from pipeline.summary import Row
 from stages.base.stage import Record
 from stages.maps.truth import known_occluder

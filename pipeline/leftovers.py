@@ -9,9 +9,9 @@ from collections import defaultdict
 from infra.leftovers import collect
 from infra.receipts import RECEIPTS, Ledger
 from infra.stores.store import Entry
-from pipeline.index_parts import STAGE as PUBLISH
 from pipeline.plan.plan import Plan
-from pipeline.pointer import address_in, read_pointer
+from pipeline.publish.parts import STAGE as PUBLISH
+from pipeline.publish.pointer import address_in, read_pointer
 from pipeline.training_states import FOLDER as STATES
 
 INDEX_KEPT_S = 7 * 24 * 3600.0

@@ -31,7 +31,7 @@ from pipeline.leftovers import remove_leftovers
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.plan.trained_segmenter import SEGMENTER_UNIT
 from pipeline.progress import Progress
-from pipeline.publish import Index
+from pipeline.publish.index import Index
 from pipeline.repair import Repairs, damaged_bundles
 from pipeline.supervision_gaps import Gaps, check_examples
 from pipeline.trade_off import ask, curve_of

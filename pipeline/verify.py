@@ -15,7 +15,7 @@ from pipeline.data.units import Selection, Shard, Unit, outcome_key, read_invent
 from pipeline.data.unread import Unread
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.plan.trained_segmenter import TrainedSegmenter
-from pipeline.publish import published, published_supervision
+from pipeline.publish.index import published, published_supervision
 from pipeline.trade_off import measured
 from stages.train_segmenter import TrainSegmenter
 

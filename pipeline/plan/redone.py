@@ -9,8 +9,8 @@ from infra.errors import BundleError
 from infra.receipts import Ledger
 from pipeline.data.units import Unit
 from pipeline.plan.plan import Plan
-from pipeline.pointer import read_pointer
-from pipeline.published_settings import portable_settings
+from pipeline.publish.pointer import read_pointer
+from pipeline.publish.settings import portable_settings
 
 SHOWN = 5
 """Settings that a warning names."""

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from infra.stores.storage import open_store
-from pipeline.publish import read_index
+from pipeline.publish.index import read_index
 from stages.maps.region import Region, fit, to_uint8
 from stages.refine_maps import assign_spaces
 from stages.segmentation import SegmentInput, Superpixels

@@ -13,7 +13,7 @@ from pipeline.data.inventory import InventoryJob
 from pipeline.data.stores import Stores
 from pipeline.jobs.map_job import MapJob
 from pipeline.plan.plan import MapStep, Plan
-from pipeline.publish import Index
+from pipeline.publish.index import Index
 from pipeline.train_job import TrainJob
 from tests import tiny
 

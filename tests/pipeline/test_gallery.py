@@ -6,7 +6,7 @@ import torch
 
 from infra.errors import BundleError
 from pipeline.gallery import Gallery, choose, worst
-from pipeline.publish import published, read_index
+from pipeline.publish.index import published, read_index
 from tests import tiny
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pipeline.leftovers import remove_leftovers
-from pipeline.pointer import POINTER, read_pointer
+from pipeline.publish.pointer import POINTER, read_pointer
 from pipeline.training_states import StoredStates
 from pipeline.verify import verify_run
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stages.maps.region import Region, fit, psnr_db
 from tests import tiny
-from tests.pipeline.test_publish import rows
+from tests.pipeline.publish.test_index import rows
 
 ROOT = Path(__file__).parents[2]
 KEEP = """

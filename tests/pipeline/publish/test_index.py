@@ -11,7 +11,7 @@ import pytest
 from infra.bundles import read_rows
 from infra.errors import DamagedBundleError, InfraError
 from infra.shards.shards import write_shard
-from pipeline.publish import POINTER, published, read_index
+from pipeline.publish.index import POINTER, published, read_index
 from tests import tiny
 from tests.pipeline.conftest import commit_all, compute, contents
 

@@ -17,7 +17,7 @@ from PIL import Image
 from infra.shards.shards import write_shard
 from pipeline.config import Supervision
 from pipeline.data.units import Selection
-from pipeline.publish import POINTER, published_supervision
+from pipeline.publish.index import POINTER, published_supervision
 from pipeline.verify import verify_run
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, commit_all, compute
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(  # webdataset leaves the files it has r
     "ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning"
 )
 
-DOCUMENT = Path(__file__).parents[2] / "docs/supervision.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/supervision.md"
 TRAINED = [f"train-a-{i:03d}" for i in range(5)]
 HELD_OUT = [f"held-b-{i:03d}" for i in range(3)]
 

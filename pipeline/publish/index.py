@@ -16,12 +16,12 @@ from infra.damage import Damages
 from infra.receipts import Address, Ledger, Receipt
 from pipeline.data.inventory import FINGERPRINT, STAGE, shard_of
 from pipeline.data.units import Selection, Shard, Unit
-from pipeline.index_parts import index_address, parts_of, put_rows, standing
 from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS, read_records
 from pipeline.plan.plan import MapStep, Plan
-from pipeline.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
-from pipeline.published_settings import portable_settings
-from pipeline.supervision import SHARDS, SupervisionIndex
+from pipeline.publish.parts import index_address, parts_of, put_rows, standing
+from pipeline.publish.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
+from pipeline.publish.settings import portable_settings
+from pipeline.publish.supervision import SHARDS, SupervisionIndex
 from stages.base.stage import Record
 
 __all__ = ["POINTER", "Index", "Publication", "published", "published_supervision", "read_index"]

@@ -18,9 +18,9 @@ from infra.bundles import read_rows
 from infra.damage import Damages
 from infra.receipts import Address, Ledger, Receipt
 from pipeline.data.units import Selection, Shard, Unit
-from pipeline.index_parts import index_address, put_rows, standing
 from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS
 from pipeline.plan.plan import MapStep
+from pipeline.publish.parts import index_address, put_rows, standing
 
 UNIT = "supervision"
 SHARDS = "shards.json"

@@ -1,0 +1,1 @@
+"""The index of all bundles, and the pointer that readers follow."""
