@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from benchmarks.processes.command import circumstances, parser_of, write_report
 from infra.bundles import read_arrays
-from pipeline.committed_examples import MAPS, CommittedExamples, Supervision
 from pipeline.config import load_config
 from pipeline.data.inventory import committed_samples
 from pipeline.data.stores import Stores
@@ -30,6 +29,7 @@ from pipeline.data.units import Unit, sample_of
 from pipeline.jobs.map_job import ARRAYS
 from pipeline.map_quality import HeldOut, MapQuality, judge
 from pipeline.plan.plan import Plan
+from pipeline.training.committed_examples import MAPS, CommittedExamples, Supervision
 from stages.base.stage import Record, Sample
 from stages.maps.reduction import fit_reduced
 from stages.segmenter.network import Segmenter, Target, load_segmenter

@@ -12,7 +12,7 @@ from infra.stores.store import Entry
 from pipeline.plan.plan import Plan
 from pipeline.publish.parts import STAGE as PUBLISH
 from pipeline.publish.pointer import address_in, read_pointer
-from pipeline.training_states import FOLDER as STATES
+from pipeline.training.states import FOLDER as STATES
 
 INDEX_KEPT_S = 7 * 24 * 3600.0
 """How long an index stays once there is a newer one: readers may hold it."""

@@ -33,11 +33,11 @@ from pipeline.plan.trained_segmenter import SEGMENTER_UNIT
 from pipeline.progress import Progress
 from pipeline.publish.index import Index
 from pipeline.repair import Repairs, damaged_bundles
-from pipeline.supervision_gaps import Gaps, check_examples
 from pipeline.trade_off import ask, curve_of
 from pipeline.trade_off_curve import TradeOffCurve
-from pipeline.train_job import TrainJob
-from pipeline.training_states import drop_states
+from pipeline.training.gaps import Gaps, check_examples
+from pipeline.training.states import drop_states
+from pipeline.training.train_job import TrainJob
 from pipeline.verify import restore_segmenter
 from stages.base.errors import StageError
 
@@ -232,7 +232,7 @@ class Run:
 
     def _train_in_parallel(self, job: TrainJob, workers: int) -> None:
         """Train data-parallel under Ray Train, and commit from here."""
-        from pipeline.training import train_on_ray  # Ray Train takes seconds to import
+        from pipeline.training.on_ray import train_on_ray  # Ray Train takes seconds to import
 
         self.cluster.start()
         self.hosts.close()  # Ray Train starts processes of its own, and needs the GPUs

@@ -1,6 +1,6 @@
 """Trains the segmenter on stored error maps: the l2 fit of Eq. 3.2, as one function of torch alone (thesis 3.1).
 
-The same function runs in one process and, data-parallel, in several: `pipeline.training` says how.
+The same function runs in one process and, data-parallel, in several: `pipeline.training.on_ray` says how.
 """
 
 from __future__ import annotations

@@ -28,13 +28,13 @@ from infra.receipts import Address, Ledger
 from infra.shards.shards import add_member, write_shard
 from infra.stores.folder import FolderStore
 from pipeline.cluster import WORKER_ENVIRONMENT
-from pipeline.committed_examples import ERROR_MAPS, MAPS, Supervision
 from pipeline.config import Supervision as Chosen
 from pipeline.data.inventory import STAGE as INVENTORY
 from pipeline.data.inventory import InventoryJob, Listed, shard_of
 from pipeline.data.units import Selection, cut
 from pipeline.jobs.map_job import ARRAYS
-from pipeline.train_job import TrainJob
+from pipeline.training.committed_examples import ERROR_MAPS, MAPS, Supervision
+from pipeline.training.train_job import TrainJob
 from stages.images.image_member import ImageMember
 from stages.maps.region import Region
 from stages.segmenter.network import SegmenterNetwork

@@ -14,7 +14,7 @@ from pipeline.data.stores import Stores
 from pipeline.jobs.map_job import MapJob
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish.index import Index
-from pipeline.train_job import TrainJob
+from pipeline.training.train_job import TrainJob
 from tests import tiny
 
 COUNTS = {"train-a": 5, "held-b": 3}

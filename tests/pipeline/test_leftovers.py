@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.leftovers import remove_leftovers
 from pipeline.publish.pointer import POINTER, read_pointer
-from pipeline.training_states import StoredStates
+from pipeline.training.states import StoredStates
 from pipeline.verify import verify_run
 
 

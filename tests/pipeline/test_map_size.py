@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.committed_examples import CommittedExamples, Supervision
 from pipeline.conclude import conclude
 from pipeline.errors import ConfigError
 from pipeline.jobs.map_job import read_records
 from pipeline.run import Finished
+from pipeline.training.committed_examples import CommittedExamples, Supervision
 from pipeline.tune import tune
 from tests import tiny
 from tests.pipeline.conftest import commit_all

@@ -13,8 +13,8 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from pipeline.committed_examples import CommittedExamples
-from pipeline.train_job import TrainJob
+from pipeline.training.committed_examples import CommittedExamples
+from pipeline.training.train_job import TrainJob
 from stages.base.errors import StageError
 from stages.segmenter.workers import Workers
 from stages.train_segmenter import Trained, train

@@ -16,10 +16,10 @@ import torch
 
 from infra.receipts import Ledger
 from infra.stores.storage import open_store
-from pipeline.committed_examples import Supervision
-from pipeline.train_job import TrainJob
-from pipeline.training import train_on_ray
-from pipeline.training_states import state_in
+from pipeline.training.committed_examples import Supervision
+from pipeline.training.on_ray import train_on_ray
+from pipeline.training.states import state_in
+from pipeline.training.train_job import TrainJob
 from stages.segmenter.network import load_segmenter
 from stages.segmenter.survey import PICTURED
 from tests.pipeline.conftest import COUNTS

@@ -5,8 +5,8 @@ import pytest
 from infra.shards.shards import write_shard
 from pipeline.errors import RunError
 from pipeline.plan.trained_segmenter import SEGMENTER_UNIT, unit_in_use, unit_trained_on
-from pipeline.supervision_gaps import Gaps, check_examples, most_frequent
-from pipeline.train_job import TrainJob
+from pipeline.training.gaps import Gaps, check_examples, most_frequent
+from pipeline.training.train_job import TrainJob
 from tests.pipeline.conftest import Committed, compute, scan_input, train
 
 UNITS = "unit_samples=2"  # of the 5 samples that are trained on: three units

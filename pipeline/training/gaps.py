@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from infra.receipts import Receipt
-from pipeline.committed_examples import ERROR_MAPS
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.plan.plan import Plan
 from pipeline.reasons import by_kind
+from pipeline.training.committed_examples import ERROR_MAPS
 
 REASONS_SHOWN = 4
 PARTS = 10_000  # in which shares are counted, downwards, so that a name and a setting compare alike

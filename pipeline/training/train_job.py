@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from infra.receipts import Address, Receipt
-from pipeline.committed_examples import CommittedExamples, Supervision
 from pipeline.data.units import Shard
 from pipeline.jobs.job import Done
 from pipeline.plan.plan import Plan
 from pipeline.plan.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
-from pipeline.supervision_gaps import Gaps
-from pipeline.training_pictures import draw_predictions
-from pipeline.training_states import StoredStates, drop_states
+from pipeline.training.committed_examples import CommittedExamples, Supervision
+from pipeline.training.gaps import Gaps
+from pipeline.training.pictures import draw_predictions
+from pipeline.training.states import StoredStates, drop_states
 from stages.train_segmenter import Trained, TrainSegmenter, train
 
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from infra.bundles import read_arrays, write_arrays
-from pipeline.committed_examples import Supervision
 from pipeline.jobs.map_job import ARRAYS
 from pipeline.plan.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
-from pipeline.train_job import TrainJob
-from pipeline.training_states import StoredStates, drop_states
+from pipeline.training.committed_examples import Supervision
+from pipeline.training.states import StoredStates, drop_states
+from pipeline.training.train_job import TrainJob
 from stages.train_segmenter import Trained
 from tests import tiny
 from tests.pipeline.conftest import Committed

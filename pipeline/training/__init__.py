@@ -1,0 +1,1 @@
+"""The segmenter's training as a job: its examples, states, and workers."""
