@@ -171,8 +171,8 @@ def tune(
 ) -> None:
     """Say what share of pixels each space would get at other thresholds; from committed maps, inverting nothing."""
     from pipeline.plan.plan import Plan
-    from pipeline.tune import SAMPLES
-    from pipeline.tune import tune as tune_threshold
+    from pipeline.tune.shares import SAMPLES
+    from pipeline.tune.shares import tune as tune_threshold
 
     settings = _settings(config, overrides)
     with _doing("reading maps"):

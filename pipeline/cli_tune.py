@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.trade_off_curve import TradeOffCurve
-    from pipeline.tune import Tuning
+    from pipeline.tune.curve import TradeOffCurve
+    from pipeline.tune.shares import Tuning
 
 
 def shares(found: Tuning) -> Table:

@@ -29,8 +29,8 @@ from pipeline.publish.parts import parts_of
 from pipeline.report import write_report
 from pipeline.run import Finished
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
-from pipeline.trade_off import committed_curve
 from pipeline.training_report import TrainingReport
+from pipeline.tune.trade_off import committed_curve
 from stages.inversion.inverter import Inverter
 from stages.invert import Invert
 

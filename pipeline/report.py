@@ -33,8 +33,8 @@ from pipeline.distributions import draw_convergence, draw_histogram
 from pipeline.figures import count, decimal, devices, duration, percent, signed
 from pipeline.map_quality import MapQuality
 from pipeline.summary import Picture, Quarantined, StageTiming, Summary, steps
-from pipeline.trade_off_curve import Point, TradeOffCurve
 from pipeline.training_report import TrainingReport
+from pipeline.tune.curve import Point, TradeOffCurve
 
 MAX_ROWS = 500
 """Rows of quarantine that a report shows; the index has them all."""

@@ -33,11 +33,11 @@ from pipeline.plan.trained_segmenter import SEGMENTER_UNIT
 from pipeline.progress import Progress
 from pipeline.publish.index import Index
 from pipeline.repair import Repairs, damaged_bundles
-from pipeline.trade_off import ask, curve_of
-from pipeline.trade_off_curve import TradeOffCurve
 from pipeline.training.gaps import Gaps, check_examples
 from pipeline.training.states import drop_states
 from pipeline.training.train_job import TrainJob
+from pipeline.tune.curve import TradeOffCurve
+from pipeline.tune.trade_off import ask, curve_of
 from pipeline.verify import restore_segmenter
 from stages.base.errors import StageError
 

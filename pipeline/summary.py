@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.checks import Check, psnr_order
 from pipeline.map_quality import MapQuality
-from pipeline.trade_off_curve import TradeOffCurve
+from pipeline.tune.curve import TradeOffCurve
 from stages.inversion.sources import column
 
 Row = Mapping[str, Any]

@@ -16,7 +16,7 @@ from pipeline.data.unread import Unread
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.plan.trained_segmenter import TrainedSegmenter
 from pipeline.publish.index import published, published_supervision
-from pipeline.trade_off import measured
+from pipeline.tune.trade_off import measured
 from stages.train_segmenter import TrainSegmenter
 
 AGAIN = "run again"

@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from pipeline.map_quality import MapQuality
 from pipeline.report import write_report
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
-from pipeline.trade_off_curve import Point, TradeOffCurve
+from pipeline.tune.curve import Point, TradeOffCurve
 
 SPACES = ("W+", "F4", "F6", "F8", "F10")
 HOSTILE = "<script>window.owned = 1</script><img src=x onerror='window.owned = 2'>\"&"

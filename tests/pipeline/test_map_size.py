@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.jobs.map_job import read_records
 from pipeline.run import Finished
 from pipeline.training.committed_examples import CommittedExamples, Supervision
-from pipeline.tune import tune
+from pipeline.tune.shares import tune
 from tests import tiny
 from tests.pipeline.conftest import commit_all
 

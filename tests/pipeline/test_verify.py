@@ -7,7 +7,7 @@ import pytest
 from infra.receipts import Address, damage_of
 from infra.stores.folder import FolderStore
 from pipeline.plan.trained_segmenter import TrainedSegmenter
-from pipeline.trade_off import ask
+from pipeline.tune.trade_off import ask
 from pipeline.verify import Problem, repair, verify_run
 from stages.trade_off import TradeOff
 from tests import tiny

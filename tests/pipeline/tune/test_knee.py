@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.knee import LEAST_BEND, knee
+from pipeline.tune.knee import LEAST_BEND, knee
 
 KEPT = [0.0, 0.25, 0.5, 0.75, 1.0]
 ELBOW = [30.0, 29.5, 29.0, 24.5, 20.0]  # two straight lines that meet at 0.5

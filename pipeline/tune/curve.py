@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.knee import knee
+from pipeline.tune.knee import knee
 from stages.inversion.sources import column
 
 FLAT_DB = 0.1
@@ -35,7 +35,7 @@ class Point:
 class TradeOffCurve:
     """Fidelity against editable area; points by ascending threshold.
 
-    `knee` is the threshold of one of the points, None where the curve has none (`pipeline.knee`, on PSNR). `configured`
+    `knee` is the threshold of one of the points, None where the curve has none (`pipeline.tune.knee`, on PSNR). `configured`
     is what the run itself made of the same samples at its threshold, each inverted from the start; None where it has
     not.
     """

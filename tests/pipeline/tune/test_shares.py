@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.data.units import Shard, Unit
-from pipeline.tune import Segments, rounded_below, rounded_up, spread, tune
+from pipeline.tune.shares import Segments, rounded_below, rounded_up, spread, tune
 from stages.maps.assignment import assign_spaces
 from tests import tiny
 from tests.pipeline.conftest import contents

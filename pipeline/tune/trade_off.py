@@ -22,9 +22,9 @@ from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.errors import RunError
 from pipeline.jobs.map_job import ROWS
 from pipeline.plan.plan import MapStep, Plan
-from pipeline.trade_off_curve import Point, TradeOffCurve, point_of
-from pipeline.trade_off_job import Chosen, Part, TradeOffJob
-from pipeline.tune import Segments, maps_of, nothing_refined, steps_of
+from pipeline.tune.curve import Point, TradeOffCurve, point_of
+from pipeline.tune.shares import Segments, maps_of, nothing_refined, steps_of
+from pipeline.tune.trade_off_job import Chosen, Part, TradeOffJob
 from stages.base.stage import sample_seed
 from stages.engine.memory import UNMEASURED
 from stages.inversion.inverter import InvertingStage
