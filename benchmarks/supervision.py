@@ -42,7 +42,7 @@ from pipeline.data import inventory
 from pipeline.data.units import Selection, cut
 from pipeline.demo.occluders import SEEN
 from pipeline.demo.write_shards import demo_samples
-from pipeline.hosts import IN_FLIGHT
+from pipeline.execution.hosts import IN_FLIGHT
 from pipeline.jobs.map_job import MapJob
 from stages.base.batched_worker import PREPARING
 from stages.base.stage import Record, Sample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.signals import held, leave, run_interruptible
+from pipeline.execution.signals import held, leave, run_interruptible
 
 with held():  # what takes long to import is imported by the command that needs it
     import io
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.conclude import Conclusion
     from pipeline.config import RunConfig
     from pipeline.data.stores import Stores
-    from pipeline.run import Finished, Run
+    from pipeline.execution.run import Finished, Run
     from pipeline.status import Stage, Status
     from pipeline.summary import Summary
 
@@ -144,7 +144,7 @@ def verify(
 def report(config: Config, overrides: Set = None) -> None:
     """Make summary.json and report.html of what is published, or of what --set asks for; publish nothing."""
     from pipeline.described import described
-    from pipeline.progress import Progress
+    from pipeline.execution.progress import Progress
 
     settings = _settings(config, overrides)
     with Progress(console).doing("writing the report"):
@@ -218,15 +218,15 @@ def _settings(config: Path, overrides: list[str] | None) -> RunConfig:
 
 
 def _run(settings: RunConfig, shown_on: Console) -> Run:
-    from pipeline.progress import Progress
-    from pipeline.run import Run
+    from pipeline.execution.progress import Progress
+    from pipeline.execution.run import Run
 
     return Run(settings, Progress(shown_on))
 
 
 def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -> Status:
+    from pipeline.execution.progress import Progress
     from pipeline.plan.plan import Plan
-    from pipeline.progress import Progress
     from pipeline.status import status_of
 
     settings = _settings(config, overrides)
@@ -241,14 +241,14 @@ def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -
 
 
 def _doing(what: str) -> AbstractContextManager[None]:
-    from pipeline.progress import Progress
+    from pipeline.execution.progress import Progress
 
     return Progress(Console(stderr=True)).doing(what)
 
 
 def _reachable(settings: RunConfig) -> Stores:
     from pipeline.data.stores import Stores
-    from pipeline.progress import Progress
+    from pipeline.execution.progress import Progress
 
     stores = Stores.of(settings)
     stores.check(write=False)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.reasons import by_kind
+from pipeline.execution.reasons import by_kind
 
 if TYPE_CHECKING:
-    from pipeline.run import Finished
+    from pipeline.execution.run import Finished
     from pipeline.status import Status
 
 NAMED = 10

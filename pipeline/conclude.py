@@ -20,6 +20,7 @@ from pipeline.data import inventory
 from pipeline.data.units import Shard, Unit
 from pipeline.described import REPORTS
 from pipeline.errors import RunError
+from pipeline.execution.run import Finished
 from pipeline.gallery import Gallery
 from pipeline.held_out import HeldOutSamples
 from pipeline.map_quality import judge
@@ -27,7 +28,6 @@ from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish.index import POINTER, Index, read_index
 from pipeline.publish.parts import parts_of
 from pipeline.report import write_report
-from pipeline.run import Finished
 from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
 from pipeline.training_report import TrainingReport
 from pipeline.tune.trade_off import committed_curve

@@ -17,7 +17,7 @@ from pipeline.publish.pointer import Pointer, address_in, read_pointer
 from pipeline.publish.settings import with_settings
 
 if TYPE_CHECKING:
-    from pipeline.run import Finished
+    from pipeline.execution.run import Finished
 
 REPORTS = "reports"
 """What the names of the published report's files begin with."""
@@ -66,7 +66,7 @@ def _index_of(summary: bytes) -> str | None:
 
 
 def _asked(plan: Plan) -> Finished:
-    from pipeline.run import Finished
+    from pipeline.execution.run import Finished
 
     segmenter = plan.ledger.receipt(plan.train_segmenter())
     if segmenter is None:
@@ -85,7 +85,7 @@ def _asked(plan: Plan) -> Finished:
 
 
 def _published(plan: Plan, pointer: Pointer) -> Finished:
-    from pipeline.run import Finished
+    from pipeline.execution.run import Finished
 
     receipt = plan.ledger.receipt(address_in(plan.ledger, pointer.receipt))
     segmenter = plan.ledger.receipt(plan.train_segmenter())

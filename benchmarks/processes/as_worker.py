@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pipeline.cluster import WORKER_ENVIRONMENT
+from pipeline.execution.cluster import WORKER_ENVIRONMENT
 
 
 def as_worker() -> None:

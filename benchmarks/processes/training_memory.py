@@ -27,11 +27,11 @@ from PIL import Image
 from infra.receipts import Address, Ledger
 from infra.shards.shards import add_member, write_shard
 from infra.stores.folder import FolderStore
-from pipeline.cluster import WORKER_ENVIRONMENT
 from pipeline.config import Supervision as Chosen
 from pipeline.data.inventory import STAGE as INVENTORY
 from pipeline.data.inventory import InventoryJob, Listed, shard_of
 from pipeline.data.units import Selection, cut
+from pipeline.execution.cluster import WORKER_ENVIRONMENT
 from pipeline.jobs.map_job import ARRAYS
 from pipeline.training.committed_examples import ERROR_MAPS, MAPS, Supervision
 from pipeline.training.train_job import TrainJob

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.signals import MESSAGE
+from pipeline.execution.signals import MESSAGE
 from tests.integration.mill import (
     MAPPED,
     SETTINGS,

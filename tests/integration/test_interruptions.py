@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.signals import MESSAGE
+from pipeline.execution.signals import MESSAGE
 from tests.integration.mill import Mill, Said, descendants, differences, kill, processes, wait_until
 
 WITHIN_S = 10

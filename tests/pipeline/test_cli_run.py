@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.cli_run import KINDS, NAMED, print_end, print_failed
-from pipeline.run import Finished
+from pipeline.execution.run import Finished
 
 
 @pytest.fixture

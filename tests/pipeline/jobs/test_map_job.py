@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.hosts import IN_FLIGHT
+from pipeline.execution.hosts import IN_FLIGHT
 from pipeline.jobs.map_job import MapJob
 from stages.base.stage import Record, Stage
 

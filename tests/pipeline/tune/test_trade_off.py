@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 
 from pipeline.errors import RunError
-from pipeline.progress import Progress
-from pipeline.run import Run
+from pipeline.execution.progress import Progress
+from pipeline.execution.run import Run
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.shares import steps_of
 from pipeline.tune.trade_off import ask, choose, committed_curve, curve_of, even_groups, measured

@@ -19,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from infra.errors import Damage, DamagedBundleError, ShardError, TransientError
 from pipeline.errors import USER_ERRORS, RunError
-from pipeline.hosts import IN_FLIGHT, Hosts, Size
+from pipeline.execution.hosts import IN_FLIGHT, Hosts, Size
 from pipeline.jobs.job import AnyTask_contra, Done, Job
 from stages.base.progress import WorkProgress
 

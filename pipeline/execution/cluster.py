@@ -20,7 +20,7 @@ import ray
 
 from pipeline.config import Compute
 from pipeline.errors import ClusterLostError, RunError
-from pipeline.signals import shielded
+from pipeline.execution.signals import shielded
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # compute.cpus_per_worker sets torch's own threads

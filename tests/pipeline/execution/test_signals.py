@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.signals import GRACE_S, MESSAGE
+from pipeline.execution.signals import GRACE_S, MESSAGE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BOTH = pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 SETUP = """
 import ctypes, hashlib, os, signal, subprocess, sys, threading, time
-from pipeline import signals
-from pipeline.signals import Interrupted, held, leave, run_interruptible, shielded
+from pipeline.execution import signals
+from pipeline.execution.signals import Interrupted, held, leave, run_interruptible, shielded
 def ready():
     print("ready", flush=True)
 """

@@ -12,17 +12,17 @@ import ray
 from rich.console import Console
 
 from infra.errors import StoreError
-from pipeline import execute
 from pipeline.errors import ClusterLostError, RunError
-from pipeline.execute import Outcome, Resources, Supervisor, most_in_flight
-from pipeline.hosts import IN_FLIGHT, Hosts, Size, _Warnings
+from pipeline.execution import supervisor as execute
+from pipeline.execution.hosts import IN_FLIGHT, Hosts, Size, _Warnings
+from pipeline.execution.progress import Progress
+from pipeline.execution.run import Run
+from pipeline.execution.supervisor import Outcome, Resources, Supervisor, most_in_flight
 from pipeline.jobs.job import Done
-from pipeline.progress import Progress
-from pipeline.run import Run
 from stages.base.progress import WorkProgress
 from tests.pipeline.acting import Job, Task, go_on
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.leftovers import remove_leftovers
+from pipeline.execution.leftovers import remove_leftovers
 from pipeline.publish.pointer import POINTER, read_pointer
 from pipeline.training.states import StoredStates
 from pipeline.verify import verify_run

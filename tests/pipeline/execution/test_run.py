@@ -10,8 +10,8 @@ from infra.errors import StoreError
 from infra.stores.folder import FolderStore
 from pipeline.cli import main
 from pipeline.errors import ClusterLostError, RunError
-from pipeline.progress import Progress
-from pipeline.run import Run
+from pipeline.execution.progress import Progress
+from pipeline.execution.run import Run
 
 
 class Heard(Progress):

@@ -6,7 +6,7 @@ from infra.errors import DamagedBundleError
 from infra.receipts import Address, Ledger
 from infra.stores.folder import FolderStore
 from pipeline.errors import RunError
-from pipeline.repair import Repairs, damaged_bundles
+from pipeline.execution.repair import Repairs, damaged_bundles
 from tests import tiny
 
 

@@ -15,7 +15,6 @@ import ray
 from infra.errors import DamagedBundleError, InfraError
 from infra.receipts import Receipt
 from infra.stores import waiting
-from pipeline.cluster import Cluster
 from pipeline.config import RunConfig
 from pipeline.data.input_check import check_input
 from pipeline.data.inventory import FINGERPRINT, STAGE, InventoryJob
@@ -23,16 +22,17 @@ from pipeline.data.stores import Stores
 from pipeline.data.units import Shard, Unit
 from pipeline.data.unread import Unread
 from pipeline.errors import ConfigError, RunError
-from pipeline.execute import Outcome, Resources, Supervisor
-from pipeline.hosts import Hosts, Size
+from pipeline.execution.cluster import Cluster
+from pipeline.execution.hosts import Hosts, Size
+from pipeline.execution.leftovers import remove_leftovers
+from pipeline.execution.progress import Progress
+from pipeline.execution.repair import Repairs, damaged_bundles
+from pipeline.execution.supervisor import Outcome, Resources, Supervisor
 from pipeline.jobs.job import Job
 from pipeline.jobs.map_job import MapJob
-from pipeline.leftovers import remove_leftovers
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.plan.trained_segmenter import SEGMENTER_UNIT
-from pipeline.progress import Progress
 from pipeline.publish.index import Index
-from pipeline.repair import Repairs, damaged_bundles
 from pipeline.training.gaps import Gaps, check_examples
 from pipeline.training.states import drop_states
 from pipeline.training.train_job import TrainJob

@@ -8,9 +8,9 @@ from dataclasses import replace
 from rich.console import Console
 
 from infra.stores.waiting import Waiting
-from pipeline.hosts import as_progress
+from pipeline.execution.hosts import as_progress
+from pipeline.execution.progress import NOTICE_S, Progress
 from pipeline.jobs.job import Done
-from pipeline.progress import NOTICE_S, Progress
 from stages.base.progress import WorkProgress
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cluster
-from pipeline.cluster import Cluster
 from pipeline.config import Compute
 from pipeline.errors import ClusterLostError, RunError
+from pipeline.execution import cluster
+from pipeline.execution.cluster import Cluster
 from tests.servers import free_port
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def refused(address: str) -> str:
@@ -46,8 +46,8 @@ def test_what_listens_but_is_no_cluster_is_refused_in_time_without_noise():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         program = (
-            "import sys\nfrom pipeline import cluster\nfrom pipeline.config import Compute\n"
-            "from pipeline.errors import ClusterLostError\nfrom pipeline.signals import leave\n"
+            "import sys\nfrom pipeline.execution import cluster\nfrom pipeline.config import Compute\n"
+            "from pipeline.errors import ClusterLostError\nfrom pipeline.execution.signals import leave\n"
             f"cluster.JOIN_S = 4\ntry:\n    cluster.Cluster(Compute(address={address!r}), lambda text: None).start()\n"
             "except ClusterLostError as error:\n    print(error)\n    leave(2)\n"
         )
