@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.data.stores import Stores
     from pipeline.execution.run import Finished, Run
-    from pipeline.status import Stage, Status
+    from pipeline.operations.status import Stage, Status
     from pipeline.summary import Summary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -122,8 +122,8 @@ def verify(
     ] = False,
 ) -> None:
     """Prove from storage that every sample is accounted for and every file is what its receipt says."""
+    from pipeline.operations.verify import repair, verify_run
     from pipeline.plan.plan import Plan
-    from pipeline.verify import repair, verify_run
 
     settings = _settings(config, overrides)
     with _doing("verifying every file"):
@@ -226,8 +226,8 @@ def _run(settings: RunConfig, shown_on: Console) -> Run:
 
 def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -> Status:
     from pipeline.execution.progress import Progress
+    from pipeline.operations.status import status_of
     from pipeline.plan.plan import Plan
-    from pipeline.status import status_of
 
     settings = _settings(config, overrides)
     with _doing("listing the input and the store"):

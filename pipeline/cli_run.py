@@ -12,7 +12,7 @@ from pipeline.execution.reasons import by_kind
 
 if TYPE_CHECKING:
     from pipeline.execution.run import Finished
-    from pipeline.status import Status
+    from pipeline.operations.status import Status
 
 NAMED = 10
 """Units that are named for each kind of reason."""

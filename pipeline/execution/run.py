@@ -30,6 +30,7 @@ from pipeline.execution.repair import Repairs, damaged_bundles
 from pipeline.execution.supervisor import Outcome, Resources, Supervisor
 from pipeline.jobs.job import Job
 from pipeline.jobs.map_job import MapJob
+from pipeline.operations.verify import restore_segmenter
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.plan.trained_segmenter import SEGMENTER_UNIT
 from pipeline.publish.index import Index
@@ -38,7 +39,6 @@ from pipeline.training.states import drop_states
 from pipeline.training.train_job import TrainJob
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.trade_off import ask, curve_of
-from pipeline.verify import restore_segmenter
 from stages.base.errors import StageError
 
 

@@ -20,8 +20,8 @@ from pipeline.data.stores import Stores
 from pipeline.demo.occluders import SEEN, UNSEEN
 from pipeline.demo.write_shards import demo_samples
 from pipeline.jobs.map_job import read_records
+from pipeline.operations.verify import verify_run
 from pipeline.plan.plan import Plan
-from pipeline.verify import verify_run
 from stages.base.stage import Record
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from pipeline.execution.leftovers import remove_leftovers
+from pipeline.operations.verify import verify_run
 from pipeline.publish.pointer import POINTER, read_pointer
 from pipeline.training.states import StoredStates
-from pipeline.verify import verify_run
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from PIL import Image
 from infra.shards.shards import write_shard
 from pipeline.config import Supervision
 from pipeline.data.units import Selection
+from pipeline.operations.verify import verify_run
 from pipeline.publish.index import POINTER, published_supervision
-from pipeline.verify import verify_run
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, commit_all, compute
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from pipeline.errors import RunError
 from pipeline.execution.progress import Progress
 from pipeline.execution.run import Run
+from pipeline.operations.verify import verify_run
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.shares import steps_of
 from pipeline.tune.trade_off import ask, choose, committed_curve, curve_of, even_groups, measured
-from pipeline.verify import verify_run
 from tests import tiny
 from tests.pipeline.conftest import Committed, compute, contents
 

@@ -6,9 +6,9 @@ import pytest
 
 from infra.receipts import Address, damage_of
 from infra.stores.folder import FolderStore
+from pipeline.operations.verify import Problem, repair, verify_run
 from pipeline.plan.trained_segmenter import TrainedSegmenter
 from pipeline.tune.trade_off import ask
-from pipeline.verify import Problem, repair, verify_run
 from stages.trade_off import TradeOff
 from tests import tiny
 from tests.pipeline.conftest import commit_all, contents, scan_input

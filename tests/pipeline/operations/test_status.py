@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.status import status_of
+from pipeline.operations.status import status_of
 from tests import tiny
 from tests.pipeline.conftest import commit_all, compute, contents, scan_input
 

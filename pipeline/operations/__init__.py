@@ -1,0 +1,1 @@
+"""Looking after a run: its state, and proof that nothing is lost."""
