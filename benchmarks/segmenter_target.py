@@ -27,8 +27,8 @@ from pipeline.data.inventory import committed_samples
 from pipeline.data.stores import Stores
 from pipeline.data.units import Unit, sample_of
 from pipeline.jobs.map_job import ARRAYS
-from pipeline.map_quality import HeldOut, MapQuality, judge
 from pipeline.plan.plan import Plan
+from pipeline.report.map_quality import HeldOut, MapQuality, judge
 from pipeline.training.committed_examples import MAPS, CommittedExamples, Supervision
 from stages.base.stage import Record, Sample
 from stages.maps.reduction import fit_reduced

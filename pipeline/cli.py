@@ -23,12 +23,12 @@ with held():  # what takes long to import is imported by the command that needs 
     from pipeline import cli_checkpoints, cli_config, cli_run, cli_tune
 
 if TYPE_CHECKING:
-    from pipeline.conclude import Conclusion
     from pipeline.config import RunConfig
     from pipeline.data.stores import Stores
     from pipeline.execution.run import Finished, Run
     from pipeline.operations.status import Stage, Status
-    from pipeline.summary import Summary
+    from pipeline.report.conclude import Conclusion
+    from pipeline.report.summary import Summary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(cli_checkpoints.app)
@@ -143,8 +143,8 @@ def verify(
 @app.command()
 def report(config: Config, overrides: Set = None) -> None:
     """Make summary.json and report.html of what is published, or of what --set asks for; publish nothing."""
-    from pipeline.described import described
     from pipeline.execution.progress import Progress
+    from pipeline.report.described import described
 
     settings = _settings(config, overrides)
     with Progress(console).doing("writing the report"):
@@ -258,14 +258,14 @@ def _reachable(settings: RunConfig) -> Stores:
 
 
 def _conclude(finished: Finished) -> Conclusion:
-    from pipeline.conclude import conclude  # its drawing libraries take seconds to import
+    from pipeline.report.conclude import conclude  # its drawing libraries take seconds to import
 
     return conclude(finished)
 
 
 def _run_and_report(mill: Run) -> tuple[Finished, Summary | None]:
     """Return what a run left behind, and its figures unless there are none or a report of them is there already."""
-    from pipeline.described import is_reported
+    from pipeline.report.described import is_reported
 
     finished = mill.execute()
     if not finished.published.info["samples"]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from pipeline.map_quality import MapQuality
-from pipeline.report import write_report
-from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary
+from pipeline.report.map_quality import MapQuality
+from pipeline.report.page import write_report
+from pipeline.report.summary import Picture, Quarantined, Samples, StageTiming, Summary
 from pipeline.tune.curve import Point, TradeOffCurve
 
 SPACES = ("W+", "F4", "F6", "F8", "F10")

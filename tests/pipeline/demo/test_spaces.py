@@ -5,10 +5,10 @@ from statistics import fmean
 
 import torch
 
-from pipeline.checks import psnr_order
 from pipeline.config import load_config
 from pipeline.demo.occluders import UNSEEN
 from pipeline.demo.write_shards import demo_samples
+from pipeline.report.checks import psnr_order
 from stages.base.stage import Record, Sample
 from stages.error_maps import ErrorMaps
 from stages.inversion.sources import column

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.conclude import conclude
 from pipeline.errors import ConfigError
 from pipeline.execution.run import Finished
 from pipeline.jobs.map_job import read_records
+from pipeline.report.conclude import conclude
 from pipeline.training.committed_examples import CommittedExamples, Supervision
 from pipeline.tune.shares import tune
 from tests import tiny

@@ -6,8 +6,8 @@ import numpy as np
 
 from infra.receipts import Ledger
 from infra.shards.shards import write_shard
-from pipeline.held_out import HeldOutSamples
 from pipeline.publish.index import published, read_index
+from pipeline.report.held_out import HeldOutSamples
 from tests import tiny
 from tests.pipeline.conftest import commit_all, compute
 

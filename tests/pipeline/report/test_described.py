@@ -7,8 +7,8 @@ import yaml
 
 from generators.checkpoints import save_generator
 from infra.shards.shards import write_shard
-from pipeline.described import described
 from pipeline.publish.index import POINTER
+from pipeline.report.described import described
 from tests import tiny
 from tests.generators.published import tiny as tiny_generator
 from tests.pipeline.conftest import compute, scan_input

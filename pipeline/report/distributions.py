@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline.charts import INK, MUTED, finished
+from pipeline.report.charts import INK, MUTED, finished
 
 MAX_BINS = 40
 Trace = tuple[NDArray[np.generic], NDArray[np.generic]]

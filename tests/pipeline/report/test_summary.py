@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.summary import busy_seconds, evaluate, mean_of
+from pipeline.report.summary import busy_seconds, evaluate, mean_of
 from tests.pipeline.report_page import SUMMARY
 
 SPACES = ("W+", "F4")

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.checks import psnr_order
-from pipeline.report import render_report
-from pipeline.summary import evaluate
+from pipeline.report.checks import psnr_order
+from pipeline.report.page import render_report
+from pipeline.report.summary import evaluate
 from tests.pipeline.report_page import SUMMARY
 
 SPACES = ("W+", "F4", "F6")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.conclude import drawing
+from pipeline.report.conclude import drawing
 from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.objective.objective import Objective

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks import Check, psnr_order
-from pipeline.map_quality import MapQuality
+from pipeline.report.checks import Check, psnr_order
+from pipeline.report.map_quality import MapQuality
 from pipeline.tune.curve import TradeOffCurve
 from stages.inversion.sources import column
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.distributions import draw_convergence, draw_histogram
+from pipeline.report.distributions import draw_convergence, draw_histogram
 
 
 def test_a_histogram_marks_the_median_and_names_its_axes():

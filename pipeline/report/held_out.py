@@ -14,10 +14,10 @@ from infra.receipts import Receipt
 from infra.shards.shards import ShardSample
 from infra.stores.store import Store
 from pipeline.data.units import Shard, Unit, read_inventory, sample_of
-from pipeline.gallery import read_if_there
-from pipeline.map_quality import HeldOut
 from pipeline.publish.index import Index
-from pipeline.summary import Row
+from pipeline.report.gallery import read_if_there
+from pipeline.report.map_quality import HeldOut
+from pipeline.report.summary import Row
 from stages.base.stage import Record
 from stages.maps.truth import known_occluder
 from stages.predict_maps import PredictMaps

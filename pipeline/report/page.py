@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from infra.stores.os_errors import staged
-from pipeline.charts import (
+from pipeline.report.charts import (
     Curve,
     Drawing,
     Panel,
@@ -29,11 +29,11 @@ from pipeline.charts import (
     mean_position,
     space_colour,
 )
-from pipeline.distributions import draw_convergence, draw_histogram
-from pipeline.figures import count, decimal, devices, duration, percent, signed
-from pipeline.map_quality import MapQuality
-from pipeline.summary import Picture, Quarantined, StageTiming, Summary, steps
-from pipeline.training_report import TrainingReport
+from pipeline.report.distributions import draw_convergence, draw_histogram
+from pipeline.report.figures import count, decimal, devices, duration, percent, signed
+from pipeline.report.map_quality import MapQuality
+from pipeline.report.summary import Picture, Quarantined, StageTiming, Summary, steps
+from pipeline.report.training import TrainingReport
 from pipeline.tune.curve import Point, TradeOffCurve
 
 MAX_ROWS = 500

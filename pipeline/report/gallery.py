@@ -15,7 +15,7 @@ from infra.shards.shards import RawSample, ShardSample
 from infra.stores.store import Store
 from pipeline.data.units import Shard, Unit, read_inventory, sample_of
 from pipeline.publish.index import Index
-from pipeline.summary import Picture, Row
+from pipeline.report.summary import Picture, Row
 from stages.base.stage import Record, Sample
 from stages.images.image_member import ImageMember
 from stages.inversion.inverter import Inverter

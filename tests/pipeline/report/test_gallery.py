@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from infra.errors import BundleError
-from pipeline.gallery import Gallery, choose, worst
 from pipeline.publish.index import published, read_index
+from pipeline.report.gallery import Gallery, choose, worst
 from tests import tiny
 
 

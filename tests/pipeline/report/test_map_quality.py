@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.map_quality import Calibration, HeldOut, MapQuality, Moments, judge
+from pipeline.report.map_quality import Calibration, HeldOut, MapQuality, Moments, judge
 
 LABELS_HW = np.array([[4, 4, 9, 9]])
 ERRORS = arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 4, width=32))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipeline.training_report import TrainingReport
+from pipeline.report.training import TrainingReport
 from tests import tiny
 from tests.pipeline.report_page import HOSTILE, page_of
 

@@ -18,18 +18,18 @@ from infra.receipts import Receipt
 from infra.stores.os_errors import explained, staged
 from pipeline.data import inventory
 from pipeline.data.units import Shard, Unit
-from pipeline.described import REPORTS
 from pipeline.errors import RunError
 from pipeline.execution.run import Finished
-from pipeline.gallery import Gallery
-from pipeline.held_out import HeldOutSamples
-from pipeline.map_quality import judge
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish.index import POINTER, Index, read_index
 from pipeline.publish.parts import parts_of
-from pipeline.report import write_report
-from pipeline.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
-from pipeline.training_report import TrainingReport
+from pipeline.report.described import REPORTS
+from pipeline.report.gallery import Gallery
+from pipeline.report.held_out import HeldOutSamples
+from pipeline.report.map_quality import judge
+from pipeline.report.page import write_report
+from pipeline.report.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
+from pipeline.report.training import TrainingReport
 from pipeline.tune.trade_off import committed_curve
 from stages.inversion.inverter import Inverter
 from stages.invert import Invert

@@ -1,0 +1,1 @@
+"""What a run found out: figures, pictures, and the page that shows them."""
