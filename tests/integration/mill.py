@@ -26,7 +26,7 @@ from stages.base.stage import Record
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "pipeline/demo/assets"
-COMMAND = "from pipeline.cli import main; main()"
+COMMAND = "from pipeline.cli.commands import main; main()"
 PATIENCE_S = 420
 MAPPED = ("error_maps", "predict_maps", "refine_maps", "invert")
 SHARDS = {"supervision-000000": SEEN, "held-out-000000": UNSEEN}

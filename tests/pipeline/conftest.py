@@ -132,7 +132,7 @@ def fresh(first_run, tmp_path) -> Committed:
 @pytest.fixture
 def invertmill(monkeypatch, capsys):
     """Return a function that runs the command line here and returns exit status, output and errors."""
-    from pipeline.cli import main
+    from pipeline.cli.commands import main
 
     monkeypatch.setenv("COLUMNS", "200")
 

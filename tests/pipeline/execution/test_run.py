@@ -8,7 +8,7 @@ from rich.console import Console
 
 from infra.errors import StoreError
 from infra.stores.folder import FolderStore
-from pipeline.cli import main
+from pipeline.cli.commands import main
 from pipeline.errors import ClusterLostError, RunError
 from pipeline.execution.progress import Progress
 from pipeline.execution.run import Run
@@ -76,7 +76,7 @@ def test_failed_units_are_told_whatever_ends_the_run_and_only_they_make_it_one(e
 
     left: list[int] = []
     monkeypatch.setattr(Run, "_scan", scan)
-    monkeypatch.setattr("pipeline.cli.leave", left.append)  # which would end this process
+    monkeypatch.setattr("pipeline.cli.commands.leave", left.append)  # which would end this process
     monkeypatch.setattr("sys.argv", ["invertmill", "run", str(committed.folder / "run.yaml")])
     with pytest.raises(SystemExit) as caught:
         main()

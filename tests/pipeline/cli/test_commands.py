@@ -148,20 +148,20 @@ def test_a_region_that_leaves_the_canvas_is_refused_with_its_key(invertmill, com
 def test_help_and_version_import_nothing_that_takes_long(arguments):
     heavy = "{'torch', 'ray', 'pyarrow', 'numpy', 'boto3', 'yaml', 'matplotlib', 'sklearn', 'skimage'}"
     program = (
-        f"import sys; sys.argv = ['invertmill', *{arguments}]\nfrom pipeline.cli import main\n"
+        f"import sys; sys.argv = ['invertmill', *{arguments}]\nfrom pipeline.cli.commands import main\n"
         f"try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         f"found = {heavy} & sys.modules.keys()\nassert not found, found"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True)
 
 
 def test_a_locale_without_the_letters_and_a_home_that_is_not_there_end_no_command(fresh):
     named = fresh.folder / "τ – ünïcode.yaml"
     named.write_bytes((fresh.folder / "run.yaml").read_bytes() + "# τ – ünï".encode())
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     bare = {"PATH": os.environ["PATH"], "HOME": "/proc/nowhere", "PYTHONPATH": str(root)}
-    program = "from pipeline.cli import main; main()"
+    program = "from pipeline.cli.commands import main; main()"
     for strange in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "en_US.ISO-8859-1", "TZ": "Nowhere/Unknown"}):
         plan, missing = (
             subprocess.run(

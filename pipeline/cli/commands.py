@@ -20,7 +20,10 @@ with held():  # what takes long to import is imported by the command that needs 
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline import cli_checkpoints, cli_config, cli_run, cli_tune
+    from pipeline.cli.commands import checkpoints as cli_checkpoints
+    from pipeline.cli.commands import config as cli_config
+    from pipeline.cli.commands import run as cli_run
+    from pipeline.cli.commands import tune as cli_tune
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig

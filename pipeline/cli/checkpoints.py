@@ -38,7 +38,7 @@ def inspect(  # noqa: PLR0917  # typer hands every option over by its place
 ) -> None:
     """Say what a checkpoint holds: format, family, spaces, digest; draw samples."""
     from generators import load_generator
-    from pipeline.checkpoints import describe, write_samples
+    from pipeline.cli.conversion import describe, write_samples
 
     generator = load_generator(checkpoint, sha256=sha256)
     found = describe(generator, checkpoint)
@@ -61,7 +61,7 @@ def convert(
     sha256: Sha256 = None,
 ) -> None:
     """Write a checkpoint as invertmill's own safetensors, which loads without any pickle."""
-    from pipeline.checkpoints import convert as convert_checkpoint
+    from pipeline.cli.conversion import convert as convert_checkpoint
 
     converted = convert_checkpoint(source, target, dtype.value, force=force, sha256=sha256)
     rounded = "; half precision: images differ slightly from the source's" if dtype is Precision.float16 else ""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipeline.cli_run import KINDS, NAMED, print_end, print_failed
+from pipeline.cli.run import KINDS, NAMED, print_end, print_failed
 from pipeline.execution.run import Finished
 
 
