@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.processes.command import circumstances, parser_of, write_report
+from benchmarks.harness.command import circumstances, parser_of, write_report
 from stages.images.decoding import decode_picture
 
 SEED = 0

@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import circumstances, parser_of, write_report
+from benchmarks.harness.as_worker import as_worker
+from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
@@ -51,6 +51,7 @@ from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.engine import Engine, in_turn
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
+from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
 from stages.inversion.sources import GeneratorSource
 from stages.maps.region import Region, fit
@@ -133,7 +134,7 @@ def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
 
 def _measure(case: Case, device: torch.device) -> dict[str, Any]:
     inverter = inverter_of(case, device)
-    images = [fit(scene.image(), inverter.region)[None].to(device) for scene in scenes(case.images)]
+    images = [fit(pixels_of(scene), inverter.region)[None].to(device) for scene in scenes(case.images)]
     masks = inverter.masks(_stripes(inverter)[None])
     items = [partial(_item, inverter, image, masks) for image in images]
     losses: dict[str, list[float]] = {}

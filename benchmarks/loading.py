@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.processes.command import circumstances, write_report
+from benchmarks.harness.command import circumstances, write_report
 from generators import load_generator
 from generators.checkpoints import save_generator
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config

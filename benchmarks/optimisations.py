@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.harness.as_worker import as_worker
+from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.inversion import CLOSE, Case, demo_networks, inverter_of
-from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import SEED, scenes
@@ -31,6 +31,7 @@ from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.slots import invert_all
+from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
 from stages.maps.region import fit
 
@@ -67,7 +68,7 @@ class Work:
 def fitted_scenes(inverter: Inverter, count: int) -> list[Tensor]:
     """Return scenes of the demo as an inverter takes them."""
     device = inverter.prior.mean_w.device
-    return [fit(scene.image(), inverter.region)[None].to(device) for scene in scenes(count)]
+    return [fit(pixels_of(scene), inverter.region)[None].to(device) for scene in scenes(count)]
 
 
 def main(arguments: list[str] | None = None) -> int:

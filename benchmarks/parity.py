@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes.command import circumstances, parser_of, write_report
+from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.references import biggan, inversions, sam, stylegan2
 from benchmarks.references.comparison import Row, Setting, guarded
 

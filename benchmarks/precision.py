@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.harness.as_worker import as_worker
+from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.inversion import Case, config_f, demo_networks, inverter_of
 from benchmarks.optimisations import Work, fitted_scenes
-from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import circumstances, parser_of, write_report
 from benchmarks.references.tensor_cores import TensorCores
 from benchmarks.supervision import SEED
 from generators.latents import Codes

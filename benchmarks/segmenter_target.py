@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.processes.command import circumstances, parser_of, write_report
+from benchmarks.harness.command import circumstances, parser_of, write_report
 from infra.bundles import read_arrays
 from pipeline.config import load_config
 from pipeline.data.inventory import committed_samples
@@ -31,6 +31,7 @@ from pipeline.plan.plan import Plan
 from pipeline.report.map_quality import HeldOut, MapQuality, judge
 from pipeline.training.committed_examples import MAPS, CommittedExamples, Supervision
 from stages.base.stage import Record, Sample
+from stages.images.image_member import pixels_of
 from stages.maps.reduction import fit_reduced
 from stages.segmenter.network import Segmenter, Target, load_segmenter
 from stages.train_segmenter import TrainSegmenter, train
@@ -129,7 +130,7 @@ def _samples(supervision: Supervision, unit: Unit, keys: set[str]) -> Sequence[S
 
 @torch.no_grad()
 def _predicted(plan: Plan, segmenter: Segmenter, sample: Sample) -> NDArray[np.float32]:
-    image_3HW = fit_reduced(sample.image(), plan.region, plan.config.maps.side_px)
+    image_3HW = fit_reduced(pixels_of(sample), plan.region, plan.config.maps.side_px)
     device = next(segmenter.parameters()).device
     predicted_LHW: NDArray[np.float32] = segmenter(image_3HW[None].to(device))[0].cpu().numpy()
     return predicted_LHW

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.processes.as_worker import as_worker
-from benchmarks.processes.command import circumstances, parser_of, write_report
+from benchmarks.harness.as_worker import as_worker
+from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.supervision import SEED
 from pipeline.config import RunConfig, load_config
 from pipeline.demo.occluders import UNSEEN
@@ -37,6 +37,7 @@ from stages.base.stage import Record, Sample, Stage
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
+from stages.images.image_member import pixels_of
 from stages.invert import Invert
 from stages.maps.region import Region
 from stages.refine_maps import RefineMaps
@@ -133,7 +134,7 @@ def _assigned(
         perceptual=config.perceptual,
         **{name: getattr(settings, name) for name in type(settings).model_fields},
     )
-    spaces, side_px = config.generator.load(device).spaces, samples[0].image().shape[0]
+    spaces, side_px = config.generator.load(device).spaces, pixels_of(samples[0]).shape[0]
     refine = RefineMaps(
         spaces=spaces,
         region=Region.whole(side_px),

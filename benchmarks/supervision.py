@@ -31,8 +31,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.processes.command import circumstances, parser_of, write_report
-from benchmarks.processes.training_memory import memory_growth
+from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
 from infra.receipts import Ledger
 from infra.shards.shards import write_shard
@@ -43,11 +43,13 @@ from pipeline.data.units import Selection, cut
 from pipeline.demo.occluders import SEEN
 from pipeline.demo.write_shards import demo_samples
 from pipeline.execution.hosts import IN_FLIGHT
+from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.jobs.map_job import MapJob
 from stages.base.batched_worker import PREPARING
 from stages.base.stage import Record, Sample
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
+from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
 from stages.inversion.sources import GeneratorSource, PerceptualSource, column
 from stages.maps.region import Region, fit
@@ -150,7 +152,7 @@ def _supervision(samples: Sequence[Sample], steps: int, turns: int, device: torc
 
 def _plain_psnr_db(inverter: Inverter, sample: Sample, space: str, device: torch.device) -> float:
     """Invert one image in one space, nothing kept from step to step, and return its PSNR."""
-    image_13HW = fit(sample.image(), inverter.region)[None].to(device)
+    image_13HW = fit(pixels_of(sample), inverter.region)[None].to(device)
     masks = inverter.everywhere(space)
     codes, _ = invert_plainly(inverter, image_13HW, masks)
     return float(inverter.measure(inverter.picture(codes), image_13HW).psnr_db)
@@ -162,14 +164,16 @@ def _plain_psnr_db(inverter: Inverter, sample: Sample, space: str, device: torch
 def _prediction(scenes: Sequence[Sample], count: int, turns: int, device: torch.device) -> dict[str, Any]:
     samples = [Sample(f"{i:06d}", "shard", scenes[i % len(scenes)].members) for i in range(count)]
     network = SegmenterNetwork(backbone="light")
-    side_px = scenes[0].image().shape[0]
+    side_px = pixels_of(scenes[0]).shape[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "segmenter.safetensors"
         path.write_bytes(save_segmenter(new_segmenter(network, ("W+", "F2", "F4", "F6"), SEED), "random"))
         stage = PredictMaps(segmenter=path, region=Region.whole(side_px))
         worker, segmenter = stage.setup(device), load_segmenter(path, device)
-        batches = torch.stack([fit(sample.image(), stage.region) for sample in samples]).to(device).split(stage.batch)
+        batches = (
+            torch.stack([fit(pixels_of(sample), stage.region) for sample in samples]).to(device).split(stage.batch)
+        )
 
         def run_worker() -> None:
             assert sum(isinstance(record, Record) for record in worker(samples)) == count
@@ -206,7 +210,7 @@ def _actor(stage: PredictMaps, samples: Sequence[Sample], folder: Path) -> Calla
     shards, ledger = FolderStore(folder / "shards"), Ledger(FolderStore(folder / "store"))
     shards.root.mkdir()
     write_shard(shards.root / "scenes.tar", [{"__key__": sample.key, **sample.members} for sample in samples])
-    inventory.InventoryJob((shards,), ledger).open()(inventory.Listed(0, next(iter(shards.list()))))
+    InventoryJob((shards,), ledger).open()(inventory.Listed(0, next(iter(shards.list()))))
     receipt = next(ledger.receipts(inventory.STAGE, inventory.FINGERPRINT))
     units = list(cut(inventory.shard_of(receipt), len(samples), UNIT_SAMPLES))
     job = MapJob(stage, "", (shards,), ledger, {}, {units[0].shard: receipt.unit}, Selection())

@@ -39,8 +39,8 @@ class Invert(InvertingStage):
 
     Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (taken, of the attempt kept),
     `share_SPACE`, the digest of the generator, the name of the perceptual distance and, where configured, `label`; the
-    arrays are the packed deltas and masks (`stages.inversion.packing`), `assignment_HW` and the thinned loss curve. All measures
-    are of the codes as stored, after packing.
+    arrays are the packed deltas and masks (`stages.inversion.packing`), `assignment_HW` and the thinned loss curve. All
+    measures are of the codes as stored, after packing.
     """
 
     name: ClassVar[str] = "invert"

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from stages.base.errors import StageError
 from stages.base.in_parts import InParts
+from stages.base.memory import out_of_memory
 from stages.base.progress import report_progress
 from stages.base.seeded import seeded
 from stages.base.stage import sample_seed
-from stages.engine.memory import out_of_memory
 from stages.segmenter.augmentation import Augmentation, augmented
 from stages.segmenter.batch_norm import synchronise_batch_norm
 from stages.segmenter.calibration import CalibrationSums

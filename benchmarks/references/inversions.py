@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.harness.descent import descend
 from benchmarks.references.comparison import GRADIENTS, Arrays, Row, Setting, guarded
 from benchmarks.references.sam import FEATURES, FOLDER, published_prior, recipe_generator, recipe_vgg
 from generators.generator import Generator
@@ -15,7 +16,6 @@ from generators.latents import W_PLUS, Codes, zero_deltas
 from generators.prior import Prior
 from stages.engine.schedule import Schedule
 from stages.maps.region import Region, crop
-from stages.objective.descent import descend
 from stages.objective.objective import Objective, Target, losses, prepare_target
 from stages.perceptual.distance import Perceptual
 

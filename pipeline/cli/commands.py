@@ -20,10 +20,10 @@ with held():  # what takes long to import is imported by the command that needs 
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.cli.commands import checkpoints as cli_checkpoints
-    from pipeline.cli.commands import config as cli_config
-    from pipeline.cli.commands import run as cli_run
-    from pipeline.cli.commands import tune as cli_tune
+    from pipeline.cli import checkpoints as cli_checkpoints
+    from pipeline.cli import config as cli_config
+    from pipeline.cli import run as cli_run
+    from pipeline.cli import tune as cli_tune
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig

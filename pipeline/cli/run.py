@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.execution.reasons import by_kind
+from pipeline.jobs.reasons import by_kind
 
 if TYPE_CHECKING:
     from pipeline.execution.run import Finished

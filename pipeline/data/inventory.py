@@ -1,21 +1,15 @@
-"""Reads each new shard once: its keys, offsets and faults (first step of the way of an image)."""
+"""Inventories of shards: what each holds, under which unit it is committed, and the samples read back."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-
-from pydantic import JsonValue
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from infra.receipts import Address, Ledger, Receipt
-from infra.shards.shards import ShardSample, scan_shard
-from infra.shards.tar_walk import sha256_of
-from infra.stores.store import Entry, Store
-from pipeline.data.dotted_names import dotted_names
+from infra.shards.shards import ShardSample
+from infra.stores.store import Entry
 from pipeline.data.fingerprint import fingerprint
-from pipeline.data.units import Shard, outcome_key, read_inventory, sample_digest, write_inventory
-from pipeline.jobs.job import Done
+from pipeline.data.units import Shard, outcome_key, read_inventory, sample_digest
 
 STAGE = "inventory"
 FINGERPRINT = fingerprint(STAGE, version=2, settings={})
@@ -35,59 +29,6 @@ class Listed:
         safe = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem).strip("-") or "shard"
         parts = (self.address, self.entry.name, self.entry.size, self.entry.version)
         return f"{safe[-60:]}-{sample_digest(*parts, digits=14)}"
-
-
-@dataclass(frozen=True)
-class InventoryJob:
-    """Scans shards; plain reading and hashing, no GPU.
-
-    A shard that was scanned before is read again where `by_digest`, and scanned again if its content differs.
-    """
-
-    sources: tuple[Store, ...]
-    ledger: Ledger
-    by_digest: bool = False
-    name: str = STAGE
-
-    def open(self) -> Callable[[Listed], Done]:
-        """Return the function that scans one shard and commits what it found."""
-        return self._check if self.by_digest else self._scan
-
-    def _check(self, listed: Listed) -> Done:
-        address = Address(STAGE, FINGERPRINT, listed.name)
-        receipt = self.ledger.receipt(address)
-        if receipt is not None:
-            with self.sources[listed.address].open(listed.entry.name) as stream:
-                digest = sha256_of(stream)
-            if digest == receipt.info["sha256"]:
-                return Done.of(receipt)
-            if self.ledger.receipt(address) == receipt:  # another run may have scanned it meanwhile
-                self.ledger.store.delete([address.receipt_name])
-        return self._scan(listed)
-
-    def _scan(self, listed: Listed) -> Done:
-        started = time.time()
-        store, entry = self.sources[listed.address], listed.entry
-        with store.open(entry.name) as stream:
-            scan = scan_shard(stream, entry.name, entry.size)
-        warning = dotted_names(scan.samples)
-        attempt = self.ledger.begin(Address(STAGE, FINGERPRINT, listed.name))
-        attempt.put("samples.parquet", write_inventory(scan.samples, entry.name))
-        info: dict[str, JsonValue] = {
-            "address": listed.address,
-            "shard": entry.name,
-            "sha256": scan.sha256,
-            "bytes": scan.size,
-            "version": entry.version,
-            "samples": len(scan.samples),
-            "faults": [{"kind": fault.kind, "message": fault.message} for fault in scan.faults],
-            "notes": [*scan.notes, *([warning] if warning else [])],
-            "passed_over": dict(scan.passed_over),
-            "started": started,
-            "finished": time.time(),
-        }
-        done = Done.of(attempt.commit(outcomes_of(scan.samples), info))
-        return replace(done, warnings=(f"{entry.name}: {warning}",)) if warning else done
 
 
 def outcomes_of(samples: tuple[ShardSample, ...]) -> Mapping[str, str | None]:

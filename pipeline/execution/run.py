@@ -17,8 +17,9 @@ from infra.receipts import Receipt
 from infra.stores import waiting
 from pipeline.config import RunConfig
 from pipeline.data.input_check import check_input
-from pipeline.data.inventory import FINGERPRINT, STAGE, InventoryJob
+from pipeline.data.inventory import FINGERPRINT, STAGE
 from pipeline.data.stores import Stores
+from pipeline.data.trained_segmenter import SEGMENTER_UNIT
 from pipeline.data.units import Shard, Unit
 from pipeline.data.unread import Unread
 from pipeline.errors import ConfigError, RunError
@@ -28,11 +29,11 @@ from pipeline.execution.leftovers import remove_leftovers
 from pipeline.execution.progress import Progress
 from pipeline.execution.repair import Repairs, damaged_bundles
 from pipeline.execution.supervisor import Outcome, Resources, Supervisor
+from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.jobs.job import Job
 from pipeline.jobs.map_job import MapJob
 from pipeline.operations.verify import restore_segmenter
 from pipeline.plan.plan import MapStep, Plan
-from pipeline.plan.trained_segmenter import SEGMENTER_UNIT
 from pipeline.publish.index import Index
 from pipeline.training.gaps import Gaps, check_examples
 from pipeline.training.states import drop_states

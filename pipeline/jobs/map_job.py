@@ -18,10 +18,10 @@ from infra.receipts import Address, Ledger, Receipt, damage_of
 from infra.shards.shards import RawSample, ShardSample
 from infra.stores.store import Store
 from pipeline.data.inventory import committed_samples
+from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.data.units import Selection, Unit, outcome_key, sample_of
 from pipeline.jobs.job import Done
 from pipeline.jobs.shared_time import SharedTime
-from pipeline.plan.trained_segmenter import TrainedSegmenter
 from stages.base.stage import Record, Rejected, Sample, Stage, Worker
 
 ROWS, ARRAYS = "records.parquet", "arrays.tar"

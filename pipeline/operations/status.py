@@ -13,10 +13,10 @@ from pipeline.data import inventory
 from pipeline.data.input_check import check_input
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.errors import RunError
-from pipeline.plan.expected import Expected, expected_of
-from pipeline.plan.guessed import bytes_at_most
+from pipeline.operations.expected import Expected, expected_of
+from pipeline.operations.guessed import bytes_at_most
+from pipeline.operations.redone import cut_warning, settings_warning
 from pipeline.plan.plan import Plan
-from pipeline.plan.redone import cut_warning, settings_warning
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from infra.damage import Damages, set_aside
 from infra.errors import BundleError, Damage, DamagedBundleError
 from infra.receipts import Receipt, damage_of
 from pipeline.data import inventory
+from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.data.units import Selection, Shard, Unit, outcome_key, read_inventory
 from pipeline.data.unread import Unread
 from pipeline.plan.plan import MapStep, Plan
-from pipeline.plan.trained_segmenter import TrainedSegmenter
 from pipeline.publish.index import published, published_supervision
 from pipeline.tune.trade_off import measured
 from stages.train_segmenter import TrainSegmenter

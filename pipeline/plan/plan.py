@@ -19,10 +19,10 @@ from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.data.inventory import Listed, shard_of
 from pipeline.data.shard_check import check_shards
 from pipeline.data.stores import Stores
+from pipeline.data.trained_segmenter import TrainedSegmenter, unit_in_use
 from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
 from pipeline.errors import ConfigError
 from pipeline.plan.supervision_choice import Choice, choose, choose_for_good
-from pipeline.plan.trained_segmenter import TrainedSegmenter, unit_in_use
 from stages.base.stage import Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from infra.receipts import Ledger, Receipt
-from pipeline.plan.trained_segmenter import CURVE_FILE, PICTURES_FILE
+from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE
 from pipeline.report.charts import INK, LABEL_CHARACTERS, MUTED, Drawing, finished, space_colour
 from stages.segmenter.validation import Epoch
 

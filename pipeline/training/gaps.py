@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from infra.receipts import Receipt
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
-from pipeline.execution.reasons import by_kind
+from pipeline.jobs.reasons import by_kind
 from pipeline.plan.plan import Plan
 from pipeline.training.committed_examples import ERROR_MAPS
 

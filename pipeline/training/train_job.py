@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from infra.receipts import Address, Receipt
+from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
 from pipeline.data.units import Shard
 from pipeline.jobs.job import Done
 from pipeline.plan.plan import Plan
-from pipeline.plan.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
 from pipeline.training.committed_examples import CommittedExamples, Supervision
 from pipeline.training.gaps import Gaps
 from pipeline.training.pictures import draw_predictions

@@ -35,9 +35,9 @@ class Point:
 class TradeOffCurve:
     """Fidelity against editable area; points by ascending threshold.
 
-    `knee` is the threshold of one of the points, None where the curve has none (`pipeline.tune.knee`, on PSNR). `configured`
-    is what the run itself made of the same samples at its threshold, each inverted from the start; None where it has
-    not.
+    `knee` is the threshold of one of the points, None where the curve has none (`pipeline.tune.knee`, on PSNR).
+    `configured` is what the run itself made of the same samples at its threshold, each inverted from the start; None
+    where it has not.
     """
 
     samples: int

@@ -9,7 +9,7 @@ import torch
 
 from generators.errors import GeneratorError
 from stages.base.errors import BadSampleError, StageError
-from stages.engine.memory import out_of_memory
+from stages.base.memory import out_of_memory
 
 LONGEST = 300
 """Characters of an error's own message that a reason quotes."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stages.engine.memory import out_of_memory
+from stages.base.memory import out_of_memory
 
 _log = logging.getLogger(__name__)
 

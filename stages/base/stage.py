@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from stages.images.image_member import ImageMember
-
 Value = str | int | float | bool | None | NDArray[np.generic]
 
 
@@ -50,14 +48,6 @@ class Sample:
     shard: str
     members: Mapping[str, bytes]
     records: Mapping[str, Record] = field(default_factory=dict)
-
-    def image(self) -> NDArray[np.uint8]:
-        """Return the decoded image as `ImageMember` finds it without settings, `[H, W, 3]` uint8 sRGB, upright.
-
-        Raises:
-            BadSampleError: there is no image, there are several, or it does not decode to its last pixel.
-        """
-        return ImageMember().picture(self).pixels_HW3
 
 
 Worker = Callable[[Sequence[Sample]], Iterator[Record | Rejected]]

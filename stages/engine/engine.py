@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
+from stages.base.memory import out_of_memory
 from stages.engine.adam import Loss
 from stages.engine.batch import Item, Shape, shapes_of
-from stages.engine.memory import out_of_memory
 from stages.engine.result import Inversion
 from stages.engine.slots import Slots
 from stages.engine.tally import Steps, Tally

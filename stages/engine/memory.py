@@ -1,4 +1,4 @@
-"""The memory of the device: how many images fit into a batch, and whether an error says that it is full."""
+"""The memory of the device: how many images fit into a batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BeforeValidator
 
+from stages.base.memory import out_of_memory
 from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.slots import Slots
@@ -19,16 +20,6 @@ LARGEST = 64
 UNMEASURED = 16
 """The width where memory cannot be measured."""
 
-_SIGNS = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "could not create a primitive",  # oneDNN, which does not say why: memory, where the same work was done before
-    "could not execute a primitive",
-    "could not create a memory",
-)
-"""What torch says where it has no type for it."""
-
 
 def _whole_or_auto(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
@@ -38,13 +29,6 @@ def _whole_or_auto(value: object) -> object:
 
 Width = Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)]
 """How many images are optimised together; `auto`: as many as fit into the memory of the device."""
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Say whether an error is that memory, the device's or the machine's, is full."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
-    )
 
 
 def width_for(peak_1_bytes: int, peak_2_bytes: int, free_bytes: int) -> int:

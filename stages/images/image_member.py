@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from stages.base.errors import BadSampleError
@@ -94,3 +96,12 @@ def _several(key: str, found: list[str]) -> str:
 
 def _listed(members: Mapping[str, bytes]) -> str:
     return ", ".join(sorted(members)) or "no members"
+
+
+def pixels_of(sample: Sample) -> NDArray[np.uint8]:
+    """Return the decoded image as `ImageMember` finds it without settings, `[H, W, 3]` uint8 sRGB, upright.
+
+    Raises:
+        BadSampleError: there is no image, there are several, or it does not decode to its last pixel.
+    """
+    return ImageMember().picture(sample).pixels_HW3

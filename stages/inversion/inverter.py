@@ -26,11 +26,11 @@ from stages.images.image_member import ImageMember
 from stages.images.labels import Label, check_label
 from stages.inversion.class_start import ClassStarts
 from stages.inversion.learnt_start import LearntStart
+from stages.inversion.loss import loss_of, start_codes
 from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, crop, fit, place, psnr_db
 from stages.maps.spaces import chosen_spaces
-from stages.objective.descent import loss_of, start_codes
 from stages.objective.objective import Objective, Target, prepare_target
 from stages.objective.precision import Precision, lowered
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig, load_config
-from pipeline.data.inventory import InventoryJob
 from pipeline.data.stores import Stores
+from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.jobs.map_job import MapJob
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish.index import Index

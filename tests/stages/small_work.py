@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.harness.descent import separate
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.latents import Codes
@@ -13,8 +14,8 @@ from generators.prior import Prior, estimate_prior
 from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.schedule import Schedule
+from stages.inversion.loss import loss_of, start_codes
 from stages.maps.region import Region
-from stages.objective.descent import loss_of, separate, start_codes
 from stages.objective.objective import Objective, Target, prepare_target
 from stages.objective.precision import Precision, lowered
 from stages.perceptual.distance import Perceptual, SmallBackbone

@@ -10,6 +10,7 @@ from stages.base.stage import Record, Rejected, Sample
 from stages.engine.adam import step
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
+from stages.images.image_member import pixels_of
 from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.reduction import fit_reduced
 from stages.maps.region import Region
@@ -148,7 +149,7 @@ def test_maps_are_made_at_their_own_size_from_the_photograph_and_the_inversion_r
     assert record.arrays["error_LHW"].shape == (3, 12, 16)
     inverter = ErrorMaps(**sources, **settings).inverter(CPU)
     image_L3HW = torch.from_numpy(record.arrays["image_LHW3"]).permute(0, 3, 1, 2) / 127.5 - 1
-    photograph = fit_reduced(large[0].image(), region, 16).expand(3, -1, -1, -1)
+    photograph = fit_reduced(pixels_of(large[0]), region, 16).expand(3, -1, -1, -1)
     wanted = inverter.perceptual.map(torch.nn.functional.avg_pool2d(image_L3HW, 2), photograph)
     np.testing.assert_allclose(record.arrays["error_LHW"], wanted, rtol=0.02, atol=0.01)  # images kept are of 8 bits
     (whole,) = results(sources, large, **{**settings, "map_side_px": None})

@@ -11,6 +11,7 @@ import torch
 from generators.latents import Codes
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
+from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter, Photograph
 from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import fit
@@ -78,7 +79,7 @@ def sweep_all(inverter, images, maps, warm) -> list[tuple[Inverted, ...]]:
 
 @pytest.fixture(scope="module")
 def images(inverter) -> torch.Tensor:
-    return torch.stack([fit(sample.image(), inverter.region) for sample in samples(*HARD)])
+    return torch.stack([fit(pixels_of(sample), inverter.region) for sample in samples(*HARD)])
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from infra.shards.shards import write_shard
 from infra.stores.folder import FolderStore
 from infra.stores.storage import open_store
 from infra.stores.store import Entry
-from pipeline.data.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
+from pipeline.data.inventory import FINGERPRINT, STAGE, Listed, shard_of
 from pipeline.data.units import cut, read_inventory
+from pipeline.jobs.inventory_job import InventoryJob
 from tests import tiny
 from tests.infra.tars import tar
 

@@ -4,8 +4,9 @@ import gzip
 
 from infra.receipts import Ledger
 from infra.stores.storage import open_store
-from pipeline.data.inventory import FINGERPRINT, STAGE, InventoryJob, Listed, shard_of
+from pipeline.data.inventory import FINGERPRINT, STAGE, Listed, shard_of
 from pipeline.data.unread import SHOWN, Unread
+from pipeline.jobs.inventory_job import InventoryJob
 from tests.infra.tars import tar
 
 GOOD = tar(("a.png", b"1"))

@@ -7,9 +7,9 @@ import pytest
 
 from infra.errors import StoreError
 from infra.stores.os_errors import PROCESS
+from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.errors import RunError
 from pipeline.execution.run import Finished
-from pipeline.plan.trained_segmenter import TrainedSegmenter
 from pipeline.report.conclude import conclude
 
 

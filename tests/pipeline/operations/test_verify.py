@@ -6,8 +6,8 @@ import pytest
 
 from infra.receipts import Address, damage_of
 from infra.stores.folder import FolderStore
+from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.operations.verify import Problem, repair, verify_run
-from pipeline.plan.trained_segmenter import TrainedSegmenter
 from pipeline.tune.trade_off import ask
 from stages.trade_off import TradeOff
 from tests import tiny

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infra.shards.shards import write_shard
-from pipeline.plan.trained_segmenter import SEGMENTER_FILE, TrainedSegmenter
+from pipeline.data.trained_segmenter import SEGMENTER_FILE, TrainedSegmenter
 from stages.perceptual.distance import SmallBackbone, save_small
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, contents, scan_input

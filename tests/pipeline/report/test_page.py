@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.report import charts
 from pipeline.report.figures import decimal, devices, duration, percent
 from pipeline.report.map_quality import MapQuality
-from pipeline.report.page import MAX_ROWS, charts, group_quarantine, headline, health, write_report
+from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, write_report
 from pipeline.report.summary import Quarantined, Samples
 from tests.pipeline.report_page import (
     EMPTY,

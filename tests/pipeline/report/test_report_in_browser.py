@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.report.page import charts, write_report
+from pipeline.report import charts
+from pipeline.report.page import write_report
 from tests.browser import Browser
 from tests.pipeline.report_page import HOSTILE, PER_SAMPLE, PICTURES, REPORT, SPACES
 

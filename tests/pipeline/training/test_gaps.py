@@ -3,8 +3,8 @@
 import pytest
 
 from infra.shards.shards import write_shard
+from pipeline.data.trained_segmenter import SEGMENTER_UNIT, unit_in_use, unit_trained_on
 from pipeline.errors import RunError
-from pipeline.plan.trained_segmenter import SEGMENTER_UNIT, unit_in_use, unit_trained_on
 from pipeline.training.gaps import Gaps, check_examples, most_frequent
 from pipeline.training.train_job import TrainJob
 from tests.pipeline.conftest import Committed, compute, scan_input, train

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from infra.bundles import read_arrays, write_arrays
+from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.jobs.map_job import ARRAYS
-from pipeline.plan.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.training.committed_examples import Supervision
 from pipeline.training.states import StoredStates, drop_states
 from pipeline.training.train_job import TrainJob

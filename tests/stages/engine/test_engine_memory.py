@@ -18,6 +18,7 @@ from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
+from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
 from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
@@ -69,7 +70,7 @@ def begins(inverter):
     """Images with stripes of their own in W+, F2 and F4."""
 
     def begin(number: int) -> Item:
-        image = fit(Sample(str(number), "shard", {"png": tiny.picture(number)}).image(), inverter.region)
+        image = fit(pixels_of(Sample(str(number), "shard", {"png": tiny.picture(number)})), inverter.region)
         assignment_HW = np.roll(np.arange(tiny.SIDE_PX) * 3 // tiny.SIDE_PX, number).astype(np.uint8)
         masks = inverter.masks(np.tile(assignment_HW, (1, tiny.SIDE_PX, 1)))
         return inverter.item(inverter.target(image[None]), masks)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, out_of_memory, width_for
+from stages.base.memory import out_of_memory
+from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, width_for
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
 from stages.inversion.sources import GeneratorSource, PerceptualSource

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from stages.base.errors import BadSampleError
-from stages.images.decoding import FORMATS, MOST_PIXELS, colours, decode_mask, decode_picture, picture_geometry
+from stages.images import colours
+from stages.images.decoding import FORMATS, MOST_PIXELS, decode_mask, decode_picture, picture_geometry
 from stages.images.orientation import UPRIGHT, Geometry
 from tests.stages.pictures import ORIENTED, encoded, pixels, raw_png, sideways
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from stages.segmenter import augmentation
 from stages.segmenter.augmentation import Augmentation, augmented
-from stages.segmenter.network import augmentation
 
 PLAIN = Augmentation(flip=False, blur=0, jitter=0)
 

@@ -1,0 +1,1 @@
+"""What benchmarks and tests share to run parts of the product by themselves."""

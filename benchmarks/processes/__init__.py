@@ -1,1 +1,0 @@
-"""What benchmarks run in processes of their own."""

@@ -1,0 +1,81 @@
+"""Where an inversion without an encoder starts, and the loss it minimises (thesis Sec. 3.3, Eq. 3.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from generators.generator import Generator
+from generators.latents import Codes, zero_deltas
+from generators.prior import Prior
+from stages.engine.adam import Loss
+from stages.maps.region import Region, crop
+from stages.objective.objective import Objective, Target, losses
+from stages.objective.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
+
+if TYPE_CHECKING:
+    from stages.perceptual.distance import Perceptual
+
+
+def start_codes(generator: Generator, prior: Prior, masks: Mapping[str, Tensor], count: int) -> Codes:
+    """Return the codes that every inversion without an encoder starts from: mean w, zero deltas.
+
+    Args:
+        generator: gives the shapes.
+        prior: gives mean w; on the device that the codes are wanted on.
+        masks: ``[N, 1, h, w]`` by feature space; these spaces get deltas.
+        count: number of images, N.
+
+    Raises:
+        ValueError: masks are not of N images.
+    """
+    for space, mask in masks.items():
+        if len(mask) != count:
+            raise ValueError(f"wanted masks of {count} images, got {len(mask)} in {space}")
+    w_plus = prior.mean_w.float().expand(count, generator.num_ws, generator.w_dim).clone()
+    on_device = {space: mask.to(w_plus.device) for space, mask in masks.items()}
+    return Codes(w_plus, zero_deltas(on_device, generator.feature_shapes, w_plus.device), on_device)
+
+
+def loss_of(  # noqa: PLR0917 - what an inversion minimises
+    generator: Generator,
+    perceptual: Perceptual,
+    prior: Prior | None,
+    objective: Objective,
+    region: Region,
+    precision: Precision = "fp32",
+) -> Loss:
+    """Return the loss (Eq. 3.8) of the pictures that codes form, as a function of codes and targets.
+
+    Args:
+        generator: frozen; its weights take no gradient in any case.
+        perceptual: the distance that makes the targets.
+        prior: on the device of the codes; None only where the objective gives it no weight.
+        objective: what is minimised.
+        region: of the canvas; nothing outside it is looked at.
+        precision: of the networks' convolutions and products.
+    """
+
+    def loss(codes: Codes, target: Target) -> Tensor:
+        seen = _reduced(codes) if precision == "fp16" else codes
+        with lowered(precision, codes.w_plus.device):
+            image_N3HW = crop(generator.synthesize(seen.w_plus, seen.deltas, seen.masks), region)
+            full = torch.promote_types(image_N3HW.dtype, torch.float32)
+            terms = losses(image_N3HW.to(full), codes, target, perceptual, prior, objective)
+        return _enlarged(terms) if precision == "fp16" else terms
+
+    return loss
+
+
+def _enlarged(terms_TN: Tensor) -> Tensor:
+    """Enlarge the gradients of those terms that pass through networks, Eq. 3.5, on their way there."""
+    return torch.cat([scaled_gradient(terms_TN[:2], GRADIENT_SCALE), terms_TN[2:]])
+
+
+def _reduced(codes: Codes) -> Codes:
+    """Reduce the gradients that come out of networks again."""
+    deltas = {space: scaled_gradient(delta, 1 / GRADIENT_SCALE) for space, delta in codes.deltas.items()}
+    return Codes(scaled_gradient(codes.w_plus, 1 / GRADIENT_SCALE), deltas, codes.masks)
