@@ -26,12 +26,13 @@ demo: setup ## invert the demo's scenes, start to report, in demo-run/
 	@$(BIN)/python -m pipeline.demo.write_shards demo-run/shards
 	@INVERTMILL_CACHE=demo-run/cache $(BIN)/invertmill run demo.yaml
 
-check: setup ## lint, types, import directions, file sizes
+check: setup ## lint, types, import directions, file sizes, prose
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/file_sizes.py
+	@$(BIN)/python tests/prose.py
 
 test: check ## check, then all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
