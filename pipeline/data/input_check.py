@@ -1,4 +1,7 @@
-"""What a run needs of its input, and would miss only after hours: looked for in the inventories."""
+"""Looks in the inventories for what a run needs of its input, and would miss only after hours.
+
+A new input is checked twice: after its first shards, since reading all of them can take hours, and after all.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ class Wanted:
     extensions: tuple[str, ...]
     remedy: str
     image: ImageMember | None = None  # that decides instead, whether it is there
+    by_all: bool = True  # every sample should have it; a truth may be known of a few only
 
     def is_among(self, members: Collection[str]) -> bool:
         """Return whether a sample with these members has it."""
@@ -46,7 +50,8 @@ def wanted_members(config: RunConfig) -> list[Wanted]:
         named, remedy = (config.image,), "add it to the shards, or correct `image`"
     wanted = [Wanted("an image", named, remedy, config.image_member)]
     if config.truth is not None:
-        wanted.append(Wanted("its mask", (config.truth,), "add it to the shards, or correct `truth`"))
+        remedy = "add it to the shards, or correct `truth`"
+        wanted.append(Wanted("its mask", (config.truth,), remedy, by_all=False))
     segmentation = config.refine_maps.segmentation
     if isinstance(segmentation, Labels):
         remedy = "add it to the shards, or correct `refine_maps.segmentation`"
@@ -79,11 +84,34 @@ def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receip
     if not extensions:
         raise RunError(_unreadable(shards, faults))
     wanted = missing[0]
+    remedy = _unusable(wanted, unusable) or wanted.remedy
+    raise RunError(f"no sample of the input has {_sought(wanted, extensions)}; {remedy}")
+
+
+def check_first_shards(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receipt]) -> None:
+    """Return if every member that all samples need is in at least one sample of the first shards of a new input.
+
+    Shards of which no sample can be read show nothing.
+
+    Raises:
+        RunError: a member is in none; says what there is, and what to do.
+    """
+    missing, extensions = [wanted for wanted in wanted_members(config) if wanted.by_all], Counter[str]()
+    for sample in _samples(ledger, shards):
+        if sample.fault is None:
+            held = {member.extension for member in sample.members}
+            extensions.update(held)
+            missing = [wanted for wanted in missing if not wanted.is_among(held)]
+    if missing and extensions:
+        raise RunError(
+            f"no sample of the first {len(shards)} shards has {_sought(missing[0], extensions)}; {missing[0].remedy}"
+        )
+
+
+def _sought(wanted: Wanted, extensions: Counter[str]) -> str:
+    """Return what is missing, and what samples have instead."""
     held_by_count = ", ".join(f"{name} ({count})" for name, count in extensions.most_common(SHOWN))
-    raise RunError(
-        f"no sample of the input has {wanted.what}, {' or '.join(map(repr, wanted.extensions))}; samples have: "
-        f"{held_by_count}; {_unusable(wanted, unusable) or wanted.remedy}"
-    )
+    return f"{wanted.what}, {' or '.join(map(repr, wanted.extensions))}; samples have: {held_by_count}"
 
 
 def _unusable(wanted: Wanted, reasons: Mapping[tuple[str, str], int]) -> str:

@@ -16,7 +16,7 @@ from infra.errors import DamagedBundleError, InfraError
 from infra.receipts import Receipt
 from infra.stores import waiting
 from pipeline.config import RunConfig
-from pipeline.data.input_check import check_input
+from pipeline.data.input_check import check_first_shards, check_input
 from pipeline.data.inventory import FINGERPRINT, STAGE
 from pipeline.data.stores import Stores
 from pipeline.data.trained_segmenter import SEGMENTER_UNIT
@@ -41,6 +41,9 @@ from pipeline.training.train_job import TrainJob
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.trade_off import ask, curve_of
 from stages.base.errors import StageError
+
+FIRST_SHARDS = 4
+"""Number of shards of a new input that are checked before all others are read."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,13 @@ class Run:
         with self.progress.doing("looking which shards are new"):
             shards = plan.listed if by_digest else plan.missing_inventories()
             before = plan.ledger.versions(STAGE, FINGERPRINT)
-        self._execute(InventoryJob(plan.sources, plan.ledger, by_digest), shards, {}, workers_use_gpu=False)
+        job = InventoryJob(plan.sources, plan.ledger, by_digest)
+        if not before and len(shards) > 2 * FIRST_SHARDS:
+            first = shards[:: len(shards) // FIRST_SHARDS][:FIRST_SHARDS]
+            self._execute(job, first, {}, workers_use_gpu=False)
+            check_first_shards(self.config, plan.ledger, plan.inventories())
+            shards = [shard for shard in shards if shard not in first]
+        self._execute(job, shards, {}, workers_use_gpu=False)
         with self.progress.doing("looking which shards were read"):
             found = plan.ledger.versions(STAGE, FINGERPRINT)
         self.computed = computed + sum(before.get(unit) != version for unit, version in found.items())

@@ -254,3 +254,13 @@ def test_a_bucket_that_does_not_exist_is_refused_with_how_to_make_it(folder, min
     message = refused(folder, "run", "run.yaml", **ministack.environment)
     assert f"there is no bucket 'no-such-bucket' at {ministack.endpoint_url}" in message
     assert "aws s3 mb s3://no-such-bucket" in message
+
+
+def test_labels_that_the_first_shards_lack_are_missed_before_all_shards_are_read(tmp_path):
+    tiny.write_shards(tmp_path / "shards", {f"train-{number}": 1 for number in range(9)})
+    configure(tmp_path)
+    labels = "refine_maps.segmentation={kind: labels, member: labels.png}"
+    refused = invertmill(tmp_path, "run", "run.yaml", "--set", labels)
+    assert refused.returncode == 2, refused.stderr
+    assert "no sample of the first 4 shards has its labels, 'labels.png'; samples have: " in refused.stderr
+    assert len(list(tmp_path.rglob("samples.*parquet"))) == 4

@@ -61,14 +61,17 @@ def test_an_item_does_not_depend_on_its_neighbours(sources, alone, batch):
 
 
 def test_the_width_changes_what_images_come_to_by_less_than_a_percent(sources):
-    """Kernels of another width round otherwise, and Adam multiplies that."""
-    settings = {**sources, "schedule": Schedule(steps=30, learning_rate=0.05)}
+    """Kernels of another width round differently, and Adam amplifies that.
+
+    That has no bound over many steps: after 30, the mean of these nine losses differed by 4.7 % on one processor.
+    """
+    settings = {**sources, "schedule": Schedule(steps=15, learning_rate=0.05)}
     losses = [
         np.stack([one.arrays["loss_LK"][:, -1] for one in results(settings, samples(3), batch=batch)])
         for batch in (5, 4, 1)
     ]
     for other in losses[1:]:
-        assert other.mean() == pytest.approx(losses[0].mean(), rel=0.01)
+        assert other == pytest.approx(losses[0], rel=0.01)
 
 
 @pytest.mark.parametrize("batch", [2, 5])
