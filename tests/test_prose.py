@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.prose import findings, prose_of, python_prose
+from tests.prose import findings, long_lines, prose_of, python_prose
 
 
 def words(text: str) -> list[str]:
@@ -70,3 +70,10 @@ def test_python_prose_is_comments_strings_and_test_names():
 def test_in_yaml_only_comments_are_prose(tmp_path):
     (tmp_path / "a.yaml").write_text("anew: beside  # torn\n")
     assert words(prose_of(str(tmp_path / "a.yaml"))) == ["torn"]
+
+
+def test_long_lines_of_markdown_are_found_outside_tables_code_and_images(tmp_path):
+    (tmp_path / "a.md").write_text(
+        "\n".join([f"| {'x' * 130} |", "```", "x" * 130, "```", f"![{'x' * 130}](a)", "x" * 121])
+    )
+    assert [found.line for found in long_lines(str(tmp_path / "a.md"))] == [6]
