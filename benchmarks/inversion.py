@@ -217,11 +217,11 @@ def inverter_of(case: Case, device: torch.device) -> Inverter:
     return Inverter(
         generator,
         perceptual.to(device),
-        prior,
         Region.whole(generator.resolution),
+        generator.spaces,
+        prior,
         OBJECTIVE,
         Schedule(steps=case.steps, learning_rate=0.1),
-        generator.spaces,
         precision=case.precision,
         compiles=case.compiles,
     )

@@ -20,9 +20,10 @@ from stages.engine.result import Inversion, fate
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.images.labels import class_of
-from stages.inversion.inverter import Inverter, InvertingStage, Measures, Photograph
+from stages.inversion.inverter import Inverter, InvertingStage, Photograph
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.inversion.sources import column
+from stages.inversion.viewer import Measures
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""What error_maps and invert share: networks loaded once, targets in, codes and their measures out."""
+"""What the stages that invert by optimisation share: their settings, and an inverter made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from generators.generator import Generator
 from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
 from stages.base.stage import Stage
@@ -28,26 +27,12 @@ from stages.inversion.class_start import ClassStarts
 from stages.inversion.learnt_start import LearntStart
 from stages.inversion.loss import loss_of, start_codes
 from stages.inversion.sources import GeneratorSource, PerceptualSource
+from stages.inversion.viewer import Viewer
 from stages.maps.reduction import fit_reduced, reduced_size
-from stages.maps.region import Region, crop, fit, place, psnr_db
+from stages.maps.region import Region, fit, place
 from stages.maps.spaces import chosen_spaces
 from stages.objective.objective import Objective, Target, prepare_target
 from stages.objective.precision import Precision, lowered
-
-if TYPE_CHECKING:
-    from stages.perceptual.distance import Perceptual
-
-
-MAX_PSNR_DB = 100.0
-"""What equal images are recorded with, whose PSNR is infinite: means and JSON know no infinity."""
-
-
-@dataclass(frozen=True)
-class Measures:
-    """How close images are to their targets, over the region: `psnr_db [N]`, at most `MAX_PSNR_DB`, and `lpips [N]`."""
-
-    psnr_db: Tensor
-    lpips: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,16 +45,12 @@ class Photograph:
 
 
 @dataclass(frozen=True)
-class Inverter:
-    """A generator, a perceptual distance and an objective, ready to invert targets in some spaces."""
+class Inverter(Viewer):
+    """A viewer that can also find the codes of a target: it has a prior, a start, an objective and an engine."""
 
-    generator: Generator
-    perceptual: Perceptual
     prior: Prior
-    region: Region
     objective: Objective
     schedule: Schedule
-    spaces: tuple[str, ...]  # most editable first, the generator's first among them
     learnt: LearntStart | None = None  # without it, every inversion starts at the mean w
     class_starts: ClassStarts | None = None  # where those of images start whose class is known
     precision: Precision = "fp32"
@@ -155,26 +136,6 @@ class Inverter:
         whole_11HW = place(torch.ones(1, 1, *self.region.size), self.region, self.generator.resolution)
         return {space: resize_masks(whole_11HW, shape[1:]).to(self.prior.mean_w.device)}
 
-    @torch.no_grad()
-    def picture(self, codes: Codes) -> Tensor:
-        """Return the region of the image that codes form, `[N, 3, h, w]` clamped to [-1, 1]."""
-        image = self.generator.synthesize(codes.w_plus, codes.deltas, codes.masks)
-        return crop(image, self.region).clamp(-1, 1)
-
-    @torch.no_grad()
-    def measure(self, image_N3HW: Tensor, target_N3HW: Tensor) -> Measures:
-        """Return the measures of images against their targets, both `[N, 3, h, w]` in [-1, 1]."""
-        features = self.perceptual.features(target_N3HW)
-        return Measures(
-            psnr_db(image_N3HW, target_N3HW).clamp(max=MAX_PSNR_DB),
-            self.perceptual.distance(image_N3HW, features),
-        )
-
-    @torch.no_grad()
-    def error_map(self, image_N3hw: Tensor, target_N3hw: Tensor) -> Tensor:
-        """Return where images differ from their targets, both in [-1, 1] and of one size: `[N, h, w]` (Eq. 3.1)."""
-        return self.perceptual.map(image_N3hw, target_N3hw)
-
 
 class InvertingStage(Stage):
     """A stage that inverts by optimisation; its fields configure the inverter."""
@@ -199,19 +160,28 @@ class InvertingStage(Stage):
 
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
 
-    def inverter(self, device: torch.device) -> Inverter:
-        """Return the inverter on `device`; raises `ValueError` if region, spaces or label are not the generator's."""
+    def viewer(self, device: torch.device) -> Viewer:
+        """Load the two networks onto `device`, and nothing else: enough to show and measure what was inverted.
+
+        Raises:
+            ValueError: region, spaces or label are not the generator's.
+        """
         generator = self.generator.load(device)
         check_label(self.label, generator.label_dim)
         region = (self.region or Region.whole(generator.resolution)).inside(generator.resolution)
-        prior = cached_prior(
-            generator, published_mean=self.objective.published_mean, shrinkage=self.objective.shrinkage
-        ).to(device)
-        perceptual = self.perceptual.load(device)
+        spaces = chosen_spaces(self.spaces, generator.spaces)
+        return Viewer(generator, self.perceptual.load(device), region, spaces)
+
+    def inverter(self, device: torch.device) -> Inverter:
+        """Load everything that inverting takes onto `device`; raises `ValueError` as `viewer` does."""
+        viewer = self.viewer(device)
+        generator, perceptual, objective = viewer.generator, viewer.perceptual, self.objective
+        prior = cached_prior(generator, published_mean=objective.published_mean, shrinkage=objective.shrinkage)
 
         def learn(label: Tensor | None = None) -> LearntStart:
-            parts = (generator, perceptual, self.objective, region, self.start_samples)
-            return LearntStart.from_draws(*parts, label=label)
+            return LearntStart.from_draws(
+                generator, perceptual, objective, viewer.region, self.start_samples, label=label
+            )
 
         if device.type == "cuda" and self.precision != "fp32":  # the layout that tensor cores take; slower on a CPU
             generator.to(memory_format=torch.channels_last)
@@ -219,13 +189,15 @@ class InvertingStage(Stage):
         return Inverter(
             generator,
             perceptual,
-            prior,
-            region,
-            self.objective,
+            viewer.region,
+            viewer.spaces,
+            prior.to(device),
+            objective,
             self.schedule,
-            chosen_spaces(self.spaces, generator.spaces),
-            learn() if self.start_samples and self.label is None else None,
-            None if self.label is None else ClassStarts(generator, learn if self.start_samples else None),
+            learnt=learn() if self.start_samples and self.label is None else None,
+            class_starts=(
+                None if self.label is None else ClassStarts(generator, learn if self.start_samples else None)
+            ),
             precision=self.precision,
             compiles=self.compile,
         )

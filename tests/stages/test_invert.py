@@ -13,8 +13,8 @@ from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
-from stages.inversion.inverter import MAX_PSNR_DB
 from stages.inversion.sources import GeneratorSource, PerceptualSource
+from stages.inversion.viewer import MAX_PSNR_DB
 from stages.invert import Invert
 from stages.objective.objective import Objective
 from tests import tiny
