@@ -1,0 +1,92 @@
+"""A store that an earlier version made is recognised as complete: no stage is done again because code moved.
+
+`stores/before_the_folders.tar.xz` is a whole run of the version before the packages got folders: eight pictures,
+supervision, segmenter, maps, inversions, a measured trade-off, all published. `fingerprints.json` has the fingerprints
+that this version gave to its stages, and those that changed under one setting or another.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.operations.status import status_of
+from pipeline.operations.verify import verify_run
+from pipeline.tune.trade_off import committed_curve, measured
+from tests.pipeline.conftest import Committed, contents
+
+STORES = Path(__file__).parent / "stores"
+FINGERPRINTS: dict[str, dict[str, str]] = json.loads((STORES / "fingerprints.json").read_text())
+AS_MADE = FINGERPRINTS[""]
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory) -> Committed:
+    """The run of an earlier version; tests leave its store as it is."""
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(STORES / "before_the_folders.tar.xz") as archive:
+        archive.extractall(folder, filter="tar")  # keeps modification times, by which shards and receipts are told
+    (folder / "out/report.html").write_text("left out of the archive")
+    return Committed(folder)
+
+
+def fingerprints(run: Committed, *overrides: str) -> dict[str, str]:
+    """Return the fingerprint of every stage under changed settings, with the segmenter that is committed."""
+    segmenter = run.plan().ledger.receipt(run.plan().train_segmenter())
+    plan = run.plan(*overrides)
+    steps = (plan.error_maps(), *plan.map_steps(segmenter))
+    found = {step.stage.name: step.fingerprint for step in steps}
+    return found | {"train_segmenter": plan.train_segmenter().fingerprint}
+
+
+def test_every_stage_of_an_earlier_store_is_complete(earlier):
+    status = status_of(earlier.plan(), ahead=True)
+    assert status.complete
+    assert not status.warnings
+    assert {stage.name: stage.fingerprint for stage in status.stages if stage.name in AS_MADE} == {
+        name: digest for name, digest in AS_MADE.items() if name != "trade_off"
+    }
+    assert {stage.name: (stage.done, stage.units) for stage in status.stages} == {
+        "inventory": (2, 2),
+        "train_segmenter": (1, 1),
+        **dict.fromkeys(("error_maps", "predict_maps", "refine_maps", "invert"), (3, 3)),
+    }
+
+
+def test_an_earlier_store_is_verified(earlier):
+    problems, _ = verify_run(earlier.plan())
+    assert problems == []
+
+
+def test_a_curve_measured_earlier_is_there(earlier):
+    receipts = list(measured(earlier.plan()))
+    assert [receipt.fingerprint for receipt in receipts] == [AS_MADE["trade_off"]]
+    curve = committed_curve(earlier.plan())
+    assert curve is not None
+    assert curve.samples == 4
+
+
+def test_the_command_line_plans_nothing_for_an_earlier_store(earlier, invertmill):
+    before = contents(earlier.folder)
+    code, output, _ = invertmill("plan", earlier.folder / "run.yaml", "--json")
+    planned = json.loads(output)
+    assert code == 0
+    assert planned["complete"]
+    assert [stage["bytes_left"] for stage in planned["stages"]] == [0] * 6
+    assert contents(earlier.folder) == before
+
+
+def test_a_run_of_an_earlier_store_computes_and_publishes_nothing(earlier, invertmill):
+    before = earlier.files()
+    code, output, _ = invertmill("run", earlier.folder / "run.yaml")
+    assert code == 0
+    assert "nothing to do: all 3 units are committed" in output
+    assert earlier.files() == before
+
+
+@pytest.mark.parametrize("setting", FINGERPRINTS)
+def test_fingerprints_are_those_of_an_earlier_version(earlier, setting: str):
+    given = AS_MADE | FINGERPRINTS[setting]
+    found = fingerprints(earlier, *([setting] if setting else []))
+    assert found == {name: digest for name, digest in given.items() if name != "trade_off"}
