@@ -54,8 +54,8 @@ PIECE = (
     "night|run|pass|file|row|pixel|channel|epoch|batch|request|item|class|map|scene|layer|slot|bundle|key|line|task|entry"
 )
 AMOUNT = (
-    r"once|twice|\d+(?:[.,]\d+)*(?: [kmg]i?b| ms| s| db)?|mi?b|gi?b|ms|seconds?|minutes?|hours?|bytes|rows?|steps?|images?|"
-    "numbers?|actors?|workers?|files?|requests?|names?|lines?|members?|units?|samples?|receipts?|bundles?|dimensions?|"
+    r"once|twice|\d+(?:[.,]\d+)*(?: [kmg]i?b| ms| s| db)?|mi?b|gi?b|ms|seconds?|minutes?|hours?|bytes|rows?|steps?|"
+    "images?|numbers?|actors?|workers?|files?|requests?|names?|lines?|members?|units?|samples?|receipts?|bundles?|dimensions?|"
     "tars?|maps?|attempts?|times?|one"
 )
 
