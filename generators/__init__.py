@@ -1,6 +1,8 @@
-"""Pretrained generators: their networks, spaces, checkpoints and priors."""
+"""Pretrained generators and encoders: their networks, spaces, checkpoints and priors."""
 
 from generators.checkpoints import load_generator
+from generators.encoders.encoder import check_fits
+from generators.encoders.loading import load_encoder
 from generators.errors import CheckpointError, GeneratorError
 
-__all__ = ["CheckpointError", "GeneratorError", "load_generator"]
+__all__ = ["CheckpointError", "GeneratorError", "check_fits", "load_encoder", "load_generator"]

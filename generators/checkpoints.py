@@ -65,8 +65,8 @@ def load_generator(
     """
     if noise not in get_args(Noise):
         raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
-    wanted = None if sha256 is None else _checked_sha256(sha256)
-    path = _local(path_or_uri, wanted)
+    wanted = None if sha256 is None else checked_sha256(sha256)
+    path = local_path(path_or_uri, wanted)
     try:
         generator = (_from_folder if path.is_dir() else _from_file)(path, noise, truncation, wanted)
     except CheckpointError as error:
@@ -76,13 +76,15 @@ def load_generator(
     return generator.to(device)
 
 
-def _checked_sha256(sha256: str) -> str:
+def checked_sha256(sha256: str) -> str:
+    """Return a digest in lower case; raises ArgumentError where it is not one."""
     if not _SHA256.fullmatch(sha256):
         raise ArgumentError(f"sha256 must be 64 hexadecimal digits, got {sha256[:80]!r}")
     return sha256.lower()
 
 
-def _local(path_or_uri: str | Path, sha256: str | None) -> Path:
+def local_path(path_or_uri: str | Path, sha256: str | None) -> Path:
+    """Return where a checkpoint is on this machine, fetched through the cache if it is elsewhere."""
     text = str(path_or_uri)
     scheme = scheme_of(text)
     if not scheme:
@@ -100,10 +102,11 @@ def _local(path_or_uri: str | Path, sha256: str | None) -> Path:
     return Path(url2pathname(uri.path))
 
 
-def _read(path: Path, limit: int | None = None) -> bytes:
+def read_file(path: Path, limit: int | None = None, read_today: str = READ_TODAY) -> bytes:
+    """Return a checkpoint's bytes; raises CheckpointError where it is missing or has more than `limit` bytes."""
     try:
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"checkpoint {path} is no regular file; {READ_TODAY}")
+            raise CheckpointError(f"checkpoint {path} is no regular file; {read_today}")
         size = path.stat().st_size
         if size > (most := limit or MAX_BYTES):
             raise CheckpointError(f"checkpoint {path} has {size:,} bytes: at most {most:,} are read")
@@ -113,9 +116,9 @@ def _read(path: Path, limit: int | None = None) -> bytes:
 
 
 def _from_file(path: Path, noise: Noise, truncation: float, sha256: str | None) -> Generator:
-    data = _read(path)
-    digest = _checked_digest(path, hashlib.sha256(data).hexdigest(), sha256)
-    with _blaming(path):
+    data = read_file(path)
+    digest = checked_digest(path, hashlib.sha256(data).hexdigest(), sha256)
+    with blaming(path):
         generator = build(read_weights(data), noise, truncation)
     generator.digest = digest
     return generator
@@ -125,31 +128,32 @@ def _from_folder(folder: Path, noise: Noise, truncation: float, sha256: str | No
     paths = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if missing := [path.name for path in paths if not path.exists()]:
         raise CheckpointError(f"checkpoint {folder} is a folder without {' and '.join(missing)}; {READ_TODAY}")
-    config_data, data = _read(paths[0], MAX_CONFIG_BYTES), _read(paths[1])
+    config_data, data = read_file(paths[0], MAX_CONFIG_BYTES), read_file(paths[1])
     digests = (hashlib.sha256(content).hexdigest() for content in (config_data, data))
-    digest = _checked_digest(folder, folder_digest(*digests), sha256)
-    with _blaming(paths[0]):
+    digest = checked_digest(folder, folder_digest(*digests), sha256)
+    with blaming(paths[0]):
         config = read_config(config_data)
-    with _blaming(paths[1]):
+    with blaming(paths[1]):
         weights = replace(read_biggan_deep(config, data), format="BigGAN-deep folder")
         generator = build(weights, noise, truncation)
     generator.digest = digest
     return generator
 
 
-def _checked_digest(path: Path, found: str, wanted: str | None) -> str:
+def checked_digest(path: Path, found: str, wanted: str | None) -> str:
+    """Return the digest of a checkpoint; raises CheckpointError where it is not the one that is wanted."""
     if wanted not in (None, found):
         raise CheckpointError(f"checkpoint {path} has the SHA-256 {found}, not {wanted}: it is another one")
     return found
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
+def blaming(path: Path, read_today: str = READ_TODAY) -> Iterator[None]:
     """Turn what a file's content provokes into a CheckpointError that names the file."""
     try:
         yield
     except UnknownFormatError as error:
-        raise UnknownFormatError(f"checkpoint {path} {error}; {READ_TODAY}") from error
+        raise UnknownFormatError(f"checkpoint {path} {error}; {read_today}") from error
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {path} {error}") from error
     except ArgumentError:

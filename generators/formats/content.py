@@ -42,9 +42,13 @@ def read_weights(data: bytes) -> Weights:
         return replace(read_rosinality(load_torch_file(data)), format="rosinality torch file")
     if data.startswith(_PICKLES):
         return _from_pickle(data)
+    raise UnknownFormatError(f"is {known_opening(data)}")
+
+
+def known_opening(data: bytes) -> str:
+    """Return what a file of no format that is read looks like, for a message."""
     known = (what for start, what in _OPENINGS.items() if data.startswith(start) and bool(start) == bool(data))
-    found = next(known, f"of an unknown format, beginning with the bytes {data[:16].hex(' ')}")
-    raise UnknownFormatError(f"is {found}")
+    return next(known, f"of an unknown format, beginning with the bytes {data[:16].hex(' ')}")
 
 
 def _from_pickle(data: bytes) -> Weights:

@@ -32,6 +32,7 @@ _BASICSR = (  # names of BasicSR's StyleGAN2Generator, and what they are in rosi
 )
 _OTHERS = (
     (re.compile(r"encoder\."), "an encoder's file (e4e, pSp or ReStyle)"),
+    (re.compile(r"(hypernet|w_encoder)\."), "a HyperStyle"),
     (re.compile(r"stylegan_decoder\."), "a GFPGAN"),
     (re.compile(r"(synthesis\.)?(input\.freqs|L\d+_\d+_\d+\.)"), "a state dictionary of StyleGAN3"),
     (re.compile(r"(mapping\.fc0|synthesis\.b4\.)"), "a state dictionary of NVIDIA's StyleGAN2, without its settings"),
@@ -170,12 +171,16 @@ def _named(held: Mapping[Any, object]) -> str:
     return next((what for pattern, what in _OTHERS if any(pattern.match(name) for name in names)), "")
 
 
+def known_contents(content: Mapping[Any, object]) -> str:
+    """Return what a file of other tensors than a StyleGAN2's is, such as "a GFPGAN"; empty where that is not known."""
+    return next(filter(None, (_named(held) for _, held, _ in _dictionaries(content))), "")
+
+
 def _what_it_is(content: object) -> str:
     if not isinstance(content, dict):
         return f"is a torch.save file without a state dictionary named g_ema: it holds {brief(content)}"
-    for _, held, _ in _dictionaries(content):
-        if what := _named(held):
-            return f"is {what}, not a torch.save file with a StyleGAN2 in a state dictionary named g_ema"
+    if what := known_contents(content):
+        return f"is {what}, not a torch.save file with a StyleGAN2 in a state dictionary named g_ema"
     few = ", ".join(map(brief, list(content)[:10])) or "nothing"
     return (
         f"is a torch.save file without a state dictionary named g_ema: it holds {few}; save the generator's state "

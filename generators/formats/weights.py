@@ -114,7 +114,18 @@ def with_block_channels(config: StyleGAN2Config, found: Sequence[int]) -> StyleG
 
 def check_tensors(wanted: Mapping[str, Sequence[int]], weights: Weights) -> None:
     """Raise CheckpointError unless the tensors have exactly these names and shapes, and are floating-point numbers."""
-    found, title = weights.tensors, TITLES[type(weights.config)]
+    check_fit(TITLES[type(weights.config)], wanted, weights.tensors)
+    check_shared(weights.tensors)
+
+
+def check_fit(title: str, wanted: Mapping[str, Sequence[int]], found: Mapping[str, Tensor | StoredTensor]) -> None:
+    """Raise CheckpointError unless tensors have exactly these names and shapes, and are floating-point numbers.
+
+    Args:
+        title: what messages call the network.
+        wanted: shapes by name.
+        found: tensors by name.
+    """
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or unexpected:
         raise CheckpointError(
@@ -125,7 +136,6 @@ def check_tensors(wanted: Mapping[str, Sequence[int]], weights: Weights) -> None
             raise CheckpointError(f"holds {name} of {list(tensor.shape)}, not the {list(wanted[name])} it announces")
         if not tensor.dtype.is_floating_point:
             raise CheckpointError(f"holds {name} as {tensor.dtype}, not as floating-point numbers")
-    check_shared(found)
 
 
 def check_shared(tensors: Mapping[str, Tensor | StoredTensor]) -> None:

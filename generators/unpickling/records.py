@@ -59,6 +59,19 @@ class OrderedRecord(dict[Any, Any]):
         """Take no attributes."""
 
 
+class NamespaceRecord(dict[Any, Any]):
+    """An `argparse.Namespace`, as the arguments of trainings are: a dictionary of its attributes here."""
+
+    def build(self, state: object) -> None:
+        """Take the attributes."""
+        self.update(state if isinstance(state, dict) else {})
+
+
+def namespace_of(*_: object) -> NamespaceRecord:
+    """Return an `argparse.Namespace` without attributes yet."""
+    return NamespaceRecord()
+
+
 def ordered_of(pairs: object = ()) -> OrderedRecord:
     """Return an OrderedDict; Python 2 passes its items, pairs whose names are texts, to the call."""
     made = OrderedRecord()
@@ -183,7 +196,7 @@ class Array:
         self.value = np.frombuffer(data, kind).reshape(shape, order="F" if is_fortran else "C")
 
 
-Buildable = Network | DType | Array | Ignored | OrderedRecord
+Buildable = Network | DType | Array | Ignored | OrderedRecord | NamespaceRecord
 """What takes a state."""
 
 

@@ -23,6 +23,7 @@ from generators.unpickling.records import (
     brief,
     default_of,
     expect,
+    namespace_of,
     ordered_of,
     parameter_of,
     refusal_of,
@@ -53,6 +54,7 @@ def _subclass_of(make: object, _kind: object, arguments: object, *_state: object
 _MAKERS: Final[Makers] = {
     "collections OrderedDict": ordered_of,
     "collections defaultdict": default_of,
+    "argparse Namespace": namespace_of,
     "torch._utils _rebuild_tensor": tensor_of,
     "torch._utils _rebuild_tensor_v2": tensor_of,
     "torch._utils _rebuild_parameter": parameter_of,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from generators import CheckpointError, load_generator
+from generators import CheckpointError, load_encoder, load_generator
 from tests.generators.archives import archive_of, archive_of_pairs, bomb, entries_of, put, with_directory
 from tests.generators.converted import (
     rosinality_state,
@@ -16,10 +16,12 @@ from tests.generators.converted import (
     tensorflow_variables,
     torch_file,
 )
+from tests.generators.encoders.small import published
 from tests.generators.hostile import HOSTILE, load_from_bytes, storage_root, stream, text
 from tests.generators.published import tiny
 
 PICKLE = "archive/data.pkl"
+LOADERS = {"load_generator": load_generator, "load_encoder": load_encoder}
 
 CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "NVIDIA's pickle": lambda attack: b"\x80\x04}" + text("G_ema") + attack + b"s.",
@@ -28,6 +30,12 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "a legacy torch.save": lambda attack: stream(b"\x80\x02}" + text("g_ema") + attack + b"s.", keys=()),
     "a TensorFlow pickle": lambda attack: (
         b"\x80\x04" + b"cdnnlib.tflib.network\nNetwork\n)R}" + text("static_kwargs") + attack + b"sb" + b"\x85."
+    ),
+    "an encoder's arguments": lambda attack: archive_of(
+        {PICKLE: b"\x80\x02}(" + text("state_dict") + b"}" + text("opts") + attack + b"u."}
+    ),
+    "an encoder's namespace": lambda attack: archive_of(
+        {PICKLE: b"\x80\x02}" + text("opts") + b"cargparse\nNamespace\n)\x81}" + text("path") + attack + b"sbs."}
     ),
 }
 
@@ -89,7 +97,7 @@ def seen(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refuse(folder: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
+def refuse(folder: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, loader: str) -> str:
     """Load a file and return why it is refused; fail if anything appears beside it, where we stand or above."""
     inside = folder / "a" / "b"
     inside.mkdir(parents=True)
@@ -97,7 +105,7 @@ def refuse(folder: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
     (inside / "hostile.bin").write_bytes(data)
     before = seen(folder)
     with pytest.raises(CheckpointError) as caught:
-        load_generator(inside / "hostile.bin")
+        LOADERS[loader](inside / "hostile.bin")
     assert seen(folder) == before
     assert not Path("/tmp/evil").exists()
     return str(caught.value)
@@ -105,17 +113,19 @@ def refuse(folder: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("attack", HOSTILE)
+@pytest.mark.parametrize("loader", LOADERS)
 def test_nothing_is_executed_wherever_a_pickle_hides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, attack: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, attack: str, loader: str
 ):
     sentinel = tmp_path / "sentinel"
-    refuse(tmp_path, CONTAINERS[container](HOSTILE[attack](str(sentinel))), monkeypatch)
+    refuse(tmp_path, CONTAINERS[container](HOSTILE[attack](str(sentinel))), monkeypatch, loader)
     assert not sentinel.exists()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_file_does_more_than_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
-    assert "hostile.bin" in refuse(tmp_path, FILES[name](), monkeypatch)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_no_file_does_more_than_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, loader: str):
+    assert "hostile.bin" in refuse(tmp_path, FILES[name](), monkeypatch, loader)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "tensorflow"])
@@ -127,6 +137,15 @@ def test_a_file_torn_anywhere_is_refused(tmp_path: Path, kind: str):
         (tmp_path / "torn").write_bytes(data[:length])
         with pytest.raises(CheckpointError, match=r"torn|read today"):
             load_generator(tmp_path / "torn")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_an_encoders_file_torn_anywhere_is_refused(tmp_path: Path, legacy: bool):
+    data = torch_file(published("SingleStyleCodeEncoder").content, legacy=legacy)
+    for length in (*range(1, 40), *range(40, len(data), len(data) // 60), len(data) - 1):
+        (tmp_path / "torn").write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match=r"torn|read today"):
+            load_encoder(tmp_path / "torn")
 
 
 def test_there_are_many_of_them():

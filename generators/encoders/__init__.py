@@ -1,0 +1,1 @@
+"""Published encoders of images into W+: e4e, pSp and ReStyle."""
