@@ -64,6 +64,24 @@ class Encoder(nn.Module):
         """Return codes for images `[N, 3, *input_size]`."""
         return self.latent_avg + cast(Tensor, self.network(images))[:, : self.num_ws]
 
+    def check_fits(self, generator: Generator) -> None:
+        """Raise ArgumentError unless these codes are codes of a generator, by shape.
+
+        Whether both were trained on the same pictures is not known.
+        """
+        if generator.spaces[0] != W_PLUS:
+            raise ArgumentError(
+                f"{self} makes codes in {W_PLUS}, and the generator of the family {generator.family} has "
+                f"{generator.spaces[0]}: published encoders work with StyleGAN2 only"
+            )
+        ours = self.resolution, self.num_ws, self.w_dim
+        theirs = generator.resolution, generator.num_ws, generator.w_dim
+        if ours != theirs:
+            raise ArgumentError(
+                f"{self} was trained for a generator of {_sizes(*ours)}, and this one has {_sizes(*theirs)}: give the "
+                "encoder of this generator"
+            )
+
     def __str__(self) -> str:
         return f"encoder {self.source} ({self.kind})" if self.source else f"{self.kind} encoder"
 
@@ -103,25 +121,6 @@ class ReStyle(Encoder):
         square = F.adaptive_avg_pool2d(self.decoder.synthesize(codes), width)
         margin = (width - height) // 2
         return square[:, :, margin : margin + height]
-
-
-def check_fits(encoder: Encoder, generator: Generator) -> None:
-    """Raise ArgumentError unless an encoder's codes are codes of this generator, by shape.
-
-    That both were trained on the same pictures cannot be told.
-    """
-    if generator.spaces[0] != W_PLUS:
-        raise ArgumentError(
-            f"{encoder} makes codes in {W_PLUS}, and the generator of the family {generator.family} has "
-            f"{generator.spaces[0]}: published encoders work with StyleGAN2 only"
-        )
-    ours = encoder.resolution, encoder.num_ws, encoder.w_dim
-    theirs = generator.resolution, generator.num_ws, generator.w_dim
-    if ours != theirs:
-        raise ArgumentError(
-            f"{encoder} was trained for a generator of {_sizes(*ours)}, and this one has {_sizes(*theirs)}: give the "
-            "encoder of this generator"
-        )
 
 
 def _sizes(resolution: int, num_ws: int, w_dim: int) -> str:

@@ -1,4 +1,4 @@
-"""Loads published encoders; the file's format is told by its content, and no code from it is run."""
+"""Loads published encoders: the content of a file decides what it is, and no code from it is run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_encoder(
     """Return a pretrained encoder: frozen, in eval mode, in float32, with `digest` the SHA-256 of its file.
 
     Only the encoder's weights are built; for ReStyle, whose passes look at their own inversion, the decoder's too.
-    Whether it fits a generator, `check_fits` says.
+    `Encoder.check_fits` says whether it fits a generator.
 
     Args:
         path_or_uri: a local path, `file://`, `s3://BUCKET/KEY` or `https://…`, as for `load_generator`.

@@ -1,7 +1,7 @@
 """Files of the published encoders: torch.save files of `state_dict`, `latent_avg` and `opts`.
 
 The tensors of `state_dict` are named `encoder.*` and `decoder.*`; the decoder is the generator. `opts.encoder_type`
-says which network it is, because e4e's and pSp's have the same tensors. Sizes are told by the tensors.
+says which network it is, because e4e's and pSp's have the same tensors. Sizes follow from the tensors.
 """
 
 from __future__ import annotations

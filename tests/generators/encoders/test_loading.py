@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generators import CheckpointError, check_fits, load_encoder, load_generator
+from generators import CheckpointError, load_encoder, load_generator
 from generators.encoders.encoder import Encoder, ReStyle
 from generators.encoders.published import TYPES
 from generators.errors import ArgumentError, UnknownFormatError
@@ -141,19 +141,19 @@ def test_an_encoder_without_the_latent_average_is_refused(tmp_path: Path, encode
 
 def test_an_encoder_fits_the_generator_that_it_was_trained_for(tmp_path: Path):
     file = published("Encoder4Editing")
-    check_fits(loaded(tmp_path, file), file.generator)
+    loaded(tmp_path, file).check_fits(file.generator)
 
 
 def test_an_encoder_of_another_generator_is_refused_by_name(tmp_path: Path):
     encoder = loaded(tmp_path, published("Encoder4Editing"))
     for other in (tiny(32, w_dim=W_DIM), tiny(16, w_dim=7)):
         with pytest.raises(ArgumentError, match=r"encoder\.pt \(e4e\) was trained for a generator of 16 px, num_ws 6"):
-            check_fits(encoder, other)
+            encoder.check_fits(other)
     with pytest.raises(ArgumentError, match="work with StyleGAN2 only"):
-        check_fits(encoder, tiny_biggan())
+        encoder.check_fits(tiny_biggan())
 
 
-def test_the_digest_is_that_of_the_file_and_another_one_is_refused(tmp_path: Path):
+def test_the_digest_is_that_of_the_file_and_a_different_one_is_refused(tmp_path: Path):
     file = published("Encoder4Editing")
     encoder = loaded(tmp_path, file)
     assert encoder.digest == hashlib.sha256((tmp_path / "encoder.pt").read_bytes()).hexdigest()
