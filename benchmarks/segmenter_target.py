@@ -33,6 +33,7 @@ from pipeline.training.committed_examples import MAPS, CommittedExamples, Superv
 from stages.base.stage import Record, Sample
 from stages.images.image_member import pixels_of
 from stages.maps.reduction import fit_reduced
+from stages.refine_maps import RefineMaps
 from stages.segmenter.network import Segmenter, Target, load_segmenter
 from stages.train_segmenter import TrainSegmenter, train
 
@@ -105,7 +106,7 @@ def _calibration_of(found: MapQuality) -> dict[str, float]:
 
 def _held_out(plan: Plan, supervision: Supervision, segmenter: Segmenter) -> Iterator[HeldOut]:
     """Yield what is held out for evaluation, with the maps that a segmenter predicts for it."""
-    refine = plan.refine_maps(plan.error_maps()).stage.setup(torch.device("cpu"))
+    refine = plan.stage(RefineMaps).setup(torch.device("cpu"))
     for unit in supervision.committed:
         receipt = supervision.receipt(unit)
         keys = {key for key in receipt.recorded if supervision.selection.role(unit.shard.name, key) == "held_out"}

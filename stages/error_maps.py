@@ -62,6 +62,7 @@ class ErrorMaps(InvertingStage):
 
     name: ClassVar[str] = "error_maps"
     version: ClassVar[int] = 4
+    supervision_only: ClassVar[bool] = True
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"occluded": bool, "auroc": float}
 

@@ -148,6 +148,7 @@ class TradeOff(InvertingStage):
     name: ClassVar[str] = "trade_off"
     version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("predict_maps", "refine_maps")
+    on_demand: ClassVar[bool] = True
 
     thresholds: tuple[float, ...]
     warm: Schedule

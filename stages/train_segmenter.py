@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +24,7 @@ from stages.base.in_parts import InParts
 from stages.base.memory import out_of_memory
 from stages.base.progress import report_progress
 from stages.base.seeded import seeded
-from stages.base.stage import sample_seed
+from stages.base.stage import GraphStage, sample_seed
 from stages.segmenter.augmentation import Augmentation, augmented
 from stages.segmenter.batch_norm import synchronise_batch_norm
 from stages.segmenter.calibration import CalibrationSums
@@ -43,16 +43,13 @@ LEAST = 2  # images computed at once: batch norm needs two
 _log = logging.getLogger(__name__)
 
 
-class TrainSegmenter(BaseModel):
+class TrainSegmenter(GraphStage):
     """Fit one network to the error maps of the supervision subset; it makes one checkpoint from the whole of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = "train_segmenter"
     version: ClassVar[int] = 5
     reads: ClassVar[tuple[str, ...]] = ("error_maps",)
     indifferent: ClassVar[frozenset[str]] = frozenset({"cache_mb", "checkpoint_every_s", "minimum_share"})
-    """Fields that cannot change the result and so stay out of the fingerprint."""
 
     network: SegmenterNetwork = SegmenterNetwork()
     target: Target = "error"

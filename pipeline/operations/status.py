@@ -16,6 +16,7 @@ from pipeline.errors import RunError
 from pipeline.operations.expected import Expected, expected_of
 from pipeline.operations.guessed import bytes_at_most
 from pipeline.operations.redone import cut_warning, settings_warning
+from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
 
 
@@ -93,22 +94,19 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
     """
     shards, missing = plan.inventories(), plan.missing_inventories()
     expected = expected_of(plan, shards, missing) if ahead else Expected()
-    error_maps, address = plan.error_maps(), plan.train_segmenter()
-    chosen, everything = plan.units(shards, error_maps.selection), plan.units(shards, plan.everything)
+    address = plan.train_segmenter()
     trained = plan.ledger.receipt(address)
+    steps, units = plan.steps(trained), _units(plan, shards)
     counts = _Counts(plan, expected, ahead)
-    stages = [
-        counts.inventory(list(shards.values()), len(missing)),
-        counts.mapped(error_maps.stage.name, error_maps.fingerprint, chosen, error_maps.selection),
-        counts.trained(address, trained),
-    ]
-    if trained is not None:
-        steps: list[tuple[str, str | None]] = [(s.stage.name, s.fingerprint) for s in plan.map_steps(trained)]
-    else:
-        steps = [(name, None) for name in ("predict_maps", "refine_maps", "invert")]
-    stages += [counts.mapped(name, digest, everything, plan.everything) for name, digest in steps]
+    stages = [counts.inventory(list(shards.values()), len(missing))]
+    for stage in GRAPH.computed:
+        if maps_samples(stage):
+            digest = steps.fingerprints.get(stage.name)
+            stages.append(counts.mapped(stage.name, digest, units[stage.name], plan.selection(stage)))
+        else:
+            stages.append(counts.trained(address, trained))
     stages = _with_guesses(plan, stages) if ahead else stages
-    warnings = _warnings(plan, stages, chosen, everything) if ahead else ()
+    warnings = _warnings(plan, stages, units) if ahead else ()
     lacks = _lacks(plan, shards) if ahead and shards else ()
     return Status(len(plan.listed), len(missing), tuple(stages), expected.basis, (*warnings, *lacks))
 
@@ -172,9 +170,15 @@ def _with_guesses(plan: Plan, stages: Sequence[Stage]) -> list[Stage]:
     ]
 
 
-def _warnings(plan: Plan, stages: Sequence[Stage], chosen: Sequence[Unit], everything: Sequence[Unit]) -> Iterator[str]:
+def _units(plan: Plan, shards: Mapping[Shard, Receipt]) -> dict[str, Sequence[Unit]]:
+    """Return the units of every map stage by its name."""
+    supervised, everything = plan.units(shards, plan.supervision), plan.units(shards, plan.everything)
+    mapped = filter(maps_samples, GRAPH.computed)
+    return {stage.name: supervised if stage.supervision_only else everything for stage in mapped}
+
+
+def _warnings(plan: Plan, stages: Sequence[Stage], units: Mapping[str, Sequence[Unit]]) -> Iterator[str]:
     """Yield what a user should know before the run that is planned."""
-    units = {"error_maps": chosen, **dict.fromkeys(("predict_maps", "refine_maps", "invert"), everything)}
     cuts = (
         cut_warning(plan, plan.ledger.units(stage.name, stage.fingerprint), units[stage.name])
         for stage in stages

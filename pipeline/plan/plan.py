@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -22,29 +20,21 @@ from pipeline.data.stores import Stores
 from pipeline.data.trained_segmenter import TrainedSegmenter, unit_in_use
 from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
 from pipeline.errors import ConfigError
+from pipeline.plan.graph import GRAPH, maps_samples
+from pipeline.plan.steps import AnyStage, MapStep, Steps
 from pipeline.plan.supervision_choice import Choice, choose, choose_for_good
-from stages.base.stage import Stage
+from stages.base.stage import GraphStage, Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.images.labels import Label, check_label
 from stages.inversion.sources import GeneratorSource, PerceptualSource
-from stages.invert import Invert
 from stages.maps.reduction import reduced_size
 from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
-from stages.predict_maps import PredictMaps
-from stages.refine_maps import RefineMaps
 
+__all__ = ["MapStep", "Plan"]
 
-@dataclass(frozen=True)
-class MapStep:
-    """A map stage of this run: what it computes, its fingerprint, and the map stages that it reads."""
-
-    stage: Stage
-    fingerprint: str
-    upstream: Mapping[str, str]
-    selection: Selection
-    segmenter: TrainedSegmenter | None = None  # that workers fetch before they load the stage
+Facts = Mapping[str, Callable[[], object]]
 
 
 class Plan:
@@ -172,22 +162,35 @@ class Plan:
         """All samples."""
         return Selection()
 
+    @property
+    def facts(self) -> Facts:
+        """What a stage is given by the run, by the names of its fields."""
+        config = self.config
+        return {
+            "generator": lambda: self.generator_source,
+            "perceptual": lambda: self.perceptual,
+            "image": lambda: self.image,
+            "region": lambda: self.region,
+            "spaces": lambda: self.spaces,
+            "label": lambda: self.label,
+            "map_side_px": lambda: config.maps.side_px,
+            "truth": lambda: config.truth,
+        }
+
+    def stage(self, stage: type[AnyStage], **given: object) -> AnyStage:
+        """Return a stage as this run configures it: its section, what is `given`, and what it is given by the run."""
+        section = getattr(self.config, stage.name)
+        values = {name: getattr(section, name) for name in type(section).model_fields} | given
+        facts = {name: fact() for name, fact in self.facts.items() if name in stage.model_fields.keys() - values.keys()}
+        return stage(**values, **facts)
+
+    def selection(self, stage: type[Stage]) -> Selection:
+        """Return the samples that a stage looks at."""
+        return self.supervision if stage.supervision_only else self.everything
+
     def error_maps(self) -> MapStep:
         """Return the step that makes supervision."""
-        settings, config = self.config.error_maps, self.config
-        stage = ErrorMaps(
-            generator=self.generator_source,
-            perceptual=self.perceptual,
-            image=self.image,
-            region=self.region,
-            spaces=self.spaces,
-            label=self.label,
-            map_side_px=config.maps.side_px,
-            truth=config.truth,
-            **{name: getattr(settings, name) for name in type(settings).model_fields},
-        )
-        extra = {"supervision": config.supervision.identity}
-        return MapStep(stage, _fingerprint(stage, extra=extra), {}, self.supervision)
+        return self._step(ErrorMaps, {})
 
     def train_segmenter(self) -> Address:
         """Return the address of the segmenter. New data alone does not move it: `train_segmenter.edition` does.
@@ -195,64 +198,46 @@ class Plan:
         One that was trained on a part of the supervision is used while no complete one is there and it suffices.
         """
         stage = self.config.train_segmenter
-        digest = fingerprint(
-            stage.name, stage.version, settings_of(stage, stage.indifferent), [self.error_maps().fingerprint]
-        )
+        digest = self._fingerprint(stage, {ErrorMaps.name: self.error_maps().fingerprint})
         unit = unit_in_use(self.ledger.units(stage.name, digest), stage.minimum_share)
         return Address(stage.name, digest, unit)
 
-    def predict_maps(self, segmenter: Receipt) -> MapStep:
-        """Return the step that predicts maps with a trained segmenter."""
-        config, trained = self.config, TrainedSegmenter.of(segmenter, self.config.folder)
-        stage = PredictMaps(
-            segmenter=trained.path,
-            image=self.image,
-            region=self.region,
-            map_side_px=config.maps.side_px,
-            truth=config.truth,
-            batch=config.predict_maps.batch,
-        )
-        digest = _fingerprint(stage, known={trained.path: trained.sha256})
-        return MapStep(stage, digest, {}, self.everything, trained)
+    def map_steps(self, segmenter: Receipt) -> Steps:
+        """Return the steps over all samples, in order, with the segmenter that was trained."""
+        trained, known = TrainedSegmenter.of(segmenter, self.config.folder), dict[str, str]()
+        steps = []
+        for stage in GRAPH.computed:
+            if maps_samples(stage) and not stage.supervision_only:
+                steps.append(self._step(stage, known, trained))
+                known[stage.name] = steps[-1].fingerprint
+        return Steps(steps)
 
-    def refine_maps(self, predict_maps: MapStep) -> MapStep:
-        """Return the step that assigns spaces. Changing the threshold reruns from here only."""
-        settings = self.config.refine_maps
-        stage = RefineMaps(
-            spaces=self.spaces,
-            image=self.image,
-            region=self.region,
-            map_side_px=self.config.maps.side_px,
-            threshold=settings.threshold,
-            segmentation=settings.segmentation,
-            connected_components=settings.connected_components,
-            batch=settings.batch,
-        )
-        return MapStep(
-            stage, _fingerprint(stage, predict_maps), {"predict_maps": predict_maps.fingerprint}, self.everything
-        )
+    def steps(self, segmenter: Receipt | None) -> Steps:
+        """Return all steps that are decided, in order: before a segmenter is trained those that need none."""
+        return Steps([self.error_maps(), *(self.map_steps(segmenter) if segmenter is not None else ())])
 
-    def invert(self, refine_maps: MapStep) -> MapStep:
-        """Return the step that inverts."""
-        settings = self.config.invert
-        stage = Invert(
-            generator=self.generator_source,
-            perceptual=self.perceptual,
-            image=self.image,
-            region=self.region,
-            spaces=self.spaces,
-            label=self.label,
-            **{name: getattr(settings, name) for name in type(settings).model_fields},
-        )
-        return MapStep(
-            stage, _fingerprint(stage, refine_maps), {"refine_maps": refine_maps.fingerprint}, self.everything
-        )
+    def _step(
+        self, stage: type[Stage], fingerprints: Mapping[str, str], trained: TrainedSegmenter | None = None
+    ) -> MapStep:
+        """Return the step of a stage; those of the stages that it reads have these fingerprints."""
+        trained = trained if "segmenter" in stage.model_fields else None
+        configured = self.stage(stage, **({"segmenter": trained.path} if trained is not None else {}))
+        upstream = {read.name: fingerprints[read.name] for read in GRAPH.upstream(stage)}
+        digest = self._fingerprint(configured, upstream, trained)
+        return MapStep(configured, digest, upstream, self.selection(stage), trained)
 
-    def map_steps(self, segmenter: Receipt) -> tuple[MapStep, MapStep, MapStep]:
-        """Return the steps behind a trained segmenter, in order."""
-        predict = self.predict_maps(segmenter)
-        refine = self.refine_maps(predict)
-        return predict, refine, self.invert(refine)
+    def _fingerprint(
+        self, stage: GraphStage, upstream: Mapping[str, str], trained: TrainedSegmenter | None = None
+    ) -> str:
+        """Return the fingerprint of a stage. A trained segmenter is told by the digest of its checkpoint."""
+        return fingerprint(
+            stage.name,
+            stage.version,
+            settings_of(stage, stage.indifferent),
+            list(upstream.values()),
+            extra={"supervision": self.config.supervision.identity} if _of_supervision(stage) else None,
+            known={trained.path: trained.sha256} if trained is not None else None,
+        )
 
     def units(self, shards: Mapping[Shard, Receipt], selection: Selection) -> list[Unit]:
         """Return the units of a stage, in the order of the shards."""
@@ -274,9 +259,5 @@ class Plan:
         return [unit for unit in units if unit.name not in done]
 
 
-def _fingerprint(
-    stage: Stage, *reads: MapStep, extra: Mapping[str, object] | None = None, known: Mapping[Path, str] | None = None
-) -> str:
-    settings = settings_of(stage, stage.indifferent)
-    prints = [step.fingerprint for step in reads]
-    return fingerprint(stage.name, stage.version, settings, prints, extra=extra, known=known)
+def _of_supervision(stage: GraphStage) -> bool:
+    return isinstance(stage, Stage) and stage.supervision_only

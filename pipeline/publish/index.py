@@ -17,12 +17,14 @@ from infra.receipts import Address, Ledger, Receipt
 from pipeline.data.inventory import FINGERPRINT, STAGE, shard_of
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS, read_records
-from pipeline.plan.plan import MapStep, Plan
+from pipeline.plan.plan import Plan
+from pipeline.plan.steps import MapStep, Steps
 from pipeline.publish.parts import index_address, parts_of, put_rows, standing
 from pipeline.publish.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
 from pipeline.publish.settings import portable_settings
 from pipeline.publish.supervision import SHARDS, SupervisionIndex
 from stages.base.stage import Record
+from stages.train_segmenter import TrainSegmenter
 
 __all__ = ["POINTER", "Index", "Publication", "published", "published_supervision", "read_index"]
 
@@ -47,7 +49,7 @@ class Index:
     """What is published: the committed bundles of the last stage over the units of the input as it is now."""
 
     ledger: Ledger
-    steps: Sequence[MapStep]  # predict_maps, refine_maps, invert
+    steps: Steps  # over all samples
     error_maps: MapStep
     units: Sequence[Unit]
     supervised: Sequence[Unit]  # units of error_maps
@@ -65,7 +67,7 @@ class Index:
             ledger=plan.ledger,
             steps=steps,
             error_maps=error_maps,
-            units=plan.units(shards, steps[-1].selection),
+            units=plan.units(shards, steps.last.selection),
             supervised=plan.units(shards, error_maps.selection),
             selection=plan.supervision,
             trained=segmenter.fingerprint,
@@ -75,15 +77,24 @@ class Index:
         )
 
     @property
+    def every_step(self) -> Steps:
+        """The steps that this is made of, in order."""
+        return Steps([self.error_maps, *self.steps])
+
+    def units_of(self, step: MapStep) -> Sequence[Unit]:
+        """Return the units of a step: of all samples, or of the supervision."""
+        return self.supervised if step.stage.supervision_only else self.units
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of every stage that this is made of."""
-        steps = {step.stage.name: step.fingerprint for step in (*self.steps, self.error_maps)}
-        return steps | {"train_segmenter": self.trained}
+        over_supervision = {self.error_maps.stage.name: self.error_maps.fingerprint}
+        return self.steps.fingerprints | over_supervision | {TrainSegmenter.name: self.trained}
 
     @property
     def address(self) -> Address:
         """Where this index lies: another set of bundles, or one of them made again, gives another index."""
-        over = [(step, self.units) for step in self.steps] + [(self.error_maps, self.supervised)]
+        over = [(step, self.units_of(step)) for step in (*self.steps, self.error_maps)]
         return index_address(self.ledger, over, VERSION, "index", self.inventories)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -100,14 +111,14 @@ class Index:
                 with damages.noted():
                     bundles[step.stage.name] = receipt = self._receipt(step, unit)
                     tables |= {step.stage.name: self._table(receipt)} if receipt is not None else {}
-            last = self.steps[-1].stage.name
+            last = self.steps.last.stage.name
             for key, row in tables.get(last, {}).items():
                 merged = {name: row[name] for name in _OWN}
                 merged |= {"unit": unit.name, "role": self.selection.role(unit.shard.name, str(key))}
                 merged |= _files(bundles[last])
                 for name, table in tables.items():
                     merged |= _figures(name, table.get(key, {}))
-                yield merged | _figures("error_maps", measured.get((unit.shard, str(key)), {}))
+                yield merged | _figures(self.error_maps.stage.name, measured.get((unit.shard, str(key)), {}))
         damages.check()
 
     def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
@@ -120,10 +131,9 @@ class Index:
         units, samples = Counter[str](), 0
         for step in (*self.steps, self.error_maps):
             done = self.ledger.units(step.stage.name, step.fingerprint)
-            every = self.supervised if step is self.error_maps else self.units
-            missing = [unit for unit in every if unit.name not in done]
+            missing = [unit for unit in self.units_of(step) if unit.name not in done]
             units[step.stage.name] = len(missing)
-            if step is self.steps[-1]:
+            if step is self.steps.last:
                 samples = sum(unit.stop - unit.first for unit in missing)
         gaps = {"shards": self.unread, "units": {name: count for name, count in units.items() if count}}
         gaps["samples"] = samples

@@ -20,8 +20,11 @@ from pipeline.data import inventory
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.execution.run import Finished
-from pipeline.plan.plan import MapStep, Plan
+from pipeline.plan.graph import GRAPH, maps_samples
+from pipeline.plan.plan import Plan
+from pipeline.plan.steps import MapStep
 from pipeline.publish.index import POINTER, Index, read_index
+from pipeline.publish.parts import STAGE as PUBLISH
 from pipeline.publish.parts import parts_of
 from pipeline.report.described import REPORTS
 from pipeline.report.gallery import Gallery
@@ -94,9 +97,7 @@ def conclude(finished: Finished) -> Conclusion:
     plan, shards, index, published = finished.plan, finished.shards, finished.index, finished.published
     rows = read_index(plan.ledger, published)
     timings = list(_timings(plan, shards, index, published))
-    step = index.steps[-1]
-    assert isinstance(step.stage, Invert)
-    inverter = drawing(step.stage)
+    inverter = drawing(index.steps.stage(Invert))
     gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.image, plan.config.maps.side_px)
     shown = list(gallery.pictures([row for row in rows if row["outcome"] == "recorded"]))
     unread = finished.unread
@@ -139,12 +140,14 @@ def drawing(stage: Invert) -> Inverter:
 def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt) -> Iterable[StageTiming]:
     """Yield what each stage did, from the receipts of its bundles."""
     yield _timing(inventory.STAGE, list(shards.values()))
-    yield _timing("error_maps", list(_receipts(plan, index.error_maps, index.supervised)))
     trained = plan.ledger.receipt(plan.train_segmenter())
-    yield _timing("train_segmenter", [trained] if trained else [])
-    for step in index.steps:
-        yield _timing(step.stage.name, list(_receipts(plan, step, index.units)))
-    yield _timing("publish", [published])
+    for stage in GRAPH.computed:
+        if maps_samples(stage):
+            step = index.every_step[stage]
+            yield _timing(stage.name, list(_receipts(plan, step, index.units_of(step))))
+        else:
+            yield _timing(stage.name, [trained] if trained else [])
+    yield _timing(PUBLISH, [published])
 
 
 def _training(plan: Plan) -> TrainingReport | None:

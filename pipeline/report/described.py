@@ -74,7 +74,7 @@ def _asked(plan: Plan) -> Finished:
                        "the same settings comes first")  # fmt: skip
     shards, unread = plan.inventories(), len(plan.missing_inventories())
     index = Index.from_plan(plan, shards, segmenter, unread)
-    last = index.steps[-1]
+    last = index.steps.last
     missing = plan.remaining(last, list(index.units))
     if len(missing) == len(index.units):
         raise RunError(
@@ -109,7 +109,6 @@ def _shards(plan: Plan, receipt: Receipt) -> dict[Shard, Receipt]:
 
 def _fingerprints(plan: Plan) -> dict[str, str]:
     """Return the fingerprints of all stages, as far as they are decided."""
-    address, error_maps = plan.train_segmenter(), plan.error_maps()
-    found = {"error_maps": error_maps.fingerprint, address.stage: address.fingerprint}
-    segmenter = plan.ledger.receipt(address)
-    return found | ({step.stage.name: step.fingerprint for step in plan.map_steps(segmenter)} if segmenter else {})
+    address = plan.train_segmenter()
+    steps = plan.steps(plan.ledger.receipt(address))
+    return steps.fingerprints | {address.stage: address.fingerprint}

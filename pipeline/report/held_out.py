@@ -21,6 +21,7 @@ from pipeline.report.summary import Row
 from stages.base.stage import Record
 from stages.maps.truth import known_occluder
 from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,11 @@ class HeldOutSamples:
         return [sample for sample in listed if selection.includes(shard.name, sample.key)]
 
     def _records(self, unit: Unit) -> tuple[Mapping[str, Record], Mapping[str, Record]]:
-        predict_maps, refine_maps, *_ = self.index.steps
+        predict_maps, refine_maps = self.index.steps[PredictMaps], self.index.steps[RefineMaps]
         return self.index.records(predict_maps, unit), self.index.records(refine_maps, unit)
 
     def _occluders(self, shard: Shard, samples: Sequence[ShardSample]) -> list[NDArray[np.bool_] | None]:
-        stage = self.index.steps[0].stage
-        assert isinstance(stage, PredictMaps)
+        stage = self.index.steps.stage(PredictMaps)
         if stage.truth is None:
             return [None] * len(samples)
         read = read_if_there(self.sources, shard, samples)

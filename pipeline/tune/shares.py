@@ -19,10 +19,13 @@ from infra.receipts import Address
 from pipeline.data.units import Unit
 from pipeline.errors import RunError
 from pipeline.jobs.map_job import read_records
-from pipeline.plan.plan import MapStep, Plan
+from pipeline.plan.plan import Plan
+from pipeline.plan.steps import MapStep, Steps
 from stages.base.stage import Record
 from stages.maps.assignment import segment_means
 from stages.maps.reduction import at_size
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
 
 SAMPLES = 10_000
 """Samples looked at unless told otherwise; a few bytes a segment are kept of each."""
@@ -133,7 +136,7 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
         RunError: no unit has refined maps.
     """
     steps = steps_of(plan)
-    _, refine, _ = steps
+    refine = steps[RefineMaps]
     done = plan.ledger.units(refine.stage.name, refine.fingerprint)
     units = [unit for unit in plan.units(plan.inventories(), plan.everything) if unit.name in done]
     spaces, threshold = plan.spaces, plan.config.refine_maps.threshold
@@ -161,7 +164,7 @@ def spread(units: Sequence[Unit], samples: int) -> tuple[list[Unit], int]:
     return [units[i] for i in chosen], math.ceil(samples / count)
 
 
-def steps_of(plan: Plan) -> tuple[MapStep, MapStep, MapStep]:
+def steps_of(plan: Plan) -> Steps:
     """Return the steps behind a run's segmenter; raises `RunError` if none is trained yet."""
     trained = plan.ledger.receipt(plan.train_segmenter())
     if trained is None:
@@ -178,10 +181,10 @@ def nothing_refined(plan: Plan) -> RunError:
 
 
 def maps_of(
-    plan: Plan, steps: Sequence[MapStep], unit: Unit, keys: Iterable[str] | None = None
+    plan: Plan, steps: Steps, unit: Unit, keys: Iterable[str] | None = None
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.integer]]]:
     """Yield predicted maps `[L, H, W]`, at the size of the segments `[H, W]`, and these: of the keys given, or all."""
-    predict, refine, *_ = steps
+    predict, refine = steps[PredictMaps], steps[RefineMaps]
     predicted, refined = _records(plan, predict, unit), _records(plan, refine, unit)
     for key in refined if keys is None else keys:
         labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)

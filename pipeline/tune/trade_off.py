@@ -21,7 +21,8 @@ from infra.receipts import Address, Receipt
 from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.errors import RunError
 from pipeline.jobs.map_job import ROWS
-from pipeline.plan.plan import MapStep, Plan
+from pipeline.plan.plan import Plan
+from pipeline.plan.steps import MapStep, Steps
 from pipeline.tune.curve import Point, TradeOffCurve, point_of
 from pipeline.tune.shares import Segments, maps_of, nothing_refined, steps_of
 from pipeline.tune.trade_off_job import Chosen, Part, TradeOffJob
@@ -29,6 +30,8 @@ from stages.base.stage import sample_seed
 from stages.engine.memory import UNMEASURED
 from stages.inversion.inverter import InvertingStage
 from stages.invert import Invert
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
 from stages.trade_off import TradeOff, warm_schedule
 
 _ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on
@@ -64,14 +67,13 @@ def ask(plan: Plan) -> Asked:
         RunError: no maps are refined yet, or their segments leave nothing to choose between.
     """
     steps = steps_of(plan)
-    predict, refine, invert = steps
+    predict, refine, invert = steps[PredictMaps], steps[RefineMaps], steps.stage(Invert)
     settings, shards = plan.config.trade_off, plan.inventories()
     chosen = choose(plan, refine, settings.samples)
     thresholds = _thresholds(plan, steps, chosen, settings.points)
-    assert isinstance(invert.stage, Invert)
     stage = TradeOff(
-        **{name: getattr(invert.stage, name) for name in InvertingStage.model_fields},
-        warm=warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share),
+        **{name: getattr(invert, name) for name in InvertingStage.model_fields},
+        warm=warm_schedule(invert.schedule, plan.config.trade_off.warm_share),
         thresholds=thresholds,
     )
     names = [(one.unit.name, one.key) for one in chosen]
@@ -154,7 +156,7 @@ def _curve(plan: Plan, parts: Sequence[Receipt]) -> TradeOffCurve | None:
 
 def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
     """Return what the run made of these samples, each inverted from the start at the configured threshold."""
-    *_, invert = steps_of(plan)
+    invert = steps_of(plan)[Invert]
     of_unit: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         of_unit[row["unit"]].add(row["key"])
@@ -167,7 +169,7 @@ def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
     return point_of(plan.config.refine_maps.threshold, found, plan.spaces)
 
 
-def _thresholds(plan: Plan, steps: Sequence[MapStep], chosen: Sequence[Chosen], points: int) -> tuple[float, ...]:
+def _thresholds(plan: Plan, steps: Steps, chosen: Sequence[Chosen], points: int) -> tuple[float, ...]:
     """Return thresholds at which the editable area of the samples is about evenly spaced, descending."""
     maps = (
         one
@@ -183,14 +185,13 @@ def _thresholds(plan: Plan, steps: Sequence[MapStep], chosen: Sequence[Chosen], 
     return tuple(reversed(thresholds))
 
 
-def _fingerprint(plan: Plan, steps: Sequence[MapStep]) -> str:
+def _fingerprint(plan: Plan, steps: Steps) -> str:
     """Return the digest of all that decides a curve but for its samples and thresholds, which name its bundles."""
-    predict, refine, invert = steps
-    assert isinstance(invert.stage, Invert)
-    indifferent = invert.stage.indifferent | (Invert.model_fields.keys() - InvertingStage.model_fields.keys())
-    settings = settings_of(invert.stage, indifferent)  # finish and budget aside: here all take every step
-    settings["warm"] = warm_schedule(invert.stage.schedule, plan.config.trade_off.warm_share)
-    settings["segments"] = settings_of(refine.stage, refine.stage.indifferent | {"threshold"})
+    refine, invert = steps.stage(RefineMaps), steps.stage(Invert)
+    indifferent = invert.indifferent | (Invert.model_fields.keys() - InvertingStage.model_fields.keys())
+    settings = settings_of(invert, indifferent)  # finish and budget aside: here all take every step
+    settings["warm"] = warm_schedule(invert.schedule, plan.config.trade_off.warm_share)
+    settings["segments"] = settings_of(refine, refine.indifferent | {"threshold"})
     return fingerprint(
-        TradeOff.name, TradeOff.version, settings, [predict.fingerprint], extra={"segments": refine.stage.version}
+        TradeOff.name, TradeOff.version, settings, [steps[PredictMaps].fingerprint], extra={"segments": refine.version}
     )

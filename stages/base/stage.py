@@ -58,17 +58,27 @@ unit is decoded, and the last one recorded and written, while one computes.
 """
 
 
-class Stage(BaseModel, ABC):
-    """One arrow of the way of an image. Fields are configuration; equal fields and samples give equal records."""
+class GraphStage(BaseModel):
+    """What every stage declares; the order of stages and their fingerprints follow from it (`pipeline.plan.graph`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
+    """Names of the stages whose results it needs. Of those that map samples it gets each sample's record."""
+    indifferent: ClassVar[frozenset[str]] = frozenset()
+    """Fields that cannot change a result, except by rounding, and so stay out of the fingerprint."""
+    on_demand: ClassVar[bool] = False
+    """Whether a command of its own computes it, so that no run does."""
+
+
+class Stage(GraphStage, ABC):
+    """A stage that maps samples to records. Fields are configuration; equal fields and samples give equal records."""
+
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch"})
-    """Fields that change a result by rounding at most, as how many samples are computed together, and so stay out of
-    the fingerprint."""
+    supervision_only: ClassVar[bool] = False
+    """Whether it looks at the supervision subset instead of all samples."""
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {}
     """Types of those columns of its rows that may be null in all rows of a unit."""

@@ -10,6 +10,9 @@ from pipeline.jobs.map_job import read_records
 from pipeline.report.conclude import conclude
 from pipeline.training.committed_examples import CommittedExamples, Supervision
 from pipeline.tune.shares import tune
+from stages.invert import Invert
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
 from tests import tiny
 from tests.pipeline.conftest import commit_all
 
@@ -34,12 +37,12 @@ def arrays(plan, step) -> list[dict[str, np.ndarray]]:
 
 
 def test_a_whole_run_follows_the_size_of_maps_and_the_spaces(small, fresh):
-    predict, refine, invert = small.map_steps(small.ledger.receipt(small.train_segmenter()))
-    for step in (small.error_maps(), predict):
+    steps = small.map_steps(small.ledger.receipt(small.train_segmenter()))
+    for step in (small.error_maps(), steps[PredictMaps]):
         found = arrays(small, step)
         assert len(found) == 8
         assert {one["error_LHW"].shape for one in found} == {(len(SPACES), SIDE, SIDE)}
-    for step in (refine, invert):
+    for step in (steps[RefineMaps], steps[Invert]):
         assert {one["assignment_HW"].shape for one in arrays(small, step)} == {(tiny.SIDE_PX, tiny.SIDE_PX)}
     source = CommittedExamples(Supervision.of(small, small.inventories()))
     assert (source.size, source.spaces) == ((SIDE, SIDE), SPACES)

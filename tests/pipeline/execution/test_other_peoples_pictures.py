@@ -6,6 +6,7 @@ import torch
 
 from infra.shards.shards import write_shard
 from pipeline.jobs.map_job import read_records
+from stages.invert import Invert
 from tests import tiny
 from tests.pipeline.conftest import commit_all
 from tests.stages.pictures import ORIENTED, encoded, pixels, raw_png, sideways
@@ -60,7 +61,7 @@ def rows(first_run, tmp_path_factory):
         commit_all(plan)
     finally:
         torch.set_num_threads(threads)
-    *_, invert = plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))
+    invert = plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))[Invert]
     receipts = list(plan.ledger.receipts("invert", invert.fingerprint))
     recorded = {key: one.row for receipt in receipts for key, one in read_records(plan.ledger, receipt).items()}
     return recorded | {key: reason for receipt in receipts for key, reason in receipt.quarantined.items()}

@@ -223,7 +223,7 @@ def test_a_checkpoint_that_this_machine_has_is_put_back_instead_of_trained_again
 
 def test_bundles_of_other_stages_are_set_aside_without_looking_for_the_segmenter(committed):
     plan = committed.plan()
-    receipt = next(plan.ledger.receipts("invert", committed.index().steps[-1].fingerprint))
+    receipt = next(plan.ledger.receipts("invert", committed.index().steps.last.fingerprint))
     (committed.folder / "networks/generator.safetensors").unlink()  # without which there is no address
     damage = damage_of(receipt, "altered")
     (told,) = repair(committed.plan(), [Problem("invert", "altered", damage=damage)])

@@ -7,6 +7,7 @@ import torch
 from infra.errors import BundleError
 from pipeline.publish.index import published, read_index
 from pipeline.report.gallery import Gallery, choose, worst
+from stages.invert import Invert
 from tests import tiny
 
 
@@ -18,7 +19,7 @@ def rows(held_out_occluded=0, held_out_clean=0, others=0):
 
 def gallery(run):
     index, plan = run.index(), run.plan()
-    inverter = index.steps[-1].stage.inverter(torch.device("cpu"))
+    inverter = index.steps.stage(Invert).inverter(torch.device("cpu"))
     stores, side_px = (plan.ledger, plan.sources), plan.config.maps.side_px
     return Gallery(*stores, index, plan.inventories(), inverter, plan.image, side_px)
 

@@ -6,8 +6,11 @@ import numpy as np
 
 from infra.receipts import Ledger
 from infra.shards.shards import write_shard
+from pipeline.plan.steps import Steps
 from pipeline.publish.index import published, read_index
 from pipeline.report.held_out import HeldOutSamples
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
 from tests import tiny
 from tests.pipeline.conftest import commit_all, compute
 
@@ -28,7 +31,8 @@ def test_only_held_out_samples_are_read_each_once_with_its_own_maps(committed):
         index.records(index.error_maps, unit) for unit in index.supervised if unit.shard.name == "held-b.tar"
     ]
     units = [unit for unit in index.units if unit.shard.name == "held-b.tar"]
-    predicted, refined = ({k: v for u in units for k, v in index.records(s, u).items()} for s in index.steps[:2])
+    maps = (index.steps[PredictMaps], index.steps[RefineMaps])
+    predicted, refined = ({k: v for u in units for k, v in index.records(s, u).items()} for s in maps)
     assert len(samples) == 3
     for i, sample in enumerate(samples):
         key = f"held-b-{i:03d}"
@@ -85,9 +89,9 @@ def test_a_sample_that_only_repeats_a_key_and_one_that_is_no_picture_are_left_ou
 
 def test_without_ground_truth_there_are_still_maps(committed):
     index, plan = committed.index(), committed.plan()
-    first, *others = index.steps
-    plain = replace(first, stage=first.stage.model_copy(update={"truth": None}))
-    index = replace(index, steps=[plain, *others])
+    plain = index.steps.stage(PredictMaps).model_copy(update={"truth": None})
+    changed = (replace(step, stage=plain) if isinstance(step.stage, PredictMaps) else step for step in index.steps)
+    index = replace(index, steps=Steps(changed))
     samples = list(HeldOutSamples(index, plan.sources, plan.inventories()).read(rows_of(committed)))
     assert [sample.occluded_HW for sample in samples] == [None] * 3
 

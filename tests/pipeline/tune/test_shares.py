@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from pipeline.data.units import Shard, Unit
 from pipeline.tune.shares import Segments, rounded_below, rounded_up, spread, tune
 from stages.maps.assignment import assign_spaces
+from stages.refine_maps import RefineMaps
 from tests import tiny
 from tests.pipeline.conftest import contents
 
@@ -129,7 +130,7 @@ def test_samples_are_spread_over_the_units(count, samples, chosen, of_each):
 
 def test_the_configured_threshold_has_the_shares_that_were_committed(committed):
     plan, index = committed.plan(), committed.index()
-    refined = [record for unit in index.units for record in index.records(index.steps[1], unit).values()]
+    refined = [record for unit in index.units for record in index.records(index.steps[RefineMaps], unit).values()]
     found = tune(plan)
     (now,) = [row for row in found.grid if row.threshold == found.threshold == plan.config.refine_maps.threshold]
     assert (found.samples, found.committed) == (8, 8)

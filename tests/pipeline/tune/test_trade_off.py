@@ -17,6 +17,8 @@ from pipeline.operations.verify import verify_run
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.shares import steps_of
 from pipeline.tune.trade_off import ask, choose, committed_curve, curve_of, even_groups, measured
+from stages.invert import Invert
+from stages.refine_maps import RefineMaps
 from tests import tiny
 from tests.pipeline.conftest import Committed, compute, contents
 
@@ -56,7 +58,7 @@ def overrides(*more: str) -> list[str]:
 
 def test_held_out_samples_come_first_and_stay_the_same(committed):
     plan = committed.plan()
-    _, refine, _ = steps_of(plan)
+    refine = steps_of(plan)[RefineMaps]
     taken = {count: {(one.unit.shard.name, one.key) for one in choose(plan, refine, count)} for count in (2, 4, 99)}
     assert taken[2] < taken[4] < taken[99]
     assert [shard for shard, _ in taken[2]] == ["held-b.tar"] * 2
@@ -86,8 +88,8 @@ def test_a_curve_goes_from_the_first_space_to_the_others(measured_run):
 def test_the_configured_threshold_is_what_the_run_made_of_the_same_samples(measured_run):
     plan = measured_run.plan(*FEW)
     index, curve = measured_run.index(), committed_curve(plan)
-    chosen = {one.key for one in choose(plan, index.steps[1], 4)}
-    inverted = {key: one for unit in index.units for key, one in index.records(index.steps[2], unit).items()}
+    chosen = {one.key for one in choose(plan, index.steps[RefineMaps], 4)}
+    inverted = {key: one for unit in index.units for key, one in index.records(index.steps[Invert], unit).items()}
     wanted = [inverted[key].row for key in chosen]
     assert curve.configured.threshold == plan.config.refine_maps.threshold
     assert curve.configured.psnr_db == pytest.approx(np.mean([row["psnr_db"] for row in wanted]))
@@ -192,7 +194,7 @@ def test_verify_looks_at_measured_curves(committed):
 
 def test_the_same_labels_are_found_with_another_threshold(committed):
     plan = committed.plan(*FEW, "refine_maps.threshold=0.7")
-    compute(plan, steps_of(plan)[1])
+    compute(plan, steps_of(plan)[RefineMaps])
     measure(committed.plan(*FEW))
     assert ask(plan).todo == []
 

@@ -1,0 +1,82 @@
+"""The stages of a run: one table. Order, upstream, status rows, planning and publishing follow from what each reads."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from stages.base.stage import GraphStage, Stage
+from stages.error_maps import ErrorMaps
+from stages.invert import Invert
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
+from stages.trade_off import TradeOff
+from stages.train_segmenter import TrainSegmenter
+
+
+def maps_samples(stage: type[GraphStage]) -> TypeGuard[type[Stage]]:
+    """Return whether a stage maps samples to records, where others make one thing of all."""
+    return issubclass(stage, Stage)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Stages in an order in which each comes after those that it reads."""
+
+    stages: tuple[type[GraphStage], ...]
+
+    @classmethod
+    def from_stages(cls, stages: Iterable[type[GraphStage]]) -> Graph:
+        """Return the graph of some stages; what they leave open of the order is that in which they are given.
+
+        Raises:
+            ValueError: two have one name, or one reads a stage that is not among them, or itself in the end.
+        """
+        given = tuple(stages)
+        left = {stage.name: stage for stage in given}
+        if len(left) < len(given):
+            raise ValueError(f"two stages have one name: {[stage.name for stage in given]}")
+        for stage in given:
+            if unknown := set(stage.reads) - left.keys():
+                raise ValueError(f"{stage.name} reads {sorted(unknown)}, and the stages are {list(left)}")
+        ordered: list[type[GraphStage]] = []
+        while left:
+            ready = next((stage for stage in left.values() if not left.keys() & set(stage.reads)), None)
+            if ready is None:
+                raise ValueError(f"stages read each other in a circle: {list(left)}")
+            ordered.append(left.pop(ready.name))
+        return cls(tuple(ordered))
+
+    @property
+    def by_name(self) -> Mapping[str, type[GraphStage]]:
+        """The stages by their names, in order."""
+        return {stage.name: stage for stage in self.stages}
+
+    @property
+    def computed(self) -> tuple[type[GraphStage], ...]:
+        """The stages that a run computes."""
+        return tuple(stage for stage in self.stages if not stage.on_demand)
+
+    def upstream(self, stage: type[GraphStage]) -> tuple[type[Stage], ...]:
+        """Return the stages whose records a stage gets, as it names them."""
+        read = (self.by_name[name] for name in stage.reads)
+        return tuple(filter(maps_samples, read))
+
+    @functools.cached_property
+    def last(self) -> type[Stage]:
+        """The stage whose result is published: it maps all samples of a run, and no other such stage reads it.
+
+        Raises:
+            ValueError: there is not exactly one.
+        """
+        mapped = [one for one in filter(maps_samples, self.computed) if not one.supervision_only]
+        read = {name for stage in mapped for name in stage.reads}
+        last = [stage for stage in mapped if stage.name not in read]
+        if len(last) != 1:
+            raise ValueError(f"one stage must be the last of a run, and these are: {[stage.name for stage in last]}")
+        return last[0]
+
+
+GRAPH = Graph.from_stages((ErrorMaps, TrainSegmenter, PredictMaps, RefineMaps, Invert, TradeOff))
