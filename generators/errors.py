@@ -15,3 +15,7 @@ class UnknownFormatError(CheckpointError):
 
 class ArgumentError(GeneratorError, ValueError):
     """What the caller asked for is not offered by the family that the checkpoint holds."""
+
+
+class DirectionError(CheckpointError):
+    """A direction is missing, damaged, not finite, of an unknown name, or made for another generator."""

@@ -1,0 +1,147 @@
+"""Reads files of directions, told by their content; no code from a file is run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+from torch import Tensor
+
+from generators.directions.direction import Direction, shown_names
+from generators.directions.own import read_own
+from generators.directions.published import NPY, read_npy, read_torch
+from generators.errors import CheckpointError, DirectionError, UnknownFormatError
+from generators.fetch import fetch
+from generators.remote import SCHEMES, scheme_of, shown
+from generators.unpickling.torch_file import LEGACY, ZIP
+
+MAX_BYTES = 64 * 2**20
+"""The largest file that is read; 1,000 directions of [18, 512] have 37 MB."""
+
+READ_TODAY = (
+    "read: .npy of [1, num_ws, w_dim], GANSpace's and InterFaceGAN's torch files (.pt), and invertmill's .safetensors"
+)
+
+
+@dataclass(frozen=True)
+class DirectionFile:
+    """What a file of directions holds."""
+
+    source: str  # the path or address, as messages show it
+    digest: str  # SHA-256 of the file
+    directions: Mapping[str, Direction]  # by name
+
+    def direction(self, name: str | int | None = None) -> Direction:
+        """Return the direction of a name, which a file of one direction needs not.
+
+        Raises:
+            DirectionError: the file has no such direction, or several and no name is given.
+        """
+        names = shown_names(self.directions)
+        if name is None and len(self.directions) > 1:
+            raise DirectionError(
+                f"direction file {self.source} holds {len(self.directions)} directions: give a name, one of {names}"
+            )
+        if name is not None and str(name) not in self.directions:
+            raise DirectionError(f"direction file {self.source} has no direction {str(name)[:100]!r}: it has {names}")
+        return next(iter(self.directions.values())) if name is None else self.directions[str(name)]
+
+
+def load_direction(path_or_uri: str | Path, name: str | int | None = None, *, sha256: str | None = None) -> Tensor:
+    """Return an edit direction δw, `[num_ws or 1, w_dim]` float32 on the CPU, finite.
+
+    Args:
+        path_or_uri: a local path, `file://`, `s3://BUCKET/KEY` or `https://…`; what is fetched is kept in the cache.
+        name: which direction of a file of several; GANSpace's components are named by their numbers from 0.
+        sha256: what the digest of the file must be.
+
+    Raises:
+        DirectionError: the file is missing, damaged, hostile or of an unknown format; a number is NaN or infinite;
+            the name is unknown, or missing where there are several.
+    """
+    return read_directions(path_or_uri, sha256=sha256).direction(name).delta
+
+
+def read_directions(path_or_uri: str | Path, *, sha256: str | None = None) -> DirectionFile:
+    """Return all directions of a file with their provenance; arguments and errors as for `load_direction`."""
+    source = shown(str(path_or_uri))
+    try:
+        path = _local(str(path_or_uri), sha256)
+        data = _read(path)
+    except DirectionError:
+        raise
+    except CheckpointError as error:
+        raise DirectionError(str(error)) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and sha256.lower() != digest:
+        raise DirectionError(f"SHA-256 mismatch for direction file {source}: expected {sha256}, got {digest}")
+    stem = PurePosixPath(unquote(urlsplit(source).path) if scheme_of(source) else Path(source).name).stem
+    with _blaming(source):
+        found = _parse(data, stem or "direction")
+    return DirectionFile(
+        source, digest, {name: _sourced(direction, digest, source) for name, direction in found.items()}
+    )
+
+
+def _parse(data: bytes, name: str) -> dict[str, Direction]:
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
+        return read_own(data)
+    if data.startswith(NPY):
+        return read_npy(data, name)
+    if data.startswith((ZIP, LEGACY)):
+        return read_torch(data, name)
+    raise UnknownFormatError(f"is of an unknown format, beginning with the bytes {data[:16].hex(' ') or 'of nothing'}")
+
+
+def _sourced(direction: Direction, digest: str, source: str) -> Direction:
+    """Return a direction of a published file with that file as its source; our own files say theirs."""
+    if direction.provenance.source_sha256 or direction.provenance.generator_sha256:
+        return direction
+    at = {"source": PurePosixPath(source).name[:1000], "source_sha256": digest}
+    return replace(direction, provenance=direction.provenance.model_copy(update=at))
+
+
+def _local(text: str, sha256: str | None) -> Path:
+    scheme = scheme_of(text)
+    if not scheme:
+        return Path(text)
+    if scheme in SCHEMES:
+        return fetch(text, sha256 and sha256.lower(), MAX_BYTES)
+    uri = urlsplit(text)
+    if scheme != "file" or uri.netloc not in ("", "localhost"):
+        raise DirectionError(
+            f"cannot fetch {text}: directions are read from local paths, file:///…, s3://… and https://…; copy "
+            "the file to one of these"
+        )
+    return Path(url2pathname(uri.path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise DirectionError(f"direction file {path} is not a regular file; {READ_TODAY}")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DirectionError(f"direction file {path} has {size:,} bytes: at most {MAX_BYTES:,} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise DirectionError(f"direction file {path} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _blaming(source: str) -> Iterator[None]:
+    """Turn what a file's content provokes into a DirectionError that names the file."""
+    try:
+        yield
+    except UnknownFormatError as error:
+        raise DirectionError(f"direction file {source} {error}; {READ_TODAY}") from error
+    except CheckpointError as error:
+        raise DirectionError(f"direction file {source}: {error}") from error
+    except Exception as error:  # whatever a hostile file provokes, it is the file's fault
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DirectionError(f"direction file {source} is truncated or damaged ({reason})") from error
