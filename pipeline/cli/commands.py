@@ -1,4 +1,4 @@
-"""The command line: `invertmill run`, `plan`, `status`, `verify`, `report`, `tune`, and `inspect` and `convert`."""
+"""The command line: runs (`run`, `plan`, `status`, …), checkpoints (`inspect`, `convert`) and `directions`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ with held():  # what takes long to import is imported by the command that needs 
 
     from pipeline.cli import checkpoints as cli_checkpoints
     from pipeline.cli import config as cli_config
+    from pipeline.cli import directions as cli_directions
     from pipeline.cli import run as cli_run
     from pipeline.cli import tune as cli_tune
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(cli_checkpoints.app)
 app.add_typer(cli_config.app)
+app.add_typer(cli_directions.app, name="directions")
 console = Console()
 
 Config = Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")]

@@ -1,0 +1,231 @@
+"""`invertmill directions`: fit edit directions to a generator, import published ones, show what one changes."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from generators.directions import AnyDirectionSource, Direction
+    from generators.generator import Generator
+
+app = typer.Typer(no_args_is_help=True, help="Fit, import and show edit directions (docs/directions.md).")
+fit = typer.Typer(no_args_is_help=True, help="Fit directions to a generator.")
+app.add_typer(fit, name="fit")
+console = Console()
+
+GeneratorArgument = Annotated[
+    str,
+    typer.Argument(help="checkpoint: a file, a BigGAN-deep folder, s3://BUCKET/KEY or https://…", metavar="GENERATOR"),
+]
+Source = Annotated[
+    str, typer.Argument(help=".npy, .pt or .safetensors: a file, s3://BUCKET/KEY or https://…", metavar="DIRECTIONS")
+]
+Target = Annotated[Path, typer.Argument(help="file to make", metavar="TARGET.safetensors")]
+Layers = Annotated[
+    str | None, typer.Option(help="first and last row of w_plus that the directions change", metavar="FIRST-LAST")
+]
+Class = Annotated[int | None, typer.Option("--class", help="class of the samples, of a conditional generator")]
+Force = Annotated[bool, typer.Option("--force", help="replace an existing file")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Sha256 = Annotated[str | None, typer.Option(help="digest that the file of directions must have", metavar="DIGEST")]
+
+
+class Classifier(StrEnum):
+    """A linear boundary."""
+
+    svm = "svm"
+    logistic = "logistic"
+
+
+@fit.command()
+def ganspace(  # noqa: PLR0917  # typer hands every option over by its place
+    generator: GeneratorArgument,
+    target: Target,
+    components: Annotated[int, typer.Option(min=1, help="number of components")] = 20,
+    samples: Annotated[int, typer.Option(min=2, help="number of draws of w")] = 100_000,
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    class_: Class = None,
+    layers: Layers = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the directions in which w varies most; magnitude 1 is one standard deviation."""
+    from generators.directions import GanSpace
+
+    source = GanSpace(components=components, samples=samples, seed=seed, label=class_, layers=_layers(layers))
+    _fit(source, generator, target, force=force, as_json=as_json)
+
+
+@fit.command()
+def labels(  # noqa: PLR0917
+    generator: GeneratorArgument,
+    target: Target,
+    scores: Annotated[
+        Path, typer.Option(help="parquet with a column `seed` or `key`, and the scores", metavar="PARQUET")
+    ],
+    column: Annotated[str, typer.Option(help="column of the scores: numbers, or true and false")],
+    name: Annotated[str, typer.Option(help="name of the direction", show_default="that of the column")] = "",
+    classifier: Annotated[Classifier, typer.Option(help="which linear boundary")] = Classifier.svm,
+    share: Annotated[float, typer.Option(help="of the samples that count as high, and that count as low")] = 0.3,
+    truncation: Annotated[float, typer.Option(help="of a generator's samples that were scored", metavar="PSI")] = 1.0,
+    class_: Class = None,
+    layers: Layers = None,
+    config: Annotated[
+        Path | None, typer.Option("--run", help="configuration of the run that inverted the images", metavar="CONFIG")
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the direction in which scores of samples or inverted images rise; magnitude 1 is one standard deviation."""
+    from pydantic import ValidationError
+
+    from generators.directions import Labels
+    from pipeline.errors import CommandError
+
+    try:
+        source = Labels(
+            scores=scores,
+            column=column,
+            name=name,
+            classifier=classifier.value,
+            share=share,
+            truncation=truncation,
+            label=class_,
+            layers=_layers(layers),
+        )
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise CommandError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}, got {wrong['input']!r}") from None
+    _fit(source, generator, target, config, force=force, as_json=as_json)
+
+
+@app.command(name="import")
+def import_(  # noqa: PLR0917
+    source: Source,
+    target: Target,
+    name: Annotated[str | None, typer.Option(help="which direction of the file", show_default="all")] = None,
+    new_name: Annotated[str | None, typer.Option("--as", help="name it gets", metavar="NAME")] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="checkpoint that the directions must fit; its digest is noted", metavar="GENERATOR"),
+    ] = None,
+    layers: Layers = None,
+    sha256: Sha256 = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write published directions as invertmill's own safetensors, with their provenance."""
+    from generators import load_generator
+    from generators.directions import read_directions
+    from pipeline.cli.direction_files import imported, write
+
+    found = read_directions(source, sha256=sha256)
+    chosen = [found.direction(name)] if name is not None else list(found.directions.values())
+    made = imported(chosen, new_name, _layers(layers), load_generator(generator) if generator else None)
+    write(made, target, force=force)
+    _print(made, as_json=as_json, target=target)
+
+
+@app.command()
+def show(  # noqa: PLR0917
+    source: Source,
+    generator: Annotated[
+        str | None, typer.Option(help="checkpoint whose samples the sheet shows", metavar="GENERATOR")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="write a sheet of samples to this PNG", metavar="PNG")] = None,
+    name: Annotated[str | None, typer.Option(help="which direction of the file", show_default="all")] = None,
+    magnitudes: Annotated[str, typer.Option(help="columns of the sheet", metavar="M,M,…")] = "-3,-1.5,0,1.5,3",
+    samples: Annotated[int, typer.Option(min=1, max=64, help="rows of the sheet")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="of the first row; the next rows count up")] = 0,
+    truncation: Annotated[float, typer.Option(help="of the samples, 1 for none", metavar="PSI")] = 1.0,
+    class_: Class = None,
+    sha256: Sha256 = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the directions of a file; with --sheet, draw samples of a generator along one of them."""
+    from generators.directions import read_directions
+    from pipeline.cli.direction_files import draw_sheet, numbers
+    from pipeline.errors import CommandError
+
+    found = read_directions(source, sha256=sha256)
+    if sheet is None:
+        _print([found.direction(name)] if name is not None else list(found.directions.values()), as_json=as_json)
+        return
+    if generator is None:
+        raise CommandError("--sheet shows samples of a generator: give its checkpoint with --generator")
+    direction, columns = found.direction(name), numbers(magnitudes)
+    remark = draw_sheet(
+        direction, generator, sheet, columns, range(seed, seed + samples), truncation=truncation, label=class_
+    )
+    _print([direction], as_json=as_json, sheet=sheet, remark=remark)
+
+
+def _fit(
+    source: AnyDirectionSource, checkpoint: str, target: Path, config: Path | None = None, *, force: bool, as_json: bool
+) -> None:
+    import torch
+
+    from generators import load_generator
+    from pipeline.cli.direction_files import check_target, write
+
+    check_target(target, force=force)
+    source.check()
+    generator = load_generator(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    made = source.fit(generator, _stored(config, generator) if config else None)
+    write(made, target, force=force)
+    _print(made, as_json=as_json, target=target)
+
+
+def _stored(config: Path, generator: Generator) -> Any:  # noqa: ANN401  # named in a module that takes long to import
+    from pipeline.config import load_config
+    from pipeline.data.stores import Stores
+    from pipeline.publish.stored_codes import stored_codes
+
+    return stored_codes(Stores.of(load_config(config, ())).ledger, generator.digest)
+
+
+def _layers(text: str | None) -> tuple[int, int] | None:
+    from pipeline.errors import CommandError
+
+    if text is None:
+        return None
+    first, dash, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        raise CommandError(f"--layers are the first and the last row of w_plus, such as 0-5, got {text!r}")
+    return int(first), int(last or first)
+
+
+def _print(
+    directions: Sequence[Direction],
+    *,
+    as_json: bool,
+    target: Path | None = None,
+    sheet: Path | None = None,
+    remark: str = "",
+) -> None:
+    from pipeline.cli.direction_files import described, in_words
+
+    if as_json:
+        content: dict[str, Any] = {"directions": [described(direction) for direction in directions]}
+        content |= {"file": str(target)} if target else {}
+        content |= {"sheet": str(sheet)} if sheet else {}
+        content |= {"remark": remark} if remark else {}
+        console.print_json(json.dumps(content))
+        return
+    for direction in directions:
+        console.print(Text(in_words(direction)), soft_wrap=True)
+    if target:
+        console.print(f"{target}: {target.stat().st_size:,} bytes", soft_wrap=True)
+    if sheet:
+        console.print(f"sheet: {sheet}", soft_wrap=True)
+    if remark:
+        console.print(Text.assemble(("warning: ", "yellow"), remark), soft_wrap=True)
