@@ -201,7 +201,8 @@ def _sides(scores_S: NDArray[np.float64], share: float) -> tuple[NDArray[np.int6
         raise DirectionError(f"all {len(scores_S)} scores are {shown}: a boundary needs two kinds of samples")
     if len(values) == 2:
         return np.arange(len(scores_S)), scores_S == values[1]
-    low, high = np.quantile(scores_S, [share, 1 - share], method="inverted_cdf")
+    ordered_S, count = np.sort(scores_S), max(1, int(share * len(scores_S)))
+    low, high = ordered_S[count - 1], ordered_S[-count]
     is_low = scores_S <= min(low, values[-2])
     is_high = (scores_S >= high) & ~is_low
     chosen = np.flatnonzero(is_low | is_high)

@@ -47,7 +47,7 @@ def in_words(direction: Direction) -> str:
 def imported(
     directions: Sequence[Direction], new_name: str | None, layers: Layers | None, generator: Generator | None
 ) -> list[Direction]:
-    """Return published directions as they are to be written: renamed, in some layers only, checked against a generator.
+    """Return published directions as they will be written: renamed, in some layers only, checked against a generator.
 
     Raises:
         CommandError: several are to get one name, or layers are chosen without a generator.

@@ -96,7 +96,7 @@ def test_arrays_of_every_layout_are_read(tmp_path: Path, shape: tuple[int, ...],
     assert np.array_equal(found.numpy(), array.reshape(-1, 5).astype(np.float32))
 
 
-def test_the_format_is_told_by_content_and_not_by_name(tmp_path: Path):
+def test_the_format_is_recognised_by_content_and_not_by_name(tmp_path: Path):
     array = np.ones((1, 4, 5), np.float32)
     assert load_direction(written(tmp_path / "a.pt", npy(array))).shape == (4, 5)
     assert load_direction(written(tmp_path / "b.npy", torch_file(torch.ones(1, 5)))).shape == (1, 5)
