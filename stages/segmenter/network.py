@@ -15,9 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.errors import CheckpointError
+from generators.formats.weights import check_fit
 from stages.base.errors import WeightsError
 from stages.base.seeded import seeded
 from stages.segmenter.calibration import Calibration
+from stages.segmenter.deeplab_v3_plus import DeepLabV3Plus
+from stages.segmenter.published import COUNTER, OPENINGS, read_published
 
 FORMAT = "invertmill-segmenter"
 LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code
@@ -27,7 +31,14 @@ CALIBRATION = "calibration.error_LK"  # the tensor of a checkpoint that holds it
 Target = Literal["error", "root"]
 """What the heads are fitted to: the error itself (Eq. 3.2 as printed), or its square root."""
 
-Backbone = Literal["auto", "light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
+Backbone = Literal[
+    "auto",
+    "light",
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_plus_resnet101",
+]
 
 ENOUGH = 2000
 """Images from which on a backbone of 59 million weights can be trained from random ones."""
@@ -35,6 +46,8 @@ ENOUGH = 2000
 
 class SegmenterNetwork(BaseModel):
     """The network's configuration. The thesis has `deeplabv3_resnet101`; `light` is for laptops and small images.
+
+    `deeplabv3_plus_resnet101` is the one of the segmenters that the method's authors published.
 
     `auto` is the thesis's with `weights` or at least 2,000 images to learn from, and otherwise `light`.
     """
@@ -153,10 +166,39 @@ def save_segmenter(segmenter: Segmenter, about: str) -> bytes:
 def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
     """Return the segmenter of a checkpoint, frozen and in evaluation mode, with the checkpoint's `digest`.
 
+    The checkpoint is one that train_segmenter wrote, or one that the method's authors published (`published`); its
+    content decides.
+
     Raises WeightsError where the file is missing, damaged or not a segmenter.
     """
     path = Path(path)
-    data, metadata, tensors = _read_checkpoint(path)
+    data = _read(path)
+    segmenter = _published(path, data) if data.startswith(OPENINGS) else _trained(path, data)
+    segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
+    return segmenter.eval().requires_grad_(False).to(device)
+
+
+def _published(path: Path, data: bytes) -> Segmenter:
+    try:
+        spaces, channels, tensors = read_published(data)
+        config = SegmenterNetwork(backbone="deeplabv3_plus_resnet101", head_channels=channels)
+        with torch.device("meta"):
+            segmenter = Segmenter(config, spaces)
+        shapes = {name: tensor.shape for name, tensor in segmenter.state_dict().items()}
+        check_fit("segmenter as published", {name: shapes[name] for name in shapes if COUNTER not in name}, tensors)
+    except CheckpointError as error:
+        raise WeightsError(f"{path} {error}") from error
+    except ValidationError as error:
+        raise WeightsError(
+            f"{path} holds a segmenter of an odd number of features, which is not as published"
+        ) from error
+    counters = {name: torch.zeros(shapes[name], dtype=torch.int64) for name in shapes if COUNTER in name}
+    segmenter.load_state_dict(tensors | counters, assign=True)
+    return segmenter
+
+
+def _trained(path: Path, data: bytes) -> Segmenter:
+    metadata, tensors = _read_checkpoint(path, data)
     try:
         config = SegmenterNetwork.model_validate(metadata["config"])
         with torch.device("meta"):
@@ -168,8 +210,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segm
         raise WeightsError(
             f"{path}: its configuration and its weights do not agree ({error}); train it again"
         ) from error
-    segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
-    return segmenter.eval().requires_grad_(False).to(device)
+    return segmenter
 
 
 def _target_of(metadata: Mapping[str, Any]) -> Target:
@@ -180,19 +221,26 @@ def _target_of(metadata: Mapping[str, Any]) -> Target:
     return target
 
 
-def _read_checkpoint(path: Path) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such segmenter; correct the path, or run train_segmenter") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _read_checkpoint(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
         tensors = safetensors.torch.load(data)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[FORMAT])
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such segmenter; correct the path, or run train_segmenter") from None
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{path}: wanted a checkpoint written by train_segmenter, and it is none ({type(error).__name__}: {error})"
+            f"{path}: wanted a checkpoint written by train_segmenter, or one as the method's authors published; got "
+            f"neither ({type(error).__name__}: {error})"
         ) from error
-    return data, metadata, tensors
+    return metadata, tensors
 
 
 # ---- networks
@@ -218,6 +266,8 @@ def _backbone(config: SegmenterNetwork) -> nn.Module:
         return _Light(config.head_channels)
     if config.backbone == "auto":
         raise ValueError("the backbone 'auto' is named by the images to learn from: call for_images first")
+    if config.backbone == "deeplabv3_plus_resnet101":
+        return DeepLabV3Plus(config.head_channels)
     from torchvision.models import segmentation  # takes seconds to import, and a plan need not wait for it
 
     deeplab: nn.Module = getattr(segmentation, config.backbone)(
