@@ -2,7 +2,7 @@
 
 import functools
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import boto3
 import botocore.loaders
@@ -10,8 +10,9 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from infra.stores.store import StoreOptions
 from infra.stores.waiting import make_patient
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ _CLIENTS = 16
 _loader = botocore.loaders.Loader()  # its cache of service descriptions makes each further client 5 times cheaper
 
 
-class S3Options(BaseModel):
+class S3Options(StoreOptions):
     """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null is what boto3 finds
     region: str | None = None  # null is what boto3 finds
@@ -36,6 +35,14 @@ class S3Options(BaseModel):
     patience_s: NonNegativeFloat = 3600  # how long a run waits for a store that no longer answers, before it ends
     anonymous: bool = False  # send unsigned requests, as public buckets take them without credentials
     requester_pays: bool = False  # pay for the requests to a requester-pays bucket
+
+    @classmethod
+    def for_fetching(cls) -> Self:
+        """Return the options of the environment; without any credentials requests are unsigned, for public buckets."""
+        try:
+            return cls(anonymous=boto3.Session().get_credentials() is None)
+        except BotoCoreError:  # no such profile, for instance: making the client says so
+            return cls()
 
 
 def with_endpoint(options: S3Options) -> S3Options:

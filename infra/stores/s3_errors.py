@@ -136,7 +136,7 @@ def _get_access(place: Place) -> str:
     return (
         f"give these credentials the right to list, read and write there, or use others: {_set_credentials(place)}. A "
         "requester-pays bucket needs requester_pays: true, one that takes only unsigned requests anonymous: true "
-        "(under storage.input)"
+        "(under storage.input; a checkpoint in such a bucket has to be copied)"
     )
 
 

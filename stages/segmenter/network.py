@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from generators.errors import CheckpointError
 from generators.formats.weights import check_fit
+from generators.weight_files import read_weight_file
 from stages.base.errors import WeightsError
 from stages.base.seeded import seeded
 from stages.segmenter.calibration import Calibration
@@ -315,14 +316,12 @@ def _fill_backbone(backbone: nn.Module, path: Path, name: str) -> None:
 def _backbone_weights(backbone: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
     """Return ImageNet weights in the names of a DeepLab's backbone; the classifier of the file is left out."""
     try:
-        found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pth(path)
+        file = read_weight_file(path, ignored="classifier.")
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file; correct train_segmenter.network.weights") from None
-    except Exception as error:  # a damaged file can raise anything
-        raise WeightsError(
-            f"{path}: wanted .safetensors, or .pth with tensors only, and it cannot be read: {error}"
-        ) from error
-    tensors = {key.removeprefix("features."): tensor for key, tensor in found.items()}
+    except CheckpointError as error:
+        raise WeightsError(f"{path} cannot be read: it {error}; give a .safetensors or .pth file of tensors") from error
+    tensors = {key.removeprefix("features."): tensor for key, tensor in file.tensors.items()}
     wanted = backbone.state_dict()
     faults = [key for key, value in wanted.items() if key not in tensors or tensors[key].shape != value.shape]
     faults = [key for key in faults if not key.endswith("num_batches_tracked")]  # older files lack it
@@ -335,10 +334,3 @@ def _backbone_weights(backbone: nn.Module, path: Path, name: str) -> dict[str, T
         if not bool(tensors[key].isfinite().all()):
             raise WeightsError(f"{path} holds {key} with NaN or infinite numbers; give an undamaged file")
     return {key: tensors.get(key, value) for key, value in wanted.items()}
-
-
-def _read_pth(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict):
-        raise TypeError(f"wanted a dict of tensors, got a {type(state).__name__}")
-    return {str(key): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}

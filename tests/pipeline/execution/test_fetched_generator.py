@@ -64,7 +64,7 @@ def test_workers_refuse_a_checkpoint_that_was_replaced_since_the_plan(committed)
     stage = committed.plan().error_maps().stage
     path = committed.folder / "networks/generator.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
-    with pytest.raises(CheckpointError, match="it is another one"):
+    with pytest.raises(CheckpointError, match="SHA-256 mismatch"):
         stage.generator.load(torch.device("cpu"))
 
 
