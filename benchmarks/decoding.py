@@ -1,4 +1,4 @@
-"""What decoding a picture costs.
+"""The cost of decoding a picture.
 
     python -m benchmarks.decoding [--quick] --json FILE
 
@@ -29,10 +29,10 @@ SIDES_PX = (256, 512)
 ROUNDS = 60
 QUICK_ROUNDS = 20
 IN_A_ROUND = 8
-"""Decodings of one side before the other has its turn."""
+"""Decodings by one side before the other takes its turn."""
 
 MAX_RATIO = 1.05
-"""Of the stages' decoder to Pillow alone, medians; the machine's own noise is about as large."""
+"""Limit of the stages' decoder relative to Pillow alone, medians; the machine's noise is about as large."""
 
 UPRIGHT = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x01\0\0\0\0\0\0"
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -46,7 +46,7 @@ Pixels = NDArray[np.uint8]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write the figures; 1 where the stages' decoder takes longer than Pillow alone."""
+    """Measure, print, write the figures; return 1 if the stages' decoder takes longer than Pillow alone."""
     options = parser_of("decoding", __doc__, f"{QUICK_ROUNDS} rounds, not {ROUNDS}").parse_args(arguments)
     report = report_of(QUICK_ROUNDS if options.quick else ROUNDS)
     write_report(options.json, report)
@@ -85,7 +85,7 @@ def picture(form: str, side_px: int) -> bytes:
 
 
 def pillow_alone(data: bytes) -> Pixels:
-    """Return a picture as the stages decoded it before."""
+    """Return a picture as the stages used to decode it."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 

@@ -2,18 +2,18 @@
 
     python -m benchmarks.inversion [--quick] --json FILE [--device cpu] [--width 16]
 
-(a) The loop inverts one image at a time in float32, looks at its target anew in every step, and modulates the weights
+(a) The loop inverts one image at a time in float32, computes its target again in every step, and modulates the weights
 of the convolutions, as published; noise is the constant one. (b) The engine. Both invert the same images with the same
-masks, every space in a stripe of its own, in as many steps, in one process, in a worker's environment and in turns.
+masks, every space in its own stripe, in as many steps, in one process, in a worker's environment and in turns.
 
 `ratio`: images per hour of (b) over those of (a), median over the turns; `ratio_same_network`: the same where the loop
-convolves as the engine does. `loss_plain`, `loss_same_network`, `loss_engine`: mean final loss, which
+convolves like the engine. `loss_plain`, `loss_same_network`, `loss_engine`: mean final loss, which
 must agree within 1 %. `step_ms`: one
-step of the engine's batch. `overhead_share`: of the engine's time, what is neither forward, backward nor Adam.
+step of the engine's batch. `overhead_share`: the engine's time except forward, backward and Adam.
 `roofline_share`: counted FLOPs of a step over its time, against the fastest of several matrix products of the same type
-in the same run. `compile_s`: what compiling took, which no other figure holds. Cases: the demo's generator, plain and
+in the same run. `compile_s`: time of compiling, included in no other figure. Cases: the demo's generator, plain and
 compiled, and without --quick StyleGAN2 config-f of 256 px and, on a GPU, of 512 px, with random weights and LPIPS-VGG
-with random weights; on devices made for it also in bf16.
+with random weights; on devices with bf16 products also in bf16.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.prior import estimate_prior
-from generators.source import GeneratorSource
 from stages.engine.adam import adam
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
@@ -54,23 +53,22 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource
 from stages.maps.region import Region, fit
 from stages.objective.precision import Precision
-from stages.perceptual.backbones import PUBLISHED
-from stages.perceptual.distance import Perceptual
-from stages.perceptual.weights import load_perceptual
+from stages.perceptual.distance import PUBLISHED, Perceptual, load_perceptual
 
 STEPS = 1001
-"""Of the thesis's schedule, to which `images_per_hour` is scaled."""
+"""Steps of the thesis's schedule, to which `images_per_hour` is scaled."""
 CLOSE = 0.01
-"""Most by which the sides' mean final losses may differ, relative: else they do not do the same work."""
+"""Maximum relative difference of the sides' mean final losses; beyond it, their work differs."""
 MATMULS = (512, 1024, 2048)
-"""Sides of the matrix products of which the fastest is the roofline."""
+"""Sides of the matrix products, the fastest of which is the roofline."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is inverted in, how much of it, and how."""
+    """The networks, images and settings of a comparison."""
 
     name: str
     networks: Callable[[], tuple[Generator, Perceptual]]
@@ -83,7 +81,7 @@ class Case:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write the figures; 1 if the final losses of the two sides disagree."""
+    """Measure, print, write the figures; return 1 if the final losses of the two sides disagree."""
     parser = parser_of("inversion", __doc__, "the demo only; within 5 minutes on 2 cores")
     parser.add_argument("--width", type=int, default=16, help="images in the engine's batch")
     options = parser.parse_args(arguments)
@@ -96,15 +94,15 @@ def main(arguments: list[str] | None = None) -> int:
         "cases": measured,
         "units": {
             "ratio": "images per hour of the engine over those of the plain loop",
-            "ratio_same_network": "the same, of a loop that convolves as the engine does",
+            "ratio_same_network": "the same, of a loop that convolves like the engine",
             "loss_plain": "weighted loss before the last step, mean over images",
-            "loss_same_network": "the same, of the loop that convolves as the engine does",
+            "loss_same_network": "the same, of the loop that convolves like the engine",
             "loss_engine": "the same, of the engine",
             "step_ms": "ms of one step of the engine's batch",
-            "overhead_share": "of the engine's time, what is neither forward, backward nor Adam",
+            "overhead_share": "share of the engine's time except forward, backward and Adam",
             "roofline_share": "FLOP/s of the engine over those of the fastest matrix product",
-            "compile_s": "seconds that compiling took beside the first step",
-            "peak_memory_mb": "MiB: of the device on a GPU, else of the process so far",
+            "compile_s": "seconds of compiling, without the first step",
+            "peak_memory_mb": "MiB: of the device on a GPU, otherwise of the process so far",
         },
         "quick": options.quick,
         "seed": SEED,
@@ -160,7 +158,7 @@ def _measure(case: Case, device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     steps_s = [[_seconds(side, watch.wait) for side in (published, plain, ours)] for _ in range(case.turns)]
-    with watch.on_steps():  # in a turn of its own: it waits for the device after every part
+    with watch.on_steps():  # in a separate turn: it waits for the device after every part
         watched_s = _seconds(ours, watch.wait)
     engine_s = statistics.median(ours_s for *_, ours_s in steps_s)
     steps = case.steps * -(-case.images // case.width)
@@ -190,7 +188,7 @@ def _step_once(engine: Engine, begin: Callable[[], Item]) -> None:
     engine.submit(lambda: replace(begin(), schedule=Schedule(steps=1))).result()
 
 
-# ---- what is inverted
+# ---- networks and images
 
 
 def demo_networks() -> tuple[Generator, Perceptual]:
@@ -230,7 +228,7 @@ def inverter_of(case: Case, device: torch.device) -> Inverter:
 
 
 def _stripes(inverter: Inverter) -> NDArray[np.uint8]:
-    """Return an assignment `[H, W]` that gives every space a stripe."""
+    """Return an assignment `[H, W]` with a stripe per space."""
     height, width = inverter.region.size
     spaces = np.arange(width) * len(inverter.generator.spaces) // width
     return np.broadcast_to(spaces.astype(np.uint8), (height, width)).copy()

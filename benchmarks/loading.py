@@ -1,7 +1,7 @@
 """Seconds and memory to load a generator from every StyleGAN2 checkpoint format: `python -m benchmarks.loading`.
 
 Files of real size (config-f, 1024 px, random weights) are written, then each is loaded in a fresh process whose imports
-are done, from a warm file cache. Beside it stands the stock reader of the same file, where there is one that needs no
+done, from a warm file cache. It is compared with the stock reader of the same file, if there is one that needs no
 code of the file: it returns tensors, not a generator.
 """
 
@@ -38,7 +38,7 @@ RESOLUTION_PX = 1024
 REPEATS = 3
 MAX_SECONDS = 10.0
 MAX_GROWTH = 2.5
-"""Most memory that loading may take beside what the process had, over the size of the file."""
+"""Maximum memory for loading, in addition to the process's before, relative to the size of the file."""
 
 PUBLISHED = "NVIDIA .pkl with G, D and G_ema"
 FILES: dict[str, Callable[[StyleGAN2, Path], None]] = {
@@ -59,7 +59,7 @@ FILES: dict[str, Callable[[StyleGAN2, Path], None]] = {
 
 
 def main() -> int:
-    """Run the benchmark; 1 if a target is missed."""
+    """Run the benchmark; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"load each file once, not {REPEATS} times")
     parser.add_argument("--json", type=Path, help="where to write the figures")
@@ -81,7 +81,7 @@ def _report(repeats: int) -> dict[str, Any]:
         rows = [_row(name, Path(folder) / "checkpoint", repeats) for name in FILES]
     return {
         "benchmark": "loading",
-        "units": {"seconds": "s, median", "growth": "peak memory beside the process before, over the file's size"},
+        "units": {"seconds": "s, median", "growth": "peak memory above the process's before, over the file's size"},
         "targets": {"seconds": MAX_SECONDS, "growth": MAX_GROWTH},
         "met": all(row["seconds"] < MAX_SECONDS and row["growth"] < MAX_GROWTH for row in rows),
         "results": rows,
@@ -117,7 +117,7 @@ def _measure(path: Path, *, stock: bool) -> dict[str, float]:
     read = _stock_reader(path) if stock else load_generator
     assert read is not None
     before = _memory_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     start = time.perf_counter()
     kept = read(path)
     seconds = time.perf_counter() - start
@@ -132,7 +132,7 @@ def _memory_bytes(field: str) -> int:
 
 
 def _stock_reader(path: Path) -> Callable[[Path], object] | None:
-    """Return what reads the same file without code of ours; None for pickles, whose stock reader runs their code."""
+    """Return a reader of the same file that is not ours; None for pickles, whose stock reader runs their code."""
     with path.open("rb") as file:
         opening = file.read(16)
     if opening[8:9] == b"{":
@@ -153,7 +153,7 @@ def _rosinality(generator: StyleGAN2) -> dict[str, Any]:
 
 
 def _three_networks(generator: StyleGAN2) -> bytes:
-    """Return a pickle with a copy of the generator in the place of the discriminator, which is about as large."""
+    """Return a pickle with a copy of the generator instead of the discriminator, which is about as large."""
     networks = [persistent({name: tensor.clone() for name, tensor in generator.state_dict().items()}) for _ in "GD"]
     ema = persistent(generator.state_dict(), _init_args=(), _init_kwargs=ada_arguments(generator.config))
     return pickled({"G": networks[0], "D": networks[1], "G_ema": ema})

@@ -1,9 +1,9 @@
-"""What each optimisation of the inversion engine gives: one after the other, from the published loop to the engine.
+"""The gain of each optimisation of the inversion engine, step by step from the published loop to the engine.
 
     python -m benchmarks.optimisations [--quick] --json FILE [--device cpu]
 
-Each row adds one to the row before it and inverts the same images in the demo's generator, one space an image in turn,
-in as many steps. A first turn, which holds what compiling takes, does not count. `ms_per_image_step`: of one image's
+Each row adds one to the row before it and inverts the same images in the demo's generator, one space per image in turn,
+in as many steps. A first turn, which includes compiling, does not count. `ms_per_image_step`: of one image's
 step, median over the turns, in which all rows take part. `times`: how much faster than the first row. `loss`: mean
 final loss, which must be that of the first row within 1 %.
 """
@@ -66,13 +66,13 @@ class Work:
 
 
 def fitted_scenes(inverter: Inverter, count: int) -> list[Tensor]:
-    """Return scenes of the demo as an inverter takes them."""
+    """Return scenes of the demo in an inverter's form."""
     device = inverter.prior.mean_w.device
     return [fit(pixels_of(scene), inverter.region)[None].to(device) for scene in scenes(count)]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write the figures; 1 if a row reaches another loss than the first."""
+    """Measure, print, write the figures; return 1 if a row reaches another loss than the first."""
     parser = parser_of("optimisations", __doc__, "one turn of few steps; within 5 minutes on 2 cores")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
@@ -117,7 +117,7 @@ def rows_of(sides: Mapping[str, Callable[[], float]], work: Work, turns: int) ->
 
 
 def sides_of(work: Work, width: int) -> dict[str, Callable[[], float]]:
-    """Return what each row is called and does; it returns the mean final loss, which waits for the device."""
+    """Return the name and function of each row; the function returns the mean final loss and waits for the device."""
 
     def published(*, keeps_target: bool) -> float:
         with published_convolutions():

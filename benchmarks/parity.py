@@ -1,4 +1,4 @@
-"""How far invertmill is from the official implementations' recorded outputs: a row for every reference.
+"""The distance of invertmill from the official implementations' recorded outputs: one row per reference.
 
     python -m benchmarks.parity [--quick] --json FILE [--references ../shared/golden] [--device cpu]
 
@@ -22,15 +22,15 @@ from benchmarks.references import biggan, inversions, sam, stylegan2
 from benchmarks.references.comparison import Row, Setting, guarded
 
 SEED = 20261
-"""The base seed of the reference data, which bring all random numbers with them."""
+"""The base seed of the reference data, which include all random numbers."""
 
 PARTS = {"1_stylegan2": stylegan2, "2_sam": sam, "2_sam/inversion": inversions, "3_biggan": biggan}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare everything, print a table, write the figures, and return the exit status."""
-    parser = parser_of("parity", __doc__, "leave the later steps of inversions out")
-    parser.add_argument("--references", type=Path, default=Path("../shared/golden"), help="the reference data")
+    parser = parser_of("parity", __doc__, "omit the later steps of inversions")
+    parser.add_argument("--references", type=Path, default=Path("../shared/golden"), help="folder of the references")
     options = parser.parse_args(arguments)
     missing = [folder for folder in ("1_stylegan2", "2_sam", "3_biggan") if not (options.references / folder).is_dir()]
     if missing:

@@ -1,11 +1,11 @@
-"""What inverting in half precision costs in loss.
+"""The cost of half precision, in loss of an inversion.
 
     python -m benchmarks.precision [--quick] --json FILE [--device cpu]
 
-The same images are inverted in float32, in float32 rounded otherwise (in batches narrower by one), in bf16 and in
+The same images are inverted in float32, in float32 with other rounding (in batches narrower by one), in bf16 and in
 fp16. Every loss is that of the codes found, computed in float32. `excess`: the mean final loss over that of float32,
-minus 1; `excess_error`: its standard error over the images, in pairs. Adam multiplies rounding until single images
-differ by percents, and the second row says by how much they do without any half precision. A device without
+minus 1; `excess_error`: its standard error over the images, in pairs. Adam amplifies rounding until single images
+differ by percents; the second row shows by how much without half precision. A device without
 half-precision products gets `TensorCores`, the same numbers at the speed of float32.
 
 Cases: the demo's generator on its scenes, each image in one space in turn; without --quick StyleGAN2 config-f of 256 px
@@ -38,13 +38,13 @@ from stages.inversion.inverter import Inverter
 from stages.objective.precision import Precision
 
 WITHIN = 0.01
-"""Of the loss in float32: most that half precision may cost."""
+"""Maximum excess of half precision, relative to the loss in float32."""
 WIDTH = 16
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Which images are inverted in which networks."""
+    """The images and networks of a comparison."""
 
     case: Case
     targets: Callable[[Inverter, int], list[Tensor]]
@@ -52,7 +52,7 @@ class Trial:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write the figures; 1 where half precision costs more than it may, by two standard errors."""
+    """Measure, print, write the figures; return 1 if it costs too much, by two standard errors."""
     parser = parser_of("precision", __doc__, "few steps of the demo only; within 5 minutes on 2 cores")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
@@ -79,7 +79,7 @@ def _trials(*, quick: bool) -> list[Trial]:
 
 
 def _own_images(inverter: Inverter, count: int) -> list[Tensor]:
-    """Return images of w half as far from the mean as draws are: near enough that few steps go far."""
+    """Return images of w half as far from the mean as draws are, so that few steps suffice."""
     random = torch.Generator().manual_seed(SEED)
     z = torch.randn(count, inverter.generator.z_dim, generator=random).to(inverter.prior.mean_w.device)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def _own_images(inverter: Inverter, count: int) -> list[Tensor]:
 
 
 def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
-    """Return a row for each way of computing: its mean final loss, and by how much that exceeds float32's."""
+    """Return one row per way of computing: its mean final loss, and its excess over float32's."""
     case = trial.case
     schedule = Schedule(steps=case.steps, learning_rate=trial.learning_rate)
     inverter = replace(inverter_of(case, device), schedule=schedule)
@@ -106,7 +106,7 @@ def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
 
 
 def _final_losses(work: Work, precision: Precision, width: int) -> list[float]:
-    """Return the loss of what each image becomes."""
+    """Return the final loss of each image."""
     half = replace(work, inverter=replace(work.inverter, precision=precision))
     with _products(precision, half.inverter.prior.mean_w.device):
         found = invert_all(half.inverter.loss(), half.items(everywhere=False), width)

@@ -1,4 +1,4 @@
-"""What the segmenter is fitted to: errors against calibrated square roots, on one run's committed error maps.
+"""The segmenter's target: errors against calibrated square roots, on one run's committed error maps.
 
 Trains the configuration's segmenter with both targets, and predicts what the run holds out for evaluation. For each
 space: Pearson's correlation of predicted with achieved error per segment and per pixel, `bias` (mean over segments of
@@ -42,7 +42,7 @@ QUICK_EPOCHS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train with both targets, print and write the figures; 2 if the run has no error maps yet."""
+    """Train with both targets, print and write the figures; return 2 if the run has no error maps yet."""
     parser = parser_of("segmenter_target", __doc__, f"{QUICK_EPOCHS} epochs and one seed")
     parser.add_argument("--config", type=Path, default=Path("demo.yaml"), help="of a run whose error maps are made")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each target")
@@ -96,7 +96,7 @@ def _rounded(values: dict[str, float | None], digits: int = 3) -> dict[str, floa
 
 
 def _calibration_of(found: MapQuality) -> dict[str, float]:
-    """Return for each space how far the points of the curve lie from the diagonal, as a share of the mean error."""
+    """Return per space the distance of the curve's points from the diagonal, as a share of the mean error."""
     shares = {}
     for space, curve in found.calibration.items():
         far = sum(abs(predicted - achieved) * count for predicted, achieved, count in curve)

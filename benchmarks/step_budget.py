@@ -1,4 +1,4 @@
-"""What steps are worth: fidelity against steps saved, by fewer steps for all, by early finish and by difficulty.
+"""The value of steps: fidelity against steps saved, by fewer steps for all, by early finish and by difficulty.
 
     python -m benchmarks.step_budget [--quick] --json FILE [--device cpu]
 
@@ -46,7 +46,7 @@ DEMO = Path(__file__).parents[1] / "demo.yaml"
 RATE = 0.1
 WIDTH = 8
 WINDOWS = 20
-"""Of early finish, in a whole schedule."""
+"""Windows of early finish, in a whole schedule."""
 SHARES = (0.75, 0.5, 0.35, 0.25)
 IMPROVEMENTS = (0.02, 0.05, 0.1, 0.2)
 LEASTS = (0.5, 0.25)
@@ -54,7 +54,7 @@ LEASTS = (0.5, 0.25)
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """What a setting makes of the images, one by one, and the seconds that it takes."""
+    """The result of a setting, image by image, and its seconds."""
 
     steps: NDArray[np.float64]
     psnr_db: NDArray[np.float64]
@@ -102,7 +102,7 @@ def _report(config: RunConfig, images: int, steps: int, device: torch.device) ->
         "start_samples": config.invert.start_samples,
         "threshold": config.refine_maps.threshold,
         "units": {
-            "mean_steps": "steps an image, mean over images",
+            "mean_steps": "steps per image, mean over images",
             "saved": "share of the whole schedule's steps",
             "psnr_db": "dB, mean over images",
             "lpips": f"{config.perceptual.backbone} perceptual distance, mean over images",
@@ -179,7 +179,7 @@ def _point(config: RunConfig, samples: Sequence[Sample], settings: Mapping[str, 
 
 
 def _compared(names: Sequence[str], points: Sequence[Point], fixed: int) -> list[dict[str, Any]]:
-    """Return the points, rounded, beside whole schedules, the first of them, and between the `fixed` first of them."""
+    """Return the points, rounded, compared with whole schedules, the first of them, and between the `fixed` first."""
     whole, found = points[0], []
     by_steps = np.array(sorted((point.steps.mean(), point.psnr_db.mean()) for point in points[:fixed]))
     for name, point in zip(names, points, strict=True):

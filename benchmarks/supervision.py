@@ -3,10 +3,10 @@
     python -m benchmarks.supervision [--quick] --json FILE [--device cpu]
 
 `ratio_supervision`: images per hour of the stage over those of a loop that, as the authors' code does, takes one image
-in one space at a time and computes the target's features anew at every step; equal images, steps and objective.
+in one space at a time and computes the target's features again in every step; equal images, steps and objective.
 `share_of_bare_forward`: images per second of the predict_maps worker, decoding and record making included, over those
 of the same segmenter on batches that are on the device already. On a CPU both sides run the network on one thread, so
-on one core; the worker decodes and makes records on threads beside it, for which it needs a second core, and the bare
+on one core; the worker decodes and makes records on other threads, for which it needs a second core, and the bare
 network has no use for one. `share_of_bare_forward_committed`: the same for all that an actor does, with as many cores:
 units are read from a shard, computed, packed and committed to a folder, as many in flight as an actor holds. Sides take
 turns in one process; figures are medians over the turns. All of it on the demo's generator, scenes and perceptual
@@ -34,7 +34,6 @@ import torch
 from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.harness.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
-from generators.source import GeneratorSource
 from infra.receipts import Ledger
 from infra.shards.shards import write_shard
 from infra.stores.folder import FolderStore
@@ -52,10 +51,9 @@ from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource, PerceptualSource, column
 from stages.maps.region import Region, fit
-from stages.maps.spaces import column
 from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
 from stages.predict_maps import PredictMaps
 from stages.segmenter.network import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 
@@ -64,13 +62,13 @@ TRAINED = 1000  # examples of the smaller training
 ASSETS = Path(__file__).parents[1] / "pipeline/demo/assets"
 OBJECTIVE = Objective(lambda_lpips=0.2, lambda_variation=1e-4, lambda_delta=1.0, shrinkage=1e-3)  # the demo's
 CLOSE_DB = 0.1
-"""Most that the two sides' mean PSNR may differ: else they do not do the same work. Single inversions differ more,
+"""Maximum difference of the two sides' mean PSNR; beyond it, their work differs. Single inversions differ more,
 because Adam multiplies rounding; in float64 both sides agree to 1e-11 dB."""
 UNIT_SAMPLES: int = RunConfig.model_fields["unit_samples"].default
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write the figures; 1 if the two sides of error_maps disagree."""
+    """Measure, print, write the figures; return 1 if the two sides of error_maps disagree."""
     parser = parser_of("supervision", __doc__, "fewer images and steps; within 5 minutes on 2 cores")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
@@ -153,7 +151,7 @@ def _supervision(samples: Sequence[Sample], steps: int, turns: int, device: torc
 
 
 def _plain_psnr_db(inverter: Inverter, sample: Sample, space: str, device: torch.device) -> float:
-    """Invert one image in one space, nothing kept from step to step, and return its PSNR."""
+    """Invert one image in one space, keep nothing from step to step, and return its PSNR."""
     image_13HW = fit(pixels_of(sample), inverter.region)[None].to(device)
     masks = inverter.everywhere(space)
     codes, _ = invert_plainly(inverter, image_13HW, masks)
@@ -208,7 +206,7 @@ def _prediction(scenes: Sequence[Sample], count: int, turns: int, device: torch.
 
 
 def _actor(stage: PredictMaps, samples: Sequence[Sample], folder: Path) -> Callable[[], None]:
-    """Return what an actor does with a stage: units of a shard are read, computed and committed, anew at every call."""
+    """Return an actor's work on a stage: units of a shard are read, computed and committed, again at every call."""
     shards, ledger = FolderStore(folder / "shards"), Ledger(FolderStore(folder / "store"))
     shards.root.mkdir()
     write_shard(shards.root / "scenes.tar", [{"__key__": sample.key, **sample.members} for sample in samples])
@@ -242,7 +240,7 @@ def _bytes(data: bytes | str) -> bytes:
 def _in_turns(
     first: Callable[[], None], second: Callable[[], None], turns: int, device: torch.device
 ) -> tuple[list[float], list[float]]:
-    """Return the seconds of each turn of both, after one turn that does not count where the device warms up."""
+    """Return the seconds of each turn of both, after one turn that does not count because the device warms up."""
     if device.type == "cuda":
         first()
         second()

@@ -16,15 +16,13 @@ import torch
 
 from generators.errors import ArgumentError, CheckpointError, UnknownFormatError
 from generators.families.stylegan2 import Noise
+from generators.fetch import fetch, fetch_folder
 from generators.formats.biggan_deep import CONFIG_FILE, WEIGHTS_FILE, folder_digest, read_biggan_deep, read_config
 from generators.formats.content import READ_TODAY, read_weights
 from generators.formats.own import save_generator
 from generators.formats.weights import build
 from generators.generator import Generator
-from infra.errors import FetchError
-from infra.fetching.fetch import fetch, fetch_folder
-from infra.fetching.remote import SCHEMES
-from infra.fetching.uri import names_folder, scheme_of, shown
+from generators.remote import SCHEMES, names_folder, scheme_of, shown
 
 __all__ = ["load_generator", "save_generator"]
 
@@ -61,7 +59,7 @@ def load_generator(
         sha256: what the generator's `digest` must be; with it, a kept copy is used without asking the server.
 
     Raises:
-        CheckpointError: the file is missing, torn, another than `sha256` says, of a format that is not read, or
+        CheckpointError: the file is missing, truncated, different from `sha256`, of a format that is not read, or
             hostile.
         ValueError: truncation is not 1 for a family that takes it elsewhere, or noise is neither of the two.
     """
@@ -86,18 +84,7 @@ def checked_sha256(sha256: str) -> str:
 
 
 def local_path(path_or_uri: str | Path, sha256: str | None) -> Path:
-    """Return where a checkpoint is on this machine, fetched through the cache if it is elsewhere.
-
-    Raises:
-        CheckpointError: it cannot be fetched, or its digest is not `sha256`.
-    """
-    try:
-        return _fetched(path_or_uri, sha256)
-    except FetchError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def _fetched(path_or_uri: str | Path, sha256: str | None) -> Path:
+    """Return where a checkpoint is on this machine, fetched through the cache if it is elsewhere."""
     text = str(path_or_uri)
     scheme = scheme_of(text)
     if not scheme:
@@ -119,7 +106,7 @@ def read_file(path: Path, limit: int | None = None, read_today: str = READ_TODAY
     """Return a checkpoint's bytes; raises CheckpointError where it is missing or has more than `limit` bytes."""
     try:
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"checkpoint {path} is no regular file; {read_today}")
+            raise CheckpointError(f"checkpoint {path} is not a regular file; {read_today}")
         size = path.stat().st_size
         if size > (most := limit or MAX_BYTES):
             raise CheckpointError(f"checkpoint {path} has {size:,} bytes: at most {most:,} are read")
@@ -156,7 +143,7 @@ def _from_folder(folder: Path, noise: Noise, truncation: float, sha256: str | No
 def checked_digest(path: Path, found: str, wanted: str | None) -> str:
     """Return the digest of a checkpoint; raises CheckpointError where it is not the one that is wanted."""
     if wanted not in (None, found):
-        raise CheckpointError(f"SHA-256 mismatch for checkpoint {path}: expected {wanted}, got {found}")
+        raise CheckpointError(f"checkpoint {path} has the SHA-256 {found}, not {wanted}: it is another one")
     return found
 
 
@@ -173,4 +160,4 @@ def blaming(path: Path, read_today: str = READ_TODAY) -> Iterator[None]:
         raise
     except Exception as error:  # whatever a hostile file provokes, it is the file's fault
         reason = f"{type(error).__name__}: {str(error)[:300]}"
-        raise CheckpointError(f"checkpoint {path} is torn or not as published ({reason})") from error
+        raise CheckpointError(f"checkpoint {path} is truncated or not as published ({reason})") from error

@@ -6,7 +6,7 @@ class GeneratorError(Exception):
 
 
 class CheckpointError(GeneratorError):
-    """A checkpoint is missing, torn, of an unknown format, or holds something that is never loaded."""
+    """A checkpoint is missing, truncated, of an unknown format, or holds something that is never loaded."""
 
 
 class UnknownFormatError(CheckpointError):

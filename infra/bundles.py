@@ -1,6 +1,6 @@
-"""The two file formats of bundles: rows in parquet, for queries; arrays in npz inside a tar, for machines.
+"""The two file formats of bundles: rows in parquet for queries, arrays in npz inside a tar for programs.
 
-Both are the same bytes for the same input, and open with stock tools: pyarrow, DuckDB and pandas read the parquet;
+Equal input gives equal bytes. Stock tools open both: pyarrow, DuckDB and pandas read the parquet;
 webdataset and numpy, with `allow_pickle=False`, the tar.
 """
 
@@ -26,18 +26,18 @@ Scalar: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = Mapping[str, Scalar | NDArray[Any]]
 
 TENSORS_KEY = "tensors"
-"""The schema metadata entry that states dtype and shape of each tensor column as JSON: most readers see flat lists."""
+"""The schema metadata entry with dtype and shape of each tensor column as JSON: most readers see flat lists."""
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _parsing = threading.Lock()
-"""numpy reads headers with `ast`, which raises SystemError now and then where several threads parse at once
+"""numpy reads headers with `ast`, which sometimes raises SystemError if several threads parse at once
 (https://github.com/python/cpython/issues/106905; Python 3.11)."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """The type of a column of arrays that all have one dtype and shape."""
+    """The type of a column of arrays with one dtype and shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,16 +49,16 @@ ColumnType: TypeAlias = type[bool] | type[int] | type[float] | type[str] | Tenso
 def write_rows(
     rows: Sequence[Row], metadata: Mapping[str, str], columns: Mapping[str, ColumnType] | None = None
 ) -> bytes:
-    """Return rows as a parquet file. Scalars that are None, and tensors of rows that have none, are null.
+    """Return rows as a parquet file. Scalars that are None and missing tensors are null.
 
     `columns` states the types of some or all columns, so that files agree even where all values are null or there are
-    no rows; the others are what the rows show. Raises `BundleError` if a row or value does not fit.
+    no rows; the types of the others follow from the rows. Raises `BundleError` if a row or value does not fit.
     """
     kinds = _column_types(rows, columns or {})
     for number, row in enumerate(rows):
         if row.keys() != kinds.keys():
             raise BundleError(
-                f"row {number} has columns {sorted(row)}, wanted {sorted(kinds)}; missing values are None"
+                f"row {number} has columns {sorted(row)}, expected {sorted(kinds)}; missing values are None"
             )
     tensors = {name: kind for name, kind in kinds.items() if isinstance(kind, Tensor)}
     stated = {name: {"dtype": kind.dtype, "shape": kind.shape} for name, kind in tensors.items()}
@@ -81,7 +81,7 @@ def write_rows(
 def read_rows(data: bytes, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Return the rows of a parquet file, all columns or some; tensors come as arrays of their shape and dtype.
 
-    Raises `BundleError` if this is no parquet file or lacks a column.
+    Raises `BundleError` if this is not a parquet file or lacks a column.
     """
     try:
         file = pq.ParquetFile(io.BytesIO(data))
@@ -96,7 +96,7 @@ def read_rows(data: bytes, columns: Sequence[str] | None = None) -> list[dict[st
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata that was given to `write_rows`. Raises `BundleError` if this is no parquet file."""
+    """Return the metadata that was given to `write_rows`. Raises `BundleError` if this is not a parquet file."""
     try:
         held = pq.read_schema(io.BytesIO(data)).metadata or {}
     except pa.ArrowException as error:
@@ -122,9 +122,9 @@ def write_arrays(items: Iterable[tuple[str, Mapping[str, NDArray[Any]]]], suffix
 def read_arrays(
     data: bytes, wanted: Callable[[str], bool] = lambda _key: True, names: Container[str] | None = None
 ) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
-    """Yield key and arrays of each member, or of those whose key is wanted; all arrays, or those that are named.
+    """Yield key and arrays of each member, or of those with a selected key; all arrays, or the named ones.
 
-    Raises `BundleError` if this is no whole tar of npz files.
+    Raises `BundleError` if this is not a whole tar of npz files.
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
@@ -132,7 +132,7 @@ def read_arrays(
                 split, content = split_name(info.name), archive.extractfile(info)
                 if split is None or content is None or not split[1].endswith(".npz"):
                     raise BundleError(
-                        f"member {info.name!r} is no KEY.SUFFIX.npz; this tar was not written as a bundle"
+                        f"member {info.name!r} is not a KEY.SUFFIX.npz; this tar was not written as a bundle"
                     )
                 if not wanted(split[0]):
                     continue
@@ -142,7 +142,7 @@ def read_arrays(
 
 
 def _arrays(npz: bytes, names: Container[str] | None) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz, or those that are named, as `numpy.load` does."""
+    """Return the arrays of an npz, or the named ones, like `numpy.load`."""
     loaded: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(io.BytesIO(npz)) as archive:
         for member in archive.namelist():
@@ -155,7 +155,7 @@ def _arrays(npz: bytes, names: Container[str] | None) -> dict[str, NDArray[Any]]
 
 
 def _npz(key: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return what `numpy.savez_compressed` would write, with fixed times."""
+    """Return the bytes of `numpy.savez_compressed`, with fixed times."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
@@ -212,13 +212,13 @@ def _column(values: Sequence[Scalar | NDArray[Any]], name: str, kind: ColumnType
     for number, value in enumerate(values):
         held = _kind_of(value, name)
         if held not in (None, kind) and (held, kind) != (int, float):
-            raise BundleError(f"column {name!r} of row {number} is {held}, wanted {kind}")
+            raise BundleError(f"column {name!r} of row {number} is {held}, expected {kind}")
     if isinstance(kind, Tensor):
         return _tensor_column(values, kind)
     try:
         return pa.array([_plain(value) for value in values], _ARROW_TYPES[kind])
     except (pa.ArrowException, OverflowError) as error:
-        raise BundleError(f"column {name!r} holds a value that is no 64-bit {kind.__name__}: {error}") from error
+        raise BundleError(f"column {name!r} holds a value that is not a 64-bit {kind.__name__}: {error}") from error
 
 
 def _tensor_column(values: Sequence[Scalar | NDArray[Any]], kind: Tensor) -> pa.Array:

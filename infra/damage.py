@@ -1,4 +1,4 @@
-"""Damaged bundles: noted until all are known, and their receipts set aside so that their units run again."""
+"""Damaged bundles: collected until all are known, then their receipts are set aside so that their units run again."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from infra.receipts import RECEIPTS, attempt_of
 from infra.stores.store import Store
 
 DAMAGED = "damaged"
-"""What the names begin with of receipts that were set aside."""
+"""Prefix of the names of receipts that were set aside."""
 
 
 class Damages:
-    """The damage that a pass over many bundles meets, so that one pass finds all of it."""
+    """Damage found in a pass over many bundles, so that one pass finds all of it."""
 
     def __init__(self) -> None:
         self.found: list[Damage] = []
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """Take note of the damage that stops the block, and go on after it."""
+        """Record the damage that stops the block, and continue after it."""
         try:
             yield
         except DamagedBundleError as error:
             self.found += error.damages
 
     def check(self) -> None:
-        """Raise `DamagedBundleError` with everything that was noted, if anything was."""
+        """Raise `DamagedBundleError` with all recorded damage, if there is any."""
         if self.found:
             raise DamagedBundleError(self.found)
 
@@ -38,7 +38,7 @@ def set_aside(store: Store, damage: Damage) -> str | None:
     """Move the receipt of a damaged bundle to `damaged/`, where no reader sees it, and return its name there.
 
     The unit then has no bundle and runs again. Returns None, and moves nothing, if the receipt is gone or another
-    attempt's by now: somebody else has seen to it.
+    attempt's by now: another process has repaired it.
     """
     try:
         data = store.read(damage.receipt)

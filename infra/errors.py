@@ -2,13 +2,12 @@
 
 InfraError
 ├── StoreError            permanent: no such bucket, access denied, bad address, read-only
-│   └── NotFoundError     the file or object is not there
-├── ChangedError          the file or object is of another version than the one that was wanted
-├── TransientError        worth trying again: unreachable, timed out, the server failed
-├── FetchError            a file elsewhere is unavailable, too large, or has another digest than was asked for
-├── ShardError            a shard is not what its scan said it was
+│   └── NotFoundError     the file or object does not exist
+├── ChangedError          the file or object has another version than requested
+├── TransientError        worth a retry: unreachable, timed out, the server failed
+├── ShardError            a shard no longer matches its scan
 └── BundleError           a bundle or receipt is truncated, altered or malformed
-    └── DamagedBundleError  committed bundles that are damaged; their units can be run again
+    └── DamagedBundleError  committed bundles are damaged; their units can run again
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from dataclasses import dataclass
 
 
 class InfraError(Exception):
-    """Anything that storage, shards, bundles or receipts can raise."""
+    """Any error of storage, shards, bundles or receipts."""
 
 
 class StoreError(InfraError):
-    """The store refuses for good: trying again changes nothing until a person changes something."""
+    """The store refuses permanently: a retry fails until someone changes something."""
 
 
 class NotFoundError(StoreError):
@@ -30,19 +29,15 @@ class NotFoundError(StoreError):
 
 
 class ChangedError(InfraError):
-    """The named file or object is not of the wanted version any more."""
+    """The named file or object no longer has the requested version."""
 
 
 class TransientError(InfraError):
-    """The store could not be used just now; the same call may succeed later."""
-
-
-class FetchError(InfraError):
-    """A file in object storage or on a web server cannot be fetched, or is not the wanted one."""
+    """The store is unavailable at the moment; the same call may succeed later."""
 
 
 class ShardError(InfraError):
-    """A shard cannot be read as it was scanned."""
+    """A shard no longer matches its scan."""
 
 
 class BundleError(InfraError):
@@ -51,10 +46,10 @@ class BundleError(InfraError):
 
 @dataclass(frozen=True)
 class Damage:
-    """One committed bundle that is not what it was: where its receipt lies, and what is wrong with it or its files."""
+    """One damaged bundle: the place of its receipt, and the damage to it or its files."""
 
     receipt: str  # its name in the store
-    attempt: str | None  # that the receipt is of; None if the receipt cannot be read
+    attempt: str | None  # of the receipt; None if the receipt cannot be read
     what: str
 
     @property
@@ -64,7 +59,7 @@ class Damage:
 
     @property
     def unit(self) -> str:
-        """The unit that the bundle is of."""
+        """The unit of the bundle."""
         return self.receipt.rpartition("/")[2].removesuffix(".json")
 
     def __str__(self) -> str:

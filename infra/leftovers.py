@@ -1,9 +1,9 @@
-"""What interrupted attempts leave in a store, and when it may go while other runs are at work there.
+"""Leftovers of interrupted attempts in a store, and when they may be deleted while other runs are at work.
 
-Files whose unit has no receipt go once they are older than a grace period: the attempt that wrote them may be alive,
+Files whose unit has no receipt are deleted once they are older than a grace period: their attempt may be alive,
 but commits within seconds of its first file, or as long as it waits for the store. Files of another attempt than the
-receipt's go at once where `create` is exclusive: their attempt can no longer commit. What a receipt lists that was set
-aside as damaged stays with it.
+receipt's are deleted at once if `create` is exclusive: their attempt can no longer commit. Files listed by a receipt
+that was set aside as damaged stay with it.
 """
 
 import itertools
@@ -19,7 +19,7 @@ GRACE_S = 24 * 3600.0
 
 
 def collect(ledger: Ledger, grace_s: float = GRACE_S) -> int:
-    """Delete what no receipt lists and nobody can commit any more, and return how many files there were.
+    """Delete files that no receipt lists and that can no longer be committed; return their number.
 
     Two listings, of receipts and of bundles; only receipts of units with several attempts are read. With `grace_s=0`
     only for use when no run is active.
@@ -48,12 +48,12 @@ def _unlisted(ledger: Ledger, done: set[str], before: float) -> Iterator[Entry]:
 
 
 def _unit(entry: Entry) -> str:
-    """Return stage, fingerprint and unit of a bundle's file, as the names of receipts have them."""
+    """Return stage, fingerprint and unit of a bundle's file, as in the names of receipts."""
     return entry.name.removeprefix(f"{BUNDLES}/").rsplit("/", 2)[0]
 
 
 def _kept(ledger: Ledger, unit: str) -> set[str] | None:
-    """Return the files that a unit's receipt lists, None if that cannot be told."""
+    """Return the files that a unit's receipt lists, None if unknown."""
     try:
         receipt = ledger.receipt(Address(*unit.split("/", 2)))
     except (BundleError, TypeError):  # not a receipt, or not the name of one

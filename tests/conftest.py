@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: real S3 servers, started if a test wants them, and the data beside the checkout."""
+"""Fixtures that all tests share: real S3 servers, started if a test needs them, and the data next to the checkout."""
 
 import os
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def plain_surroundings() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once() -> Iterator[None]:
-    """Let every process keep its bytecode, whatever the environment says: to compile torch anew takes each 20 s."""
+    """Let every process keep its bytecode, whatever the environment says: recompiling torch costs each 20 s."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         yield

@@ -124,10 +124,10 @@ def _wait_until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> 
 
 
 def _executable(name: str) -> str:
-    """Return the path of a program that was installed beside this Python."""
+    """Return the path of a program that was installed with this Python."""
     found = shutil.which(name, path=str(Path(sys.executable).parent))
     if not found:
-        raise RuntimeError(f"{name} is not installed beside {sys.executable}; install the dev dependencies")
+        raise RuntimeError(f"{name} is not installed with {sys.executable}; install the dev dependencies")
     return found
 
 

@@ -15,8 +15,7 @@ from PIL import Image
 
 from generators.checkpoints import save_generator
 from infra.shards.shards import write_shard
-from stages.perceptual.backbones import SmallBackbone
-from stages.perceptual.weights import save_small
+from stages.perceptual.distance import SmallBackbone, save_small
 from tests.generators.published import tiny
 
 SIDE_PX = 32
@@ -62,7 +61,7 @@ def samples(name: str, count: int, first: int = 0) -> list[dict[str, Any]]:
 
 
 def write_shards(folder: Path, counts: dict[str, int]) -> None:
-    """Write one shard of so many samples for each name."""
+    """Write one shard with this number of samples for each name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in counts.items():
         write_shard(folder / f"{name}.tar", samples(name, count))
@@ -104,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def broken_samples(name: str, count: int) -> Sequence[dict[str, Any]]:
-    """Return samples of which the second is no picture."""
+    """Return samples of which the second is not a picture."""
     made = samples(name, count)
     made[1]["png"] = b"\x89PNG\r\n\x1a\n" + b"rot" * 50
     return made

@@ -14,8 +14,8 @@ class Page:
     data: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 200
-    torn: int = 0  # so many times the answer breaks off in its middle
-    busy: int = 0  # so many times, before anything else, the answer is 503
+    torn: int = 0  # number of times the answer breaks off in its middle
+    busy: int = 0  # number of times, before anything else, the answer is 503
     length: bool = True  # whether the answer says how long it is
     delay_s: float = 0.0
 
@@ -66,7 +66,7 @@ def web_server() -> Iterator[WebServer]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.handle_error = lambda *_: None  # a client that hangs up is no news
+        server.handle_error = lambda *_: None  # a client that hangs up is normal
         served = WebServer(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -1,1 +1,1 @@
-"""What benchmarks and tests share to run parts of the product by themselves."""
+"""Parts that benchmarks and tests share to run the product's components separately."""

@@ -1,4 +1,4 @@
-"""Runs a benchmark in the environment that a worker of a run has."""
+"""Run a benchmark in the environment of a run's worker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from pipeline.execution.cluster import WORKER_ENVIRONMENT
 
 
 def as_worker() -> None:
-    """Begin the program anew in a worker's environment, if it is not in it: malloc and OpenMP read theirs at start."""
+    """Restart the program in a worker's environment if it is not in it: malloc and OpenMP read theirs at start."""
     if any(os.environ.get(name) != value for name, value in WORKER_ENVIRONMENT.items()):
         os.execve(sys.executable, sys.orig_argv, os.environ | WORKER_ENVIRONMENT)  # noqa: S606 - the same program

@@ -1,4 +1,4 @@
-"""What the commands of the benchmarks share: their arguments, what figures were measured with and where they go."""
+"""The common parts of benchmark commands: arguments, and the record of versions, device and figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torchvision", "numpy", "pillow", "lpips", "safetensors")
-"""Those whose versions change figures, beside torch, which tells its build too."""
+"""Packages whose versions change figures, as well as torch, which reports its build too."""
 
 
 def parser_of(name: str, about: str | None, quick: str) -> argparse.ArgumentParser:
@@ -26,14 +26,14 @@ def parser_of(name: str, about: str | None, quick: str) -> argparse.ArgumentPars
         quick: what `--quick` does.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(about or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures are written")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="file to write the figures to")
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
-    """Return what figures were measured with, and when."""
+    """Return versions, device and date of a measurement."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -47,6 +47,6 @@ def circumstances(device: torch.device) -> dict[str, Any]:
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Write figures as JSON, and the folder that they go to."""
+    """Write figures as JSON, and create their folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")

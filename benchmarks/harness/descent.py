@@ -1,4 +1,4 @@
-"""Inverts a batch of images from given codes, all at once, each as if alone (thesis Sec. 3.3)."""
+"""Invert a batch of images from given codes, all at once, each independently (thesis Sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stages.perceptual.distance import Perceptual
 
 
-def descend(  # noqa: PLR0917 - what an inversion depends on
+def descend(  # noqa: PLR0917 - everything an inversion depends on
     generator: Generator,
     perceptual: Perceptual,
     prior: Prior | None,
@@ -39,17 +39,17 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
 ) -> Inversion:
     """Return the codes that minimise each image's loss (Eq. 3.8), by Adam from `start`, all images in one batch.
 
-    Alone or in company an image takes the same path, up to the rounding of batched kernels (`Slots`).
+    An image takes the same path alone and in a batch, up to the rounding of batched kernels (`Slots`).
 
     Args:
-        generator: frozen; its weights take no gradient in any case.
+        generator: frozen; its weights never take gradients.
         perceptual: the distance that made the target.
-        prior: on the device of the codes; None only where the objective gives it no weight.
-        target: of `prepare_target`, of N images of the region.
-        start: codes of N images, with the masks of their deltas; left as they are.
+        prior: on the device of the codes; None only if the objective gives it no weight.
+        target: from `prepare_target`, for N images of the region.
+        start: codes of N images, with the masks of their deltas; unchanged.
         objective: what is minimised.
         schedule: the steps.
-        region: of the canvas; nothing outside it is looked at.
+        region: of the canvas; nothing outside it is used.
         free: the spaces to optimise, the first (``W+``, ``Z+``) for w_plus; all that `start` holds unless given.
         tied: keep one code for all layers, W instead of W+; `start` must have one.
         precision: of the networks' convolutions and products; that in which the target was prepared.
@@ -63,7 +63,7 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
     if not free or set(free) - set(everything):
         raise ValueError(
             f"the spaces to optimise must be some of {', '.join(everything)}, got {', '.join(free) or 'none'}: "
-            "a feature space is in the codes where an image has a mask for it"
+            "the codes hold a feature space if an image has a mask for it"
         )
     loss = loss_of(generator, perceptual, prior, objective, region, precision)
     items = [
@@ -74,7 +74,7 @@ def descend(  # noqa: PLR0917 - what an inversion depends on
 
 
 def separate(codes: Codes) -> list[Codes]:
-    """Return the codes of each image, batches of 1, with the deltas that its masks let act in it."""
+    """Return the codes of each image, batches of 1, with the deltas that its masks activate."""
     acts = {space: mask.flatten(1).any(dim=1).tolist() for space, mask in codes.masks.items()}
     return [
         Codes(
@@ -87,7 +87,7 @@ def separate(codes: Codes) -> list[Codes]:
 
 
 def _join(start: Codes, found: list[Inversion]) -> Inversion:
-    """Return inversions of one image each as one; deltas that do not act are as they were at the start."""
+    """Return inversions of one image each as one; inactive deltas stay as at the start."""
     deltas = {
         space: torch.cat([one.codes.deltas.get(space, delta[i : i + 1]) for i, one in enumerate(found)])
         for space, delta in start.deltas.items()

@@ -1,4 +1,4 @@
-"""How the memory of the segmenter's training grows with the number of examples; each number in a process of its own.
+"""How the memory of the segmenter's training grows with the number of examples; each number in a separate process.
 
 `memory_growth` writes shards and error maps of demo size, made up but in the form that a run commits them, and has
 this module train on them: reading, decoding, training and committing are the product's own. Called by
@@ -43,9 +43,9 @@ from stages.train_segmenter import TrainSegmenter
 
 SIDE_PX, SPACES = 64, ("W+", "F2", "F4", "F6")
 SHARD_SAMPLES, UNIT_SAMPLES = 1000, 64
-DIFFERENT = 50  # pictures and maps, repeated under keys of their own
+DIFFERENT = 50  # pictures and maps, repeated under different keys
 STAGE = TrainSegmenter(network=SegmenterNetwork(backbone="light"), epochs=1, batch=32, cache_mb=16)
-"""A cache that even the small set fills: what is wanted is the growth of all else."""
+"""A cache that even the small set fills, so that only the growth of the rest is measured."""
 FINGERPRINT = "0123456789abcdef"
 _KIB_A_MB = 1024
 
@@ -86,7 +86,7 @@ def _measured(count: int) -> float:
 
 
 def main(folder: Path) -> None:
-    """Train on what is in a folder and print how many examples were learnt from, and the peak memory in MB."""
+    """Train on the content of a folder; print the number of examples learnt from, and the peak memory in MB."""
     torch.set_num_threads(2)
     ledger = Ledger(FolderStore(folder / "store"))
     inventories = {shard_of(receipt): receipt.unit for receipt in ledger.receipts(INVENTORY, _inventory(ledger))}

@@ -1,1 +1,1 @@
-"""What `benchmarks.parity` compares, one module a folder of the reference data."""
+"""The parts of `benchmarks.parity`, one module per folder of the reference data."""

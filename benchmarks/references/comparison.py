@@ -18,14 +18,14 @@ CODES, IMAGES, GRADIENTS = 1e-5, 1e-4, 1e-3
 """The suggested tolerances of the reference data on a CPU."""
 
 GPU_FACTOR = 5.0
-"""By how much those grow on a GPU, with TF32 off."""
+"""Factor by which they grow on a GPU, with TF32 off."""
 
 Arrays = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Row:
-    """How far something of ours is from its reference, and how far it may be."""
+    """The difference of a result from its reference, and its tolerance."""
 
     name: str
     error: float
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the references lie, and how they are compared."""
+    """Where the references are, and how they are compared."""
 
     golden: Path
     device: torch.device
@@ -48,11 +48,11 @@ class Setting:
 
     @property
     def factor(self) -> float:
-        """What tolerances of computed tensors are multiplied with."""
+        """Factor of the tolerances of computed tensors."""
         return 1.0 if self.device.type == "cpu" else GPU_FACTOR
 
     def arrays(self, name: str) -> Arrays:
-        """Return the arrays of an npz file, on the device; those of types that torch has not stay out."""
+        """Return the arrays of an npz file, on the device, except those of types that torch lacks."""
         with np.load(self.golden / name, allow_pickle=False) as file:
             found = {key: file[key] for key in file.files}
         return {
@@ -60,14 +60,14 @@ class Setting:
         }
 
     def row(self, name: str, found: Tensor | NDArray[Any], wanted: Tensor | NDArray[Any], tolerance: float) -> Row:
-        """Return the row of a comparison; the tolerance is that on a CPU."""
+        """Return the row of a comparison; the tolerance is the CPU's."""
         return Row(name, distance(found, wanted), tolerance * self.factor)
 
 
 def distance(found: Tensor | NDArray[Any], wanted: Tensor | NDArray[Any]) -> float:
     """Return the largest difference over the largest reference value, infinite where the shapes differ.
 
-    Where the reference is 0 everywhere, the largest difference itself.
+    If the reference is 0 everywhere, the largest difference itself.
     """
     ours, theirs = (_float64(array) for array in (found, wanted))
     if ours.shape != theirs.shape:
@@ -77,20 +77,20 @@ def distance(found: Tensor | NDArray[Any], wanted: Tensor | NDArray[Any]) -> flo
 
 
 def helpers(name: str) -> Any:  # noqa: ANN401  # a module of the tests, which mypy does not check
-    """Return a module of the tests: they hold the recipes of what the reference data describe instead of ship."""
+    """Return a module of the tests, which hold recipes of data that the references describe but do not ship."""
     return importlib.import_module(f"tests.{name}")
 
 
 def exact(name: str, equal: bool, note: str = "") -> Row:
-    """Return the row of something that has to be equal."""
+    """Return the row of a result that must be equal."""
     return Row(name, 0.0 if equal else math.inf, 0.0, note)
 
 
 def guarded(name: str, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows; what stops them becomes a failed row, so that the others are still compared."""
+    """Yield rows; an error becomes a failed row, so that the others are still compared."""
     try:
         yield from rows
-    except Exception as error:  # whatever it is, it is this row's news
+    except Exception as error:  # any error becomes this row's result
         yield Row(f"{name}/stopped", math.inf, 0.0, f"{type(error).__name__}: {str(error)[:200]}")
 
 

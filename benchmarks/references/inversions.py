@@ -43,7 +43,7 @@ class Opening(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Inversion:
-    """What an inversion by the authors' code began with, and what it came to."""
+    """The start and the result of an inversion by the authors' code."""
 
     wanted: Arrays
     parts: tuple[Generator, Perceptual, Prior, Target, Codes, Objective]
@@ -51,7 +51,7 @@ class Inversion:
 
     @classmethod
     def read(cls, setting: Setting, name: str, vgg: Perceptual) -> Inversion:
-        """Return the square one or the one of cars."""
+        """Return the square case or the case of cars."""
         square = name == "square"
         wanted = setting.arrays(f"{FOLDER}/inversion_{name}_const_noise.npz")
         if square:
@@ -67,7 +67,7 @@ class Inversion:
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Yield the comparisons: before the first step, after the first few, and unless it has to be quick after all."""
+    """Yield the comparisons: before the first step, after the first few, and after all unless quick."""
     vgg = recipe_vgg(setting)
     for name in ("square", "cars"):
         top = f"{FOLDER}/inversion_{name}"

@@ -1,4 +1,4 @@
-"""The loop that the authors' code is: one image at a time, its target looked at anew in every step."""
+"""The authors' loop: one image at a time, its target computed again in every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modulated convolutions as they were published: one weight an image, made anew in every call (Karras et al. 2020)."""
+"""Modulated convolutions as published: one weight per image, made again in every call (Karras et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from generators.families.stylegan2 import GAIN, SLOPE, Noise, StyledConvolution,
 
 @contextmanager
 def published_convolutions() -> Iterator[None]:
-    """Let all StyleGAN2 generators convolve with modulated weights inside; images differ by rounding only.
+    """Make all StyleGAN2 generators convolve with modulated weights inside the block; images differ by rounding only.
 
     The gradient of a style then comes through that of the weight, which costs a third convolution in every backward
     pass.

@@ -19,8 +19,7 @@ from stages.engine.schedule import Schedule
 from stages.maps.assignment import assign_spaces, segment_means
 from stages.maps.region import Region, fit, to_uint8
 from stages.objective.objective import gaussian_term, variation_term
-from stages.perceptual.distance import Perceptual
-from stages.perceptual.weights import load_perceptual
+from stages.perceptual.distance import Perceptual, load_perceptual
 from stages.segmenter.network import SegmenterNetwork, new_segmenter
 from stages.segmenter.optimiser import rate_at
 
@@ -28,12 +27,12 @@ FOLDER = "2_sam"
 FEATURES = ("F4", "F6", "F8", "F10")
 SPACES = ("W+", *FEATURES)
 RESIZED = 0.25
-"""How far bilinear masks are from Lanczos ones at most; that they differ is a decision, not an error."""
+"""Maximum difference of bilinear masks from Lanczos ones; the difference is a decision, not an error."""
 
 NOT_COMPARED = {
     f"{FOLDER}/forward_edit/img_*_random": "noise is never random: a result would depend on its batch",
-    f"{FOLDER}/losses/mvg_w_b1": "the prior stands on made-Gaussian w only",
-    f"{FOLDER}/mvg_stats_w512/inv_cov_w_*": "the prior stands on made-Gaussian w only",
+    f"{FOLDER}/losses/mvg_w_b1": "the prior is of made-Gaussian w only",
+    f"{FOLDER}/mvg_stats_w512/inv_cov_w_*": "the prior is of made-Gaussian w only",
     f"{FOLDER}/refine_*/b_refine_label_tau0p225": "the authors' batched version misaligns its images",
     f"{FOLDER}/invertibility_recipe_outputs/backbone|low": "the backbone is torchvision's DeepLab, another network",
     f"{FOLDER}/lpips_vgg_recipe/scalar_normalize_01_inputs": "images are in [-1, 1] everywhere",
@@ -42,7 +41,7 @@ NOT_COMPARED = {
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Yield every comparison with the references of the folder but those of whole inversions."""
+    """Yield every comparison with the references of the folder except those of whole inversions."""
     parts = {
         "forward_edit": _forward,
         "losses": _losses,
@@ -71,7 +70,7 @@ def recipe_vgg(setting: Setting, weights: Arrays | None = None) -> Perceptual:
 
 
 def recipe_generator(setting: Setting, name: str) -> Generator:
-    """Return a generator of the folder, with the weights that are made by recipe."""
+    """Return a generator of the folder, with weights made by its recipe."""
     generator: Generator = helpers("recipe").recipe_generator(setting.golden / FOLDER, name)
     return generator.to(setting.device)
 

@@ -127,7 +127,7 @@ def _rosinality_layers(setting: Setting, top: str, generator: StyleGAN2, wanted:
 
 @torch.no_grad()
 def _full_width(setting: Setting) -> Iterator[Row]:
-    """The published width, its weights by recipe, through a file in rosinality's layout."""
+    """The published width, with weights by recipe, through a file in rosinality's layout."""
     top = f"{FOLDER}/rosinality_r64/fullwidth_r32"
     wanted = setting.arrays(f"{FOLDER}/rosinality_r64/fullwidth_r32_recipe_outputs.npz")
     converted, recipe = helpers("generators.converted"), helpers("recipe").rosinality_tensor
@@ -165,14 +165,14 @@ def _noise_buffers(generator: StyleGAN2) -> list[Tensor]:
 
 
 def _random_noise(generator: StyleGAN2, count: int, seed: int) -> list[list[Tensor]]:
-    """Return the noise that the official implementations draw for each of a batch of images, `[r, r]` a convolution."""
+    """Return the noise that the official implementations draw per image of a batch, `[r, r]` per convolution."""
     random = torch.Generator().manual_seed(seed)
     drawn = [torch.randn(count, *buffer.shape, generator=random) for buffer in _noise_buffers(generator)]
     return [[noise[i] for noise in drawn] for i in range(count)]
 
 
 def _with_noise(generator: StyleGAN2, w: Tensor, noise: list[Tensor]) -> Tensor:
-    """Return images with other noise than the buffers', which are put back."""
+    """Return images with other noise than the buffers', which are restored."""
     buffers = _noise_buffers(generator)
     kept = [buffer.clone() for buffer in buffers]
     for buffer, other in zip(buffers, noise, strict=True):

@@ -1,4 +1,4 @@
-"""Half-precision arithmetic as tensor cores do it, on devices that have none."""
+"""The half-precision arithmetic of tensor cores, on devices without them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HALF = (torch.bfloat16, torch.float16)
 class TensorCores(TorchDispatchMode):
     """Inside, products and convolutions of half-precision tensors multiply exactly, add up in float32 and round once.
 
-    Those are the numbers that tensor cores compute, but for the order of the sums; a CPU without such instructions
+    Those are the numbers that tensor cores compute, except for the order of the sums; a CPU without such instructions
     then takes the time of float32, where its own emulation takes ten times as much. All else runs as it would.
     """
 

@@ -31,7 +31,7 @@ WRAPPER = "module."  # of DataParallel
 
 
 def read_config(data: bytes) -> BigGANDeepConfig:
-    """Return the shape of a generator for the content of `config.json`; raises CheckpointError if it is not read."""
+    """Return the shape of a generator for the content of `config.json`; raise CheckpointError if it cannot be read."""
     return biggan_deep_config(json.loads(data))
 
 
@@ -39,11 +39,11 @@ def read_biggan_deep(config: BigGANDeepConfig, data: bytes) -> Weights:
     """Return the generator of a folder, its spectral norms folded into the weights.
 
     Args:
-        config: of `read_config`.
+        config: the result of `read_config`.
         data: the content of `pytorch_model.bin`.
 
     Raises:
-        CheckpointError: the file holds no BigGAN-deep of that shape as published.
+        CheckpointError: the file does not hold a published BigGAN-deep of that shape.
     """
     content = expect(dict, load_torch_file(data), "its content")
     tensors = {name: named_tensor(name, value) for name, value in content.items()}
@@ -57,7 +57,7 @@ def read_biggan_deep(config: BigGANDeepConfig, data: bytes) -> Weights:
 
 
 def folder_digest(config_sha256: str, weights_sha256: str) -> str:
-    """Return the digest of a folder for those of its files: `sha256sum config.json pytorch_model.bin | sha256sum`."""
+    """Return the digest of a folder from those of its files: `sha256sum config.json pytorch_model.bin | sha256sum`."""
     lines = f"{config_sha256}  {CONFIG_FILE}\n{weights_sha256}  {WEIGHTS_FILE}\n"
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -65,8 +65,8 @@ def folder_digest(config_sha256: str, weights_sha256: str) -> str:
 def published_shapes(generator: BigGANDeep) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes in the published file of a generator.
 
-    A layer under spectral norm has, in place of its weight, the raw weight and the first singular vectors of the
-    matrix `[outputs, the rest]` that it makes. The last convolution has as many outputs as inputs, of which the first
+    A layer under spectral norm has, instead of its weight, the raw weight and the first singular vectors of its
+    matrix `[outputs, the rest]`. The last convolution has as many outputs as inputs; the first
     three are the image.
     """
     shapes: dict[str, tuple[int, ...]] = {}

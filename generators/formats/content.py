@@ -1,4 +1,4 @@
-"""Which format a file is of, told by its content and never by its name."""
+"""The format of a file, recognised by its content and never by its name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPENINGS = {
     b"": "an empty file",
     b"\x1f\x8b": "a gzip file",
     b"\x89HDF": "an HDF5 file",
-    b"version https://git-lfs": "a Git LFS pointer, not the file it stands for: run `git lfs pull`",
+    b"version https://git-lfs": "a Git LFS pointer instead of the file: run `git lfs pull`",
     b"<": "a web page or XML, perhaps a failed download",
 }
 
@@ -34,7 +34,7 @@ def read_weights(data: bytes) -> Weights:
     """Return the generator that a file holds.
 
     Raises:
-        CheckpointError: the file is of no format that is read, torn, or hostile.
+        CheckpointError: the file's format is not supported, or it is truncated or hostile.
     """
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return replace(read_own(data), format="invertmill safetensors")

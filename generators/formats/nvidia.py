@@ -20,14 +20,14 @@ MAX_ENTRIES = 100_000
 """Names of parameters, buffers and modules."""
 MAX_NAME = 200
 
-# What an init argument must be, where only one value is read.
+# Values of init arguments of which only one is read.
 _ONLY: Mapping[str, tuple[object, ...]] = {
     "activation": ("lrelu",),
     "kernel_size": (3,),
     "resample_filter": ([1, 3, 3, 1],),
     "use_noise": (True,),
 }
-_NO_MATTER = frozenset(  # speed, precision and training only
+_NO_MATTER = frozenset(  # affect speed, precision and training only
     ("num_fp16_res", "use_fp16", "fp16_channels_last", "channels_last", "fused_modconv_default", "w_avg_beta")
 )
 _ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs", "synthesis_kwargs")
@@ -37,11 +37,11 @@ def read_nvidia(content: Mapping[Any, object]) -> Weights:
     """Return the generator of a pickle that holds a dictionary.
 
     Raises:
-        CheckpointError: it holds no network G_ema, or one that is no StyleGAN2 as published.
+        CheckpointError: it holds no network G_ema, or one that differs from the published StyleGAN2.
     """
     network = content.get("G_ema")
     if refusal := refusal_of(network):
-        raise CheckpointError(f"{refusal}; it stands for the network G_ema")
+        raise CheckpointError(f"{refusal}; it represents the network G_ema")
     if not isinstance(network, Module):
         names = ", ".join(brief(name) for name in list(content)[:10]) or "nothing"
         raise UnknownFormatError(f"is a pickle without a network named G_ema: it holds {names}")
@@ -54,7 +54,7 @@ def read_nvidia(content: Mapping[Any, object]) -> Weights:
 def _published_config(network: Module) -> dict[str, Any]:
     """Return the fields of a StyleGAN2Config for the init arguments of a published generator.
 
-    stylegan2-ada-pytorch nests those of the synthesis network and does not clamp unless told; stylegan3's repository
+    stylegan2-ada-pytorch nests those of the synthesis network and does not clamp by default; stylegan3's repository
     has them flat and clamps at 256.
     """
     arguments = _mapping(network.state.get("_init_kwargs", {}), "_init_kwargs")
@@ -91,7 +91,7 @@ def _mapping(value: object, name: str) -> dict[str, Any]:
 
 
 def _state_dict(network: Module) -> dict[str, StoredTensor]:
-    """Return the parameters and buffers of a module and those inside it, by their full names."""
+    """Return the parameters and buffers of a module and its submodules, by their full names."""
     tensors: dict[str, StoredTensor] = {}
     waiting, seen, entries = [("", network, 0)], 0, 0
     while waiting:
@@ -100,7 +100,7 @@ def _state_dict(network: Module) -> dict[str, StoredTensor]:
         if depth > MAX_DEPTH or seen + len(waiting) > MAX_MODULES:
             raise CheckpointError(f"nests its modules deeper than {MAX_DEPTH} or has more than {MAX_MODULES:,} of them")
         entries += sum(len(_group(module, group)) for group in ("_parameters", "_buffers", "_modules"))
-        if entries > MAX_ENTRIES:  # one pickled dictionary can stand in any number of modules
+        if entries > MAX_ENTRIES:  # one pickled dictionary can occur in any number of modules
             raise CheckpointError(f"holds more than {MAX_ENTRIES:,} parameters, buffers and modules")
         for group in ("_parameters", "_buffers"):
             for name, value in _named(module, group, prefix):
@@ -112,7 +112,7 @@ def _state_dict(network: Module) -> dict[str, StoredTensor]:
 
 def _checked(kind: type[_T], value: object, what: str) -> _T:
     if refusal := refusal_of(value):
-        raise CheckpointError(f"{refusal}; it stands for {what}")
+        raise CheckpointError(f"{refusal}; it represents {what}")
     if not isinstance(value, kind):
         raise CheckpointError(f"holds a {type(value).__name__} for {what}")
     return value

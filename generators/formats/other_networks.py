@@ -1,4 +1,4 @@
-"""Generators of other families that share a pickle's layout with StyleGAN2: told by what only they have, and named."""
+"""Generators of other families with a pickle layout like StyleGAN2's: recognised by their special features."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _RADIAL = "use_radial_filters"  # of StyleGAN3-r, whose networks are equivariant
 
 
 def refuse_other(network: Module, arguments: Mapping[str, Any]) -> None:
-    """Raise UnknownFormatError where a network is one of another family.
+    """Raise UnknownFormatError if a network is of another family.
 
     Args:
-        network: what stands under G_ema.
-        arguments: its init arguments, those of its synthesis network among them.
+        network: the content of G_ema.
+        arguments: its init arguments, including those of its synthesis network.
     """
     if network.class_name in _CLASSES:
         _refuse(_CLASSES[network.class_name], f"its class is {brief(network.class_name)}")

@@ -25,17 +25,17 @@ CONFIGS: Mapping[str, Callable[[object], Config]] = {
 def save_generator(generator: Family, path: Path, *, about: str, dtype: torch.dtype = torch.float32) -> None:
     """Write a generator as safetensors with its family and configuration in the metadata.
 
-    Of a BigGAN-deep, all rows of batch-norm statistics are written, and the truncation is again chosen at load.
+    For a BigGAN-deep, all rows of batch-norm statistics are written, so that the truncation is chosen again at load.
 
     Args:
-        generator: what to write, of either family.
-        path: the file to make.
-        about: one sentence on where the weights come from; shown wherever the generator is.
+        generator: of either family.
+        path: the file to write.
+        about: one sentence on the origin of the weights, shown with the generator.
         dtype: type of the stored weights; float16 halves the file.
     """
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in generator.state_dict().items()}
     config = generator.config.model_dump()
-    if config.get("block_channels", ...) is None:  # files stay as they were, byte by byte
+    if config.get("block_channels", ...) is None:  # files stay unchanged, byte for byte
         del config["block_channels"]
     metadata = {
         "format": FORMAT,
@@ -47,9 +47,9 @@ def save_generator(generator: Family, path: Path, *, about: str, dtype: torch.dt
 
 
 def _ordered(data: bytes) -> bytes:
-    """Return a safetensors file with its header in order, so that equal generators are equal files.
+    """Return a safetensors file with its header sorted, so that equal generators are equal files.
 
-    The library writes the metadata in an order of its own at every call.
+    The library writes the metadata in a different order at every call.
     """
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()

@@ -1,7 +1,8 @@
 """StyleGAN2 from rosinality's stylegan2-pytorch: a torch.save file of `g_ema`, and of `latent_avg` where converted.
 
-The weights are those of NVIDIA's networks under other names and with other dimensions of size 1: both scale them at run
-time. The multiplier of the mapping network's learning rate is not in the file; it is 0.01, as in all published ones.
+The weights are those of NVIDIA's networks under other names and with other dimensions of size 1: both scale them at
+run time. The multiplier of the mapping network's learning rate is not in the file; it is 0.01, as in all published
+files.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ MEAN_BATCH = 1_000
 MEAN_SEED = 0
 NOISE_SEED = 0
 MAX_DRAWN_PX = 4096
-"""The largest network for which noise is drawn: a small file must not announce much of it."""
+"""The largest network for which noise is drawn, so that a small file cannot demand much of it."""
 
 _Sources = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def read_rosinality(content: object) -> Weights:
-    """Return the generator `g_ema` of what a torch.save file holds; whatever stands beside it is not looked at.
+    """Return the generator `g_ema` of a torch.save file; the rest of the file is ignored.
 
-    A training writes no `latent_avg`: then the mean w is that of 10,000 seeded draws of z. Early files have no
-    `noises.*`: then the noise is drawn, with a fixed seed too. Without g_ema, see `find_state_dictionary`.
+    Training writes no `latent_avg`; the mean w is then that of 10,000 seeded draws of z. Early files have no
+    `noises.*`; the noise is then drawn, with a fixed seed too. Without g_ema, see `find_state_dictionary`.
 
     Raises:
-        CheckpointError: there is no generator in it, or it is no StyleGAN2 as published.
+        CheckpointError: there is no generator in it, or it differs from the published StyleGAN2.
     """
     found = find_state_dictionary(content)
     stored = {name: named_tensor(name, value) for name, value in found.tensors.items()}
@@ -86,7 +87,7 @@ def _remarks(found: StateDictionary) -> list[str]:
 
 
 def _noise(config: StyleGAN2Config) -> dict[str, Tensor]:
-    """Return noise buffers for a file that has none: the same wherever it is read."""
+    """Return noise buffers for a file without any: the same wherever it is read."""
     if config.img_resolution > MAX_DRAWN_PX:
         raise CheckpointError(
             f"has no noises.* and {config.img_resolution:,} px: noise is drawn for {MAX_DRAWN_PX:,} at most"
@@ -97,14 +98,14 @@ def _noise(config: StyleGAN2Config) -> dict[str, Tensor]:
 
 
 def _row(average: StoredTensor) -> StoredTensor:
-    """Return a mean w that some forks keep as `[1, w_dim]`."""
+    """Return a mean w, which some forks store as `[1, w_dim]`."""
     return average.without(0) if len(average.shape) == 2 and average.shape[0] == 1 else average
 
 
 def sources(config: StyleGAN2Config) -> _Sources:
-    """Return for each tensor the name it has in g_ema, and which of its dimensions there are dropped.
+    """Return for each tensor its name in g_ema, and which of its dimensions there are dropped.
 
-    Not listed are the mean w, which stands beside g_ema, and the resampling filters, which are checked by themselves.
+    The mean w, which is stored next to g_ema, and the resampling filters, which are checked separately, are not listed.
     """
     found: dict[str, tuple[str, tuple[int, ...]]] = {"synthesis.b4.const": ("input.input", (0,))}
     for i in range(config.mapping_layers):
@@ -144,7 +145,7 @@ def _modulated(name: str, layer: str) -> _Sources:
 
 
 def _config(stored: Mapping[str, StoredTensor]) -> StyleGAN2Config:
-    """Return the configuration that the shapes tell."""
+    """Return the configuration that follows from the shapes."""
     layers = sum(re.fullmatch(r"style\.\d+\.weight", name) is not None for name in stored)
     blocks = 1 + sum(re.fullmatch(r"to_rgbs\.\d+\.conv\.weight", name) is not None for name in stored)
     if blocks > 20:
@@ -166,7 +167,7 @@ def _check_kernels(config: StyleGAN2Config, stored: Mapping[str, StoredTensor]) 
     wanted = torch.outer(taps, taps) / taps.sum() ** 2 * 4  # the gain of upsampling is in the kernel
     for name in kernels(config):
         if name not in stored:
-            continue  # BasicSR's networks make them themselves
+            continue  # BasicSR's networks compute them
         if _sizes(stored, name, 2) != (4, 4) or not torch.allclose(float32(stored[name]), wanted, atol=1e-4):
             raise CheckpointError(f"holds {name} other than that of {FILTER}, which is the only one read")
 

@@ -1,4 +1,4 @@
-"""Which of the state dictionaries in a torch.save file is the generator's, under whatever key and prefix it stands."""
+"""Finding the generator's state dictionary in a torch.save file, whatever its key and prefix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from generators.errors import UnknownFormatError
 from generators.unpickling.records import brief, expect, refusal_of
 
 PUBLISHED = "g_ema"
-"""Where rosinality's repository keeps the generator."""
+"""The key of the generator in rosinality's files."""
 MAX_DICTIONARIES = 1_000
 MAX_NAMES = 200_000
 
@@ -20,8 +20,8 @@ _BOTTOMS = ("input.input", "constant_input.weight")
 _AVERAGE = re.compile(r"ema|averag|avg|swa", re.IGNORECASE)
 _ORDER = ("generator", "netg", "net_g", "g", "gen", "params", "state_dict", "model", "")
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, of torch.compile
-_COUNTERS = ("n_averaged", "num_updates", "decay")  # what averages keep beside the weights
-_BASICSR = (  # names of BasicSR's StyleGAN2Generator, and what they are in rosinality's
+_COUNTERS = ("n_averaged", "num_updates", "decay")  # stored with averages, next to the weights
+_BASICSR = (  # names in BasicSR's StyleGAN2Generator, and those in rosinality's
     (re.compile(r"style_mlp\."), "style."),
     (re.compile(r"constant_input\.weight"), "input.input"),
     (re.compile(r"noises\.noise(\d)"), r"noises.noise_\1"),
@@ -46,16 +46,16 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class StateDictionary:
-    """The generator's tensors in the names of rosinality's network, and where in the file they are."""
+    """The generator's tensors by rosinality's names, and their place in the file."""
 
     place: str
-    """As `g_ema`, or `state_dict.generator`; empty where the file is nothing but the dictionary."""
+    """Such as `g_ema` or `state_dict.generator`; empty if the file is nothing but the dictionary."""
     tensors: Mapping[str, object]
     stored_names: Mapping[str, str]
-    """The name of each in the file."""
+    """The name of each tensor in the file."""
     latent_avg: object
     others: tuple[str, ...]
-    """Places of further generators, which are passed over."""
+    """Places of other generators, which are ignored."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Where it stands among others, least first: an average of weights before the weights of the last step."""
+        """Rank among others, best first: an average of weights before the weights of the last step."""
         if self.keys == (PUBLISHED,):
             return 0, 0
         last = self.place.lower().rpartition(".")[2]
@@ -80,14 +80,14 @@ class _Candidate:
 
 
 def find_state_dictionary(content: object) -> StateDictionary:
-    """Return the generator's state dictionary of what a torch.save file holds.
+    """Return the generator's state dictionary of a torch.save file.
 
-    It is `g_ema` where there is one; otherwise any dictionary that holds a StyleGAN2 in the names of rosinality's
+    It is `g_ema` if there is one; otherwise any dictionary that holds a StyleGAN2 by the names of rosinality's
     network or of BasicSR's; of several, an average of weights (`params_ema`).
 
     Raises:
-        UnknownFormatError: there is none; says what the file is, if that is known.
-        CheckpointError: g_ema stands for something that is never loaded.
+        UnknownFormatError: there is none; the message says what the file is, if known.
+        CheckpointError: g_ema represents something that is never loaded.
     """
     root = content if isinstance(content, dict) else {}
     if refusal_of(root.get(PUBLISHED)):
@@ -117,9 +117,9 @@ def _candidates(root: Mapping[Any, object]) -> Iterator[_Candidate]:
 def _dictionaries(
     root: Mapping[Any, object],
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, object], Mapping[Any, object]]]:
-    """Yield every dictionary in a file down to two keys deep, and what it stands in; of very many, the first ones.
+    """Yield every dictionary in a file down to two keys deep, and its parent; of very many, the first ones.
 
-    A pickle can have one dictionary stand under any number of keys.
+    A pickle can have one dictionary under any number of keys.
     """
     names_left = MAX_NAMES
     for found in itertools.islice(_all_dictionaries(root), MAX_DICTIONARIES):
@@ -147,12 +147,12 @@ def _wrapper(held: Mapping[Any, object]) -> str:
 
 
 def _renamed(chosen: _Candidate) -> tuple[dict[str, object], dict[str, str]]:
-    """Return tensors in rosinality's names, and the names that they have in the file."""
+    """Return tensors by rosinality's names, and their names in the file."""
     tensors: dict[str, object] = {}
     stored: dict[str, str] = {}
     for name, value in chosen.held.items():
         if not isinstance(name, str):
-            tensors[name] = value  # which is refused by name
+            tensors[name] = value  # which is refused by name later
         elif name.startswith(chosen.prefix) and not _is_beside(name, chosen):
             new = name.removeprefix(chosen.prefix)
             for pattern, replacement in _BASICSR:
@@ -166,7 +166,7 @@ def _is_beside(name: str, chosen: _Candidate) -> bool:
 
 
 def _named(held: Mapping[Any, object]) -> str:
-    """Return what a dictionary of other tensors is, where that is known."""
+    """Return what a dictionary of other tensors is, if known."""
     names = [name for name in held if isinstance(name, str)]
     return next((what for pattern, what in _OTHERS if any(pattern.match(name) for name in names)), "")
 

@@ -1,7 +1,7 @@
 """StyleGAN2 from NVIDIA's TensorFlow repositories: a pickle of the networks G, D and Gs, of which Gs is read.
 
-Differs from the PyTorch networks in the names of variables, in their layout (kernels are `[h, w, in, out]`), in that
-kernels of upsampling convolutions are flipped, and in that 1 is added to the biases of the modulation where it is used.
+They differ from the PyTorch networks in the names of variables, in their layout (kernels are `[h, w, in, out]`), in
+flipped kernels of upsampling convolutions, and in modulation biases, to which 1 is added on use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from generators.formats.weights import (
 from generators.unpickling.records import Array, Network, StoredTensor, brief, expect, stored_array
 
 VERSIONS = (4, 5)
-"""Of the format, as StyleGAN2 and StyleGAN2-ADA wrote it; StyleGAN and earlier have less."""
+"""Versions of the format of StyleGAN2 and StyleGAN2-ADA; StyleGAN and earlier have smaller ones."""
 MAX_VARIABLES = 10_000
 
 _FIELDS: Mapping[str, tuple[str, object]] = {  # static kwarg: field of the configuration, default
@@ -50,11 +50,11 @@ _ONLY: Mapping[str, tuple[object, ...]] = {
     "synthesis_func": ("G_synthesis", "G_synthesis_stylegan2"),
     "mapping_func": ("G_mapping",),
 }
-_NO_MATTER = frozenset(  # training, speed, and defaults of what is an argument of `Generator.map` here
+_NO_MATTER = frozenset(  # training, speed, and defaults of arguments of `Generator.map`
     (
         *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val", "style_mixing_prob"),
         *("dlatent_avg_beta", "w_avg_beta", "randomize_noise", "fused_modconv", "num_fp16_res", "structure"),
-        *("fmap_decay", "fmap_min"),  # the variables tell the channels
+        *("fmap_decay", "fmap_min"),  # the channels follow from the variables
         *("conditioning", "func_name", "is_training", "is_validation", "is_template_graph", "return_dlatents"),
     )
 )
@@ -69,7 +69,7 @@ def read_tensorflow(networks: tuple[Network, ...]) -> Weights:
     """Return the generator Gs, the running mean of G, of a pickle of networks.
 
     Raises:
-        CheckpointError: they are not G, D and Gs of a StyleGAN2 as published.
+        CheckpointError: they are not G, D and Gs of a published StyleGAN2.
     """
     if len(networks) != 3:
         raise UnknownFormatError(f"is a TensorFlow pickle of {len(networks)} networks, not of G, D and Gs")
@@ -90,7 +90,7 @@ def read_tensorflow(networks: tuple[Network, ...]) -> Weights:
 
 
 def sources(config: StyleGAN2Config) -> _Sources:
-    """Return for each tensor, but the resampling filters, the TensorFlow variable it comes from and what changes."""
+    """Return for each tensor, except the resampling filters, its TensorFlow variable and the conversion."""
     found: dict[str, tuple[str, _Change]] = {"mapping.w_avg": ("dlatent_avg", _same)}
     layers = [(f"fc{i}", f"Dense{i}") for i in range(config.mapping_layers)]
     for name, variable in [("embed", "LabelEmbed"), *layers] if config.c_dim else layers:
@@ -123,14 +123,14 @@ def _modulated(name: str, variable: str, change: _Change) -> _Sources:
 
 
 def _channels(config: StyleGAN2Config, variables: Mapping[str, StoredTensor | Tensor]) -> list[int]:
-    """Return the channels that the kernels have, first block to last; too few where a kernel is missing."""
+    """Return the channels of the kernels, first block to last; too few if a kernel is missing."""
     names = [f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight" for r in config.block_resolutions]
     kernels = [variables[name] for name in names if name in variables]
     return [kernel.shape[3] for kernel in kernels if len(kernel.shape) == 4]
 
 
 def _check_square(kwargs: Mapping[Any, object]) -> None:
-    """Raise CheckpointError where forks that have a width and a height of their own say that images are not square."""
+    """Raise CheckpointError if a fork's separate width and height say that images are not square."""
     side = kwargs.get("resolution", _FIELDS["resolution"][1])
     for name in _SIDES:
         found = kwargs.get(name)

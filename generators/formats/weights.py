@@ -1,4 +1,4 @@
-"""What every format comes down to: a configuration, named tensors, and the network that they fit into exactly."""
+"""The common result of every format: a configuration, named tensors, and the network that they fit exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from generators.unpickling.records import StoredTensor, brief
 
 FILTER = (1.0, 3.0, 3.0, 1.0)
 SHARED_BYTES = 2**20
-"""Bytes that tensors may share with one another, such as small constants."""
+"""Bytes that tensors may share, such as small constants."""
 TITLES: Mapping[type[BaseModel], str] = {StyleGAN2Config: "StyleGAN2", BigGANDeepConfig: "BigGAN-deep"}
 
 Family = StyleGAN2 | BigGANDeep
@@ -28,25 +28,25 @@ _Config = TypeVar("_Config", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Weights:
-    """What a checkpoint holds, in the names of our networks: the configuration tells the family."""
+    """The content of a checkpoint, by the names of our networks; the configuration decides the family."""
 
     config: Config
     tensors: Mapping[str, Tensor | StoredTensor]
     about: str = ""
     format: str = ""
     remark: str = ""
-    """What is not in the file, and what stands in its place."""
+    """What is missing from the file, and what replaces it."""
     stored_names: Mapping[str, str] = field(default_factory=dict)
-    """The name of each tensor in the file, where it has another."""
+    """The name of each tensor in the file, if it differs."""
 
 
 def stylegan2_config(values: object) -> StyleGAN2Config:
-    """Return a validated configuration; raises CheckpointError naming the first value that is not read."""
+    """Return a validated configuration; raise CheckpointError for the first unreadable value."""
     return _validated(StyleGAN2Config, values)
 
 
 def biggan_deep_config(values: object) -> BigGANDeepConfig:
-    """Return a validated configuration; raises CheckpointError naming the first value that is not read."""
+    """Return a validated configuration; raise CheckpointError for the first unreadable value."""
     return _validated(BigGANDeepConfig, values)
 
 
@@ -54,8 +54,8 @@ def build(weights: Weights, noise: Noise, truncation: float) -> Generator:
     """Return the generator of these weights; nothing is allocated before names and shapes are known to fit.
 
     Raises:
-        CheckpointError: the tensors are not those that the configuration announces, or hold NaN or infinite numbers.
-        ArgumentError: the family does not offer that truncation where it is loaded.
+        CheckpointError: the tensors differ from the configuration, or hold NaN or infinite numbers.
+        ArgumentError: the family does not offer that truncation at loading.
     """
     generator = network(weights.config, len(weights.tensors), noise, truncation)
     check_tensors({name: tensor.shape for name, tensor in generator.state_dict().items()}, weights)
@@ -73,7 +73,7 @@ def network(config: Config, tensors: int, noise: Noise = "const", truncation: fl
 
     Args:
         config: of either family.
-        tensors: how many the checkpoint holds; a network that has more layers than that is not made.
+        tensors: number of tensors in the checkpoint; a network with more layers is not built.
         noise: see `generators.load_generator`.
         truncation: see `generators.load_generator`.
     """
@@ -93,19 +93,19 @@ def network(config: Config, tensors: int, noise: Noise = "const", truncation: fl
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise CheckpointError where a tensor holds NaN or infinite numbers: no image can be made with them."""
+    """Raise CheckpointError if a tensor holds NaN or infinite numbers: no image can be made with them."""
     if bool(tensor.sum().isfinite()):  # one pass without a copy; a sum of finite numbers may overflow
         return
     odd = tensor.numel() - int(tensor.isfinite().sum())
     if odd:
         raise CheckpointError(
             f"holds {brief(name)} with {odd:,} of {tensor.numel():,} numbers NaN or infinite: the training collapsed, "
-            "or the file is damaged; take an earlier snapshot"
+            "or the file is damaged; use an earlier snapshot"
         )
 
 
 def with_block_channels(config: StyleGAN2Config, found: Sequence[int]) -> StyleGAN2Config:
-    """Return a configuration with the channels that the tensors have, first to last, where the formula differs."""
+    """Return a configuration with the channels of the tensors, first to last, if they differ from the formula."""
     wanted = [config.channels(resolution) for resolution in config.block_resolutions]
     if list(found) == wanted or len(found) != len(wanted):
         return config
@@ -139,9 +139,9 @@ def check_fit(title: str, wanted: Mapping[str, Sequence[int]], found: Mapping[st
 
 
 def check_shared(tensors: Mapping[str, Tensor | StoredTensor]) -> None:
-    """Raise CheckpointError where tensors that are still in their file hold more numbers than lie there.
+    """Raise CheckpointError if tensors that are still in their file announce more numbers than the file holds.
 
-    A small file could otherwise have every tensor be the same numbers, and fill the memory with copies of them.
+    Otherwise all tensors of a small file could be the same numbers, and copies of them fill the memory.
     """
     stored = [tensor for tensor in tensors.values() if isinstance(tensor, StoredTensor)]
     announced = sum(tensor.size for tensor in stored)
@@ -154,7 +154,7 @@ def check_shared(tensors: Mapping[str, Tensor | StoredTensor]) -> None:
 
 
 def resample_filters(generator: StyleGAN2) -> dict[str, Tensor]:
-    """Return the resampling filters of a network whose checkpoint format does not have them as tensors."""
+    """Return the resampling filters of a network whose checkpoint format does not store them as tensors."""
     taps = torch.tensor(FILTER) / sum(FILTER)
     names = (name for name in generator.state_dict() if name.endswith("resample_filter"))
     return {name: torch.outer(taps, taps) for name in names}

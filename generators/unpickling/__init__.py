@@ -1,1 +1,1 @@
-"""Reads pickles without running code from them: a stack machine and the formats that embed pickles."""
+"""Read pickles without running code from them: a stack machine, and the formats that embed pickles."""

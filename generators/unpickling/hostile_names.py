@@ -1,7 +1,7 @@
-"""Names that can run a program or touch a file where a pickle is trusted, and that nobody keeps beside a generator.
+"""Names that can run a program or touch a file if a pickle is trusted, and that no one stores with a generator.
 
-No name is ever loaded, whether it is listed here or not. The list decides only what is said of a file: one that names
-any of these is refused as hostile even where its generator is sound, lest a program that trusts it opens it next.
+No name is ever loaded, whether listed or not. The list decides only how a file is described: a file with
+any of these is refused as hostile even if its generator is sound, because a program that trusts it may open it next.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _BY_MODULE = {module: pattern for modules, pattern in _FUNCTIONS.items() for mod
 
 
 def is_hostile(name: str) -> bool:
-    """Return whether a name, `module name` as pickles have it, is one that only an attack needs."""
+    """Return whether a name, `module name` as in pickles, is one that only an attack needs."""
     module, _, function = name.partition(" ")
     pattern = _BY_MODULE.get(module)
     return module.partition(".")[0] in _MODULES or (pattern is not None and pattern.fullmatch(function) is not None)

@@ -1,8 +1,8 @@
-"""A pickle's stack machine that knows no function but those it is given, all of which make inert records.
+"""A pickle's stack machine that knows only the functions it is given, all of which make inert records.
 
-A pickle is a program for a small stack machine. This one does not stand on Python's own unpickler, nor on that of
-`torch.load(weights_only=True)`, because a small file can make those take 32 GB (a memo index), hash a nested tuple for
-ever, or end the process (one nested deeper), none of which can be caught.
+A pickle is a program for a small stack machine. This one does not use Python's own unpickler, nor that of
+`torch.load(weights_only=True)`: a small file can make those take 32 GB (a memo index), hash a nested tuple
+forever, or end the process (one nested deeper), and none of these can be caught.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from generators.unpickling.records import (
 )
 
 Makers = Mapping[str, Callable[..., object]]
-"""What may be found in a pickle, as `module name`, and what makes a record in its place."""
+"""Names that may occur in a pickle, as `module name`, and what makes a record for each."""
 
 MAX_KEY = 8
-"""Parts of a tuple or a frozen set that is a key."""
+"""Parts of a tuple or a frozen set used as a key."""
 MAX_KEY_CHARACTERS = 4096
 MAX_KEY_BITS = 1024
 MAX_NAME = 1024
-"""Characters of the name of a module, and of what is in it."""
+"""Characters in the name of a module and of an attribute."""
 
 _COPIED_BYTES = 1024
-"""Reads of at most this many bytes are copied out of the file; longer ones are views of it."""
+"""Reads of at most this many bytes are copied out of the file; longer ones are views of it."""  # prose: quoted
 
 
 @dataclass(frozen=True, eq=False)
 class Global:
-    """A name found in a pickle, standing for what it makes here."""
+    """A name found in a pickle, and the function that makes its record."""
 
     name: str
     make: Callable[..., Any]
     refusal: str = ""
-    """What a file is refused with where its weights depend on this name; empty for a name that is known."""
+    """The refusal of a file whose weights depend on this name; empty for a known name."""
 
 
 class Budget:
-    """How many operations a file may still take, the pickles nested in it included."""
+    """Number of operations left to a file, including its nested pickles."""
 
     def __init__(self, operations: int) -> None:
         self.left = self.whole = operations
 
     def spend(self, operations: int = 1) -> None:
-        """Take some; raises CheckpointError where there are not as many left."""
+        """Take some; raise CheckpointError if fewer are left."""
         self.left -= operations
         if self.left < 0:
-            raise CheckpointError(f"has more than {self.whole:,} operations: no generator needs that many")
+            raise CheckpointError(f"has more than {self.whole:,} operations: no generator needs more")
 
 
 class View:
-    """A file of bytes that lie in memory; what is long is read without a copy."""
+    """A file of bytes in memory; long reads are not copied."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.data, self.at = memoryview(data), 0
@@ -81,7 +81,7 @@ class View:
         return bytes(found) if len(found) <= _COPIED_BYTES else found
 
     def readline(self) -> bytes:
-        """Return the bytes up to a newline and with it; at most 1,024, which is longer than any name."""
+        """Return the bytes up to and including a newline; at most 1,024, which is longer than any name."""
         found = bytes(self.data[self.at : self.at + _COPIED_BYTES])
         line = found[: found.find(b"\n") + 1] or found
         self.at += len(line)
@@ -92,12 +92,12 @@ class Machine:
     """One run of the stack machine over one pickle.
 
     Args:
-        file: positioned at the pickle; left behind it.
-        budget: shared by the pickles nested in a file.
-        makers: what each name that may be found makes.
-        persistent: turns a persistent id into a record; without it there must be none.
-        passes_over: whether a name that is not among the makers stands for nothing (`Ignored`), as what trainings keep
-            beside a generator does; otherwise, and always where the name could run a program, the file is refused.
+        file: positioned at the pickle; positioned after it at the end.
+        budget: shared by the nested pickles of a file.
+        makers: the function for each permitted name.
+        persistent: turns a persistent id into a record; without it, ids are refused.
+        passes_over: whether an unknown name becomes nothing (`Ignored`), as training data stored
+            with a generator should; otherwise, and always if the name could run a program, the file is refused.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> object:
-        """Return what the pickle leaves on the stack."""
+        """Return the value that the pickle leaves on the stack."""
         for operation, argument, _ in pickletools.genops(cast(IO[bytes], self.file)):
             self.budget.spend(1 + _copied(argument) // _COPIED_BYTES)
             name = operation.name
@@ -132,12 +132,12 @@ class Machine:
 
     def _pop(self) -> object:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise CheckpointError("is no valid pickle: it takes from an empty stack")
+            raise CheckpointError("is not a valid pickle: it takes from an empty stack")
         return self.stack.pop()
 
     def _pop_to_mark(self) -> list[Any]:
         if not self.marks:
-            raise CheckpointError("is no valid pickle: it goes back to a mark that was not set")
+            raise CheckpointError("is not a valid pickle: it goes back to a mark that was not set")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -201,7 +201,7 @@ class Machine:
 
     def _get(self, index: int) -> None:
         if index not in self.memo:
-            raise CheckpointError(f"is no valid pickle: it gets memo {index}, which was not put")
+            raise CheckpointError(f"is not a valid pickle: it gets memo {index}, which was not put")
         self.stack.append(self.memo[index])
 
     def _find(self, name: str) -> None:
@@ -211,7 +211,7 @@ class Machine:
         refusal = f"wants {brief(name.replace(' ', '.'))}, which is never loaded"
         if is_hostile(name):
             raise CheckpointError(f"{refusal}, because it can run programs: the file is hostile; nothing of it was run")
-        refusal += ": neither code nor classes are taken from a file"
+        refusal += ": code and classes are never taken from a file"
         if not self.passes_over:
             raise CheckpointError(refusal)
         self.stack.append(Global(name, lambda *_: Ignored(refusal), refusal))
@@ -227,10 +227,10 @@ class Machine:
         if refusal := refusal_of(made):
             self.stack.append(Ignored(refusal))
             return
-        # A call costs what it looks at: one pickled list can be the argument of any number of calls.
+        # A call costs as much as it reads: one pickled list can be the argument of any number of calls.
         self.budget.spend(len(arguments))
         self.budget.spend(sum(len(argument) for argument in arguments if isinstance(argument, list | tuple | dict)))
-        refusals = filter(None, map(refusal_of, arguments))  # what is made of something unknown is unknown
+        refusals = filter(None, map(refusal_of, arguments))  # a result of something unknown is unknown
         if refusal := next(refusals, ""):
             self.stack.append(Ignored(refusal))
         else:
@@ -263,10 +263,10 @@ _PLAIN = (float, complex, Global, Ignored, DType, Array, StoredTensor, Module, N
 
 
 def _key(value: object) -> object:
-    """Return a key of a dictionary or an item of a set; in place of one that is long or nested, an object of its own.
+    """Return a key of a dictionary or an item of a set; a unique object instead of one that is long or nested.
 
-    A pickle can use one key any number of times, and the hash of a long number, or whether two long texts or two nested
-    sets are equal, takes time whenever it is asked for; that of nested tuples can end the process.
+    A pickle can use one key any number of times, and the hash of a long number, or the comparison of two long texts or
+    nested sets, takes time on every use; the hash of nested tuples can end the process.
     """
     if _is_short(value):
         return value
@@ -289,7 +289,7 @@ def _is_short(value: object) -> bool:
 
 
 def _copied(argument: object) -> int:
-    """Return how many bytes of the file were copied for an operation's argument, about."""
+    """Return roughly how many bytes of the file were copied for an operation's argument."""
     if isinstance(argument, str | bytearray):
         return len(argument)
     return argument.bit_length() // 8 if isinstance(argument, int) else 0

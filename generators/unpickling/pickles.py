@@ -1,4 +1,4 @@
-"""Reads the pickles that published generators come in without running code from them."""
+"""Read the pickles of published generators without running code from them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from generators.unpickling.records import (
 from generators.unpickling.torch_streams import never, read_storage
 
 MAX_OPERATIONS = 2_000_000
-"""Operations in a file, nested streams included; a generator of 1024 px with its discriminator has about 100,000."""
+"""Operations per file, including nested streams; a generator of 1024 px with its discriminator has about 100,000."""
 
 
 def load_pickle(data: bytes) -> object:
-    """Return what a pickle holds, made of plain values and records that are views of it.
+    """Return the content of a pickle as plain values and records that are views of it.
 
     Args:
         data: the whole file.
 
     Raises:
-        CheckpointError: the file is truncated, hostile, or is itself something that is never loaded.
+        CheckpointError: the file is truncated, hostile, or represents something that is never loaded.
     """
     try:
         budget = Budget(MAX_OPERATIONS)
@@ -41,8 +41,9 @@ def load_pickle(data: bytes) -> object:
         return expect(object, content, "its content")
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a hostile file provokes, it is the file's fault
-        raise CheckpointError(f"is torn or no valid pickle ({type(error).__name__}: {str(error)[:200]})") from error
+    except Exception as error:  # whatever a hostile file provokes is the file's fault
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CheckpointError(f"is truncated or not a valid pickle ({reason})") from error
 
 
 def _published(budget: Budget) -> Makers:
@@ -63,7 +64,7 @@ def _published(budget: Budget) -> Makers:
 def numpy_makers() -> dict[str, Callable[..., object]]:
     """Return all names of pickled numpy numbers; they moved from `numpy.core` to `numpy._core`.
 
-    Until protocol 3, bytes are pickled as text that is to be encoded.
+    Until protocol 3, bytes are pickled as text that must be encoded.
     """
     makers: dict[str, Callable[..., object]] = {
         "numpy dtype": dtype_of,

@@ -1,4 +1,4 @@
-"""What a pickled generator is made of here: inert records in place of every class and function that it names."""
+"""The parts of a pickled generator: inert records instead of every class and function that it names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from generators.errors import CheckpointError
 _T = TypeVar("_T")
 
 MAX_ENCODED = 64
-"""Characters of a text that stands for bytes."""
+"""Maximum number of characters of a text that represents bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """A persistent object of NVIDIA's repositories: what it was, and its attributes. Its source is not kept."""
+    """A persistent object of NVIDIA's repositories: its class name and attributes. Its source is not kept."""
 
     class_name: str
     state: Mapping[str, Any]
@@ -35,28 +35,28 @@ class Network:
     state: Mapping[str, Any] | None = None
 
     def build(self, state: object) -> None:
-        """Take the attributes."""
+        """Set the attributes."""
         self.state = expect(dict, state, "the state of a network")
 
 
 @dataclass(eq=False)
 class Ignored:
-    """Something that says nothing of the weights, such as the arguments of a training; nothing of it is kept.
+    """Something irrelevant to the weights, such as training arguments; nothing of it is kept.
 
-    `refusal` is what the file is refused with where the weights depend on it after all (`expect`).
+    `refusal` is the reason to refuse the file if the weights depend on it after all (`expect`).
     """
 
     refusal: str
 
     def build(self, _state: object) -> None:
-        """Take no attributes."""
+        """Ignore the attributes."""
 
 
 class OrderedRecord(dict[Any, Any]):
-    """An OrderedDict, as state dictionaries are; the versions of modules that torch sets on them are not kept."""
+    """An OrderedDict, such as a state dictionary; torch's module versions on it are not kept."""
 
     def build(self, _state: object) -> None:
-        """Take no attributes."""
+        """Ignore the attributes."""
 
 
 class NamespaceRecord(dict[Any, Any]):
@@ -87,27 +87,27 @@ def default_of(*_: object) -> OrderedRecord:
 
 
 def size_of(*sizes: object) -> object:
-    """Return a torch.Size as the tuple it is made of."""
+    """Return a torch.Size as a tuple."""
     return sizes[0] if sizes else ()
 
 
 @dataclass(eq=False)
 class Storage:
-    """The numbers behind a tensor: their type, their count, and their bytes, which are a view of the file."""
+    """The numbers of a tensor: their type, count, and bytes, which are a view of the file."""
 
     dtype: torch.dtype
     count: int
     data: memoryview = field(default_factory=lambda: memoryview(b""))
-    """Empty until a stream that keeps its numbers at its end has been read to there."""
+    """Empty until a stream that stores its numbers at its end has been read to there."""
 
     @property
     def size(self) -> int:
-        """How many bytes there are."""
+        """Number of bytes."""
         return self.count * self.dtype.itemsize
 
     @property
     def address(self) -> int:
-        """Where in memory they begin."""
+        """Address of the first byte in memory."""
         return int(np.frombuffer(self.data, np.uint8).ctypes.data) if self.data else 0
 
 
@@ -122,12 +122,12 @@ class StoredTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its numbers."""
+        """Type of the numbers."""
         return self.storage.dtype
 
     @property
     def size(self) -> int:
-        """How many bytes its numbers take."""
+        """Bytes of its numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def tensor(self) -> Tensor:
@@ -140,12 +140,12 @@ class StoredTensor:
         return torch.from_numpy(numbers.copy(order="C")).view(self.dtype)
 
     def permuted(self, *order: int) -> StoredTensor:
-        """Return the same numbers with their dimensions in another order."""
+        """Return the same numbers with permuted dimensions."""
         shape, stride = zip(*((self.shape[i], self.stride[i]) for i in order), strict=True)
         return replace(self, shape=shape, stride=stride)
 
     def flipped(self, *dims: int) -> StoredTensor:
-        """Return the same numbers, last to first along some dimensions."""
+        """Return the same numbers, reversed along some dimensions."""
         if 0 in self.shape:
             return self
         stride = tuple(-step if i in dims else step for i, step in enumerate(self.stride))
@@ -168,7 +168,7 @@ class DType:
     refusal: str = ""
 
     def build(self, state: object) -> None:
-        """Take `(version, byte order, ...)`: the order must be little-endian, as it is without."""
+        """Check `(version, byte order, ...)`: the order must be little-endian, the default."""
         order = expect(str, expect(tuple, state, "the state of a numpy dtype")[1], "the byte order of numpy numbers")
         if order not in ("<", "|", "="):
             self.refusal = f"holds numpy numbers of byte order {brief(order)}: only little-endian is read"
@@ -183,7 +183,7 @@ class Array:
     refusal: str = ""
 
     def build(self, state: object) -> None:
-        """Take `(version, shape, dtype, is_fortran, bytes)`; an array of anything but plain numbers is not kept."""
+        """Take `(version, shape, dtype, is_fortran, bytes)`; only arrays of plain numbers are kept."""
         _, announced, dtype, is_fortran, content = expect(tuple, state, "the state of a numpy array")
         self.refusal = refusal_of(dtype) or refusal_of(content)
         if self.refusal:
@@ -197,7 +197,7 @@ class Array:
 
 
 Buildable = Network | DType | Array | Ignored | OrderedRecord | NamespaceRecord
-"""What takes a state."""
+"""A record that takes a state."""
 
 
 def stored_array(array: Array) -> StoredTensor:
@@ -211,7 +211,7 @@ def stored_array(array: Array) -> StoredTensor:
 
 
 def module_of(meta: object) -> Module:
-    """Return the module that `torch_utils.persistence` describes; the source beside it is left where it is."""
+    """Return the module that `torch_utils.persistence` describes; its embedded source is ignored."""
     record = expect(dict, meta, "a persistent object")
     state = record.get("state")
     name = expect(str, record.get("class_name"), "the class name of a persistent object")
@@ -219,7 +219,7 @@ def module_of(meta: object) -> Module:
 
 
 def tensor_of(storage: object, offset: object, shape: object, stride: object, *_rest: object) -> StoredTensor:
-    """Return a tensor for the arguments that torch gives; hooks and metadata are not read."""
+    """Return a tensor for torch's arguments; hooks and metadata are ignored."""
     numbers = expect(Storage, storage, "the storage of a tensor")
     sizes, strides = sizes_of(shape), sizes_of(stride)
     (first,) = sizes_of((offset,))
@@ -234,21 +234,21 @@ def tensor_of(storage: object, offset: object, shape: object, stride: object, *_
 
 
 def parameter_of(data: object, *_rest: object) -> StoredTensor:
-    """Return the tensor of a parameter; hooks and attributes are not read."""
+    """Return the tensor of a parameter; hooks and attributes are ignored."""
     return expect(StoredTensor, data, "the data of a parameter")
 
 
 def named_tensor(name: object, value: object) -> StoredTensor:
-    """Return the tensor of a state dictionary; raises CheckpointError where it is none, or its name is no text."""
+    """Return the tensor of a state dictionary; raise CheckpointError if it is not one, or its name is not text."""
     if refusal := refusal_of(value):
-        raise CheckpointError(f"{refusal}; it stands for {brief(name)}")
+        raise CheckpointError(f"{refusal}; it represents {brief(name)}")
     if not isinstance(name, str) or not isinstance(value, StoredTensor):
         raise CheckpointError(f"holds a {type(value).__name__} for {brief(name)}, not a tensor")
     return value
 
 
 def dtype_of(name: object, *_rest: object) -> DType | Ignored:
-    """Return the type of a name such as `f4`; objects, strings and structures have none here."""
+    """Return the type of a name such as `f4`; objects, strings and structures have no type here."""
     text = expect(str, name, "the name of a numpy dtype")
     if text not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
         return Ignored(f"holds numpy numbers of type {brief(text)}: only plain numbers are read")
@@ -263,10 +263,10 @@ def scalar_of(dtype: object, data: object) -> float | int | bool:
 
 
 def expect(kind: type[_T], value: object, what: str) -> _T:
-    """Return a value that is of a kind.
+    """Return a value of the given kind.
 
     Raises:
-        CheckpointError: it is not, or stands for something that is never loaded.
+        CheckpointError: it is of another kind, or represents something that is never loaded.
     """
     if refusal := refusal_of(value):
         raise CheckpointError(refusal)
@@ -276,15 +276,15 @@ def expect(kind: type[_T], value: object, what: str) -> _T:
 
 
 def refusal_of(value: object) -> str:
-    """Return what a file is refused with where its weights depend on a value; empty for what can be used."""
+    """Return the refusal of a file whose weights depend on a value; empty for a usable value."""
     refusal: str = getattr(value, "refusal", "")
     return refusal
 
 
 def latin_bytes_of(text: object, encoding: object) -> bytes | Ignored:
-    """Return bytes that were pickled as the text they are in Latin-1: those of numpy scalars, which are short.
+    """Return bytes pickled as Latin-1 text: those of numpy scalars, which are short.
 
-    Longer ones are not encoded, because a pickle can have one text encoded many times over.
+    Longer ones are not encoded, because a pickle can have one text encoded many times.
     """
     encoded = expect(str, text, "encoded text")
     if encoding not in ("latin1", "latin-1") or len(encoded) > MAX_ENCODED:
@@ -293,7 +293,7 @@ def latin_bytes_of(text: object, encoding: object) -> bytes | Ignored:
 
 
 def bytes_of(value: object, what: str) -> memoryview:
-    """Return the bytes of a pickle, which are a view where they are long."""
+    """Return the bytes of a pickle; a view if they are long."""
     return value if isinstance(value, memoryview) else memoryview(expect(bytes, value, what))
 
 
@@ -306,14 +306,14 @@ def sizes_of(value: object) -> tuple[int, ...]:
 
 
 def _span(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
-    """Return how many numbers lie between the first and the last of a strided tensor, both included."""
+    """Return the number of elements between the first and last of a strided tensor, both included."""
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
 def brief(value: object) -> str:
-    """Return a value for a message, cut where it is long; containers other than shapes show their type only."""
+    """Return a value for a message, shortened if long; containers other than shapes show their type only."""
     if isinstance(value, str):
         return ascii(value[:80])
     if isinstance(value, int | float | None):

@@ -1,7 +1,7 @@
-"""Files of torch.save, zip archives and legacy streams, read without running code from them.
+"""Read torch.save files, zip archives and legacy streams, without running code from them.
 
-Not with `torch.load(weights_only=True)`: a file of 500 KB with a deeply nested key ends the process in it, it copies
-all that a file holds, and it refuses the training arguments that published checkpoints carry beside their weights.
+`torch.load(weights_only=True)` is not used: a file of 500 KB with a deeply nested key ends the process in it, it copies
+the whole content, and it refuses the training arguments that published checkpoints store with their weights.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ENCRYPTED = 0x1
 
 
 def _subclass_of(make: object, _kind: object, arguments: object, *_state: object) -> StoredTensor:
-    """Return a tensor of another class, or with attributes, as the plain tensor it is."""
+    """Return a tensor of another class, or with attributes, as a plain tensor."""
     maker, parts = expect(Global, make, "what makes a tensor"), expect(tuple, arguments, "the arguments of a tensor")
     if maker.make not in (tensor_of, parameter_of) or any(map(refusal_of, parts)):
         raise CheckpointError(f"makes a tensor with {brief(maker.name)}, which no published generator does")
@@ -69,9 +69,9 @@ _MAKERS: Final[Makers] = {
 
 
 def load_torch_file(data: bytes) -> object:
-    """Return what a torch.save file holds, made of plain values and records.
+    """Return the content of a torch.save file as plain values and records.
 
-    Tensors are `StoredTensor`s: views of the file whose `tensor()` makes a copy, so that only what is used takes
+    Tensors are `StoredTensor`s: views of the file whose `tensor()` makes a copy, so that only used tensors take
     memory. Numpy arrays are `Array`s; every object of other software, such as training arguments, is `Ignored`. Nothing
     is written anywhere.
 
@@ -80,7 +80,7 @@ def load_torch_file(data: bytes) -> object:
 
     Raises:
         CheckpointError: the file is truncated, hostile, announces more than it holds, is a whole object that is never
-            loaded, or is no file of torch.save.
+            loaded, or is not a torch.save file.
     """
     try:
         if data.startswith(ZIP):
@@ -89,10 +89,10 @@ def load_torch_file(data: bytes) -> object:
             return _state_of(read_stream(data, Budget(MAX_OPERATIONS), _MAKERS, passes_over=True)[0])
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a hostile file provokes, it is the file's fault
+    except Exception as error:  # whatever a hostile file provokes is the file's fault
         reason = f"{type(error).__name__}: {str(error)[:200]}"
-        raise CheckpointError(f"is torn or no valid torch.save file ({reason})") from error
-    raise UnknownFormatError("is no torch.save file")
+        raise CheckpointError(f"is truncated or not a valid torch.save file ({reason})") from error
+    raise UnknownFormatError("is not a torch.save file")
 
 
 def _state_of(content: object) -> object:
@@ -103,7 +103,7 @@ def _state_of(content: object) -> object:
         )
         raise CheckpointError(
             f"{refusal}. The file is a whole network that torch.save pickled, as PTI does, not a dictionary of "
-            f"tensors: where it was made, write it with {remedy}"
+            f"tensors: on the machine that made it, write it with {remedy}"
         )
     return content
 
@@ -134,7 +134,7 @@ def _read_archive(data: bytes) -> object:
 
 
 def _entries(data: bytes) -> Mapping[str, memoryview]:
-    """Return the entries of an archive as views of it, named as they are inside its one folder."""
+    """Return the entries of an archive as views of it, by their names inside its one folder."""
     if data.count(_ENTRY) > MAX_ENTRIES:
         raise CheckpointError(f"is a zip archive of more than {MAX_ENTRIES:,} entries")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -160,7 +160,7 @@ def _checked_name(info: zipfile.ZipInfo, folder: str) -> str:
 
 
 def _content(data: bytes, info: zipfile.ZipInfo, end: int) -> memoryview:
-    """Return the bytes of an entry: stored as they are, between its own header and the directory."""
+    """Return the bytes of an entry: uncompressed, between its own header and the directory."""
     name = brief(info.orig_filename)
     if info.flag_bits & _ENCRYPTED or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise CheckpointError(f"is a zip archive with the compressed or encrypted entry {name}: torch.save stores them")

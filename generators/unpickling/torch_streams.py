@@ -40,11 +40,11 @@ STORAGES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
 
 
 MAX_KEY = 256
-"""Characters of the key of a storage, which is a number in all published files."""
+"""Maximum number of characters of the key of a storage, which is a number in all published files."""
 
 
 def never(*_: object) -> NoReturn:
-    """Stand for what a pickle may name, but not call."""
+    """Represent what a pickle may name, but not call."""
     raise CheckpointError("calls a type, which no published generator does")
 
 
@@ -52,7 +52,7 @@ STORAGE_TYPES: Makers = MappingProxyType(dict.fromkeys(STORAGES, never))
 
 
 def unread_storage(identity: object) -> str:
-    """Return why a storage of a type that is not known is refused where it is used; empty for one that is known."""
+    """Return why a storage of an unknown type is refused on use; empty for a known type."""
     match identity:
         case ("storage", Global(refusal=refusal), *_):
             return refusal
@@ -60,10 +60,10 @@ def unread_storage(identity: object) -> str:
 
 
 def storage_of(identity: object) -> tuple[str, torch.dtype, int]:
-    """Return key, type and count of the whole storage that a persistent id stands for.
+    """Return key, type and count of the whole storage that a persistent id represents.
 
     Raises:
-        CheckpointError: it stands for anything else.
+        CheckpointError: it represents anything else.
     """
     match identity:
         case ("storage", Global(name=name), str(key), str(), int(count), *rest) if name in STORAGES and count >= 0:
@@ -75,16 +75,16 @@ def storage_of(identity: object) -> tuple[str, torch.dtype, int]:
 def read_stream(
     data: bytes | memoryview, budget: Budget, makers: Makers, *, passes_over: bool = False
 ) -> tuple[object, int]:
-    """Return what a stream holds, its tensors as records that are views of it, and how many storages it has.
+    """Return the content of a stream, with tensors as views of it, and its number of storages.
 
     Args:
         data: the whole stream.
-        budget: operations that it may take.
-        makers: what each name that may be found in it makes; the types of storages are added.
+        budget: operations left to the stream.
+        makers: the function for each permitted name; the types of storages are added.
         passes_over: see `Machine`.
 
     Raises:
-        CheckpointError: it is no such stream, or announces more than it holds.
+        CheckpointError: it is not such a stream, or announces more than it holds.
     """
     file, storages = View(data), dict[str, Storage]()
 
@@ -94,9 +94,9 @@ def read_stream(
     def storage(identity: object) -> object:
         match identity:
             case ("module", Global() as kind, *_) if passes_over:
-                return kind  # the class of a whole network, beside which its source is not read
+                return kind  # the class of a whole network; its source is not read
         if refusal := unread_storage(identity):
-            raise CheckpointError(refusal)  # how long its numbers are is not known
+            raise CheckpointError(refusal)  # the size of its numbers is unknown
         key, dtype, count = storage_of(identity)
         if count * dtype.itemsize > len(data):
             raise CheckpointError(f"announces a storage of {brief(count)} numbers in a stream of {len(data)} bytes")
@@ -118,11 +118,11 @@ def read_stream(
 
 
 def read_storage(budget: Budget, stream: object) -> Storage:
-    """Return the one storage of a stream that is nested in a pickle."""
+    """Return the single storage of a stream that is nested in a pickle."""
     root, count = read_stream(bytes_of(stream, "a storage stream"), budget, {})
     found = expect(Storage, root, "the root of a storage stream")
     if count != 1:
-        raise CheckpointError(f"holds a storage stream of {count} storages where one is meant")
+        raise CheckpointError(f"holds a storage stream of {count} storages instead of one")
     return found
 
 

@@ -1,1 +1,1 @@
-"""Input addresses: from what a configuration says to the list of shards."""
+"""Input addresses: from the configuration's text to the list of shards."""

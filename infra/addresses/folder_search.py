@@ -1,4 +1,4 @@
-"""The shards of a path on this machine: found part by part, so that no folder is listed that it cannot reach."""
+"""The shards of a path on this machine, searched part by part, so that only reachable folders are listed."""
 
 import errno
 import os
@@ -26,26 +26,26 @@ _ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 def search_folders(parts: Sequence[str]) -> Found:
-    """Return the shards of a path whose parts are names or patterns; a folder stands for its tar files.
+    """Return the shards of a path whose parts are names or patterns; a folder means its tar files.
 
-    As in a shell, links are followed and `*` passes over hidden names; `**` looks into what links lead to, no deeper.
+    As in a shell, links are followed and `*` skips hidden names; `**` enters what links lead to, no deeper.
 
     Raises:
         NotFoundError: there are none, or one that is named without a wildcard is missing.
-        StoreError: a folder cannot be read, or what is named is neither a file nor a folder.
+        StoreError: a folder cannot be read, or a named path is neither a file nor a folder.
     """
     top, rest = _literal_top(parts)
-    if not rest and not os.path.isdir(top):  # noqa: PTH112  # which raises nothing
+    if not rest and not os.path.isdir(top):  # noqa: PTH112  # pathlib's may raise
         return Found(FolderStore(top.parent), (_named(top),))
     if ".." in rest:
-        raise StoreError("'..' after a pattern leads out of what it matches; write the path without it")
+        raise StoreError("'..' after a pattern leaves the folder that it matches; write the path without it")
     search = _Search(top)
     search.go("", (*rest,) or (TARS,), certain=True)
     return search.found()
 
 
 def _literal_top(parts: Sequence[str]) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder or file that the parts before the first pattern name, and the other parts."""
+    """Return the folder or file named by the parts before the first pattern, and the other parts."""
     top = Path("/") if parts[0] == "" else Path.cwd()
     for position, part in enumerate(parts):
         literal = unescape(part)
@@ -56,13 +56,13 @@ def _literal_top(parts: Sequence[str]) -> tuple[Path, tuple[str, ...]]:
 
 
 def _named(path: Path) -> Entry:
-    """Return the entry of a file that is asked for by its name."""
+    """Return the entry of a file that is requested by name."""
     with explained(path, "look at"):
         try:
             status = path.stat()
         except OSError as error:
             if _leads_nowhere(path, error):
-                raise NotFoundError(f"{path} is a link to {path.readlink()}, which is not there") from error
+                raise NotFoundError(f"{path} is a link to {path.readlink()}, which does not exist") from error
             if isinstance(error, FileNotFoundError):
                 raise NotFoundError(f"there is no file or folder {path}; correct the address") from error
             raise
@@ -80,10 +80,10 @@ class _Search:
     missing: list[str] = field(default_factory=list)  # named without a wildcard
     dangling: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)  # matched where files are wanted
+    folders: list[str] = field(default_factory=list)  # folders that matched where files are expected
 
     def go(self, name: str, parts: tuple[str, ...], *, certain: bool) -> None:
-        """Search a folder for the parts. `certain`: it is named without a wildcard."""
+        """Search a folder for the parts. `certain`: the folder is named without a wildcard."""
         part, rest = parts[0], parts[1:]
         literal = unescape(part)
         if not is_pattern(part) or (may_be_literal(part) and os.path.lexists(self.root / name / literal)):
@@ -101,15 +101,14 @@ class _Search:
                     self._enter(_join(name, item.name), rest, certain=False, named=False)
 
     def found(self) -> Found:
-        """Return what was found."""
+        """Return the result."""
         if self.missing:
             raise NotFoundError(
-                f"missing in {self.root}: {some(self.missing, 'of what is named')}; correct the address, or put "
-                "it there"
+                f"missing in {self.root}: {some(self.missing, 'named shards')}; correct the address, or put it there"
             )
         passed_over = [
             f"{self.root}: {some(names, what)}; passed over"
-            for names, what in ((self.dangling, "links lead nowhere"), (self.unreadable, "folders may not be read"))
+            for names, what in ((self.dangling, "links lead nowhere"), (self.unreadable, "folders are unreadable"))
             if names
         ]
         if not self.entries:
@@ -132,7 +131,7 @@ class _Search:
             self._take(name, certain=certain, named=named)
 
     def _take(self, name: str, *, certain: bool, named: bool) -> None:
-        """Take a file; of a folder that is named, its tar files."""
+        """Add a file, or the tar files of a folder that is named."""
         path = self.root / name
         try:
             status = path.stat()
@@ -158,7 +157,7 @@ class _Search:
             self.missing += [name] * certain
 
     def _below(self, name: str, *, certain: bool) -> Iterator[str]:
-        """Yield a folder and all below it, hidden ones aside, then what links lead to, unless it was there already."""
+        """Yield a folder and all below it except hidden ones, then what links lead to, unless already seen."""
         links, known, todo = [], set(), [(name, certain)]
         while todo:
             folder, sure = todo.pop()
@@ -173,7 +172,7 @@ class _Search:
                 yield link
 
     def _scan(self, name: str, wanted: Callable[[os.DirEntry[str]], bool], *, certain: bool) -> list[os.DirEntry[str]]:
-        """Return what a folder holds and is wanted, sorted."""
+        """Return the sorted entries of a folder that are wanted."""
         path = self.root / name
         with explained(path, "list"):
             try:

@@ -1,6 +1,5 @@
-"""What the search for shards gives."""
+"""The result of the search for shards."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.stores.store import Entry, Store
@@ -10,13 +9,13 @@ CHECK = "check the address and the pattern"
 
 @dataclass(frozen=True)
 class Found:
-    """Shards, sorted by name, in the store of the folder that they have in common; and what had to be passed over."""
+    """Shards, sorted by name, in the store of their common folder; and what had to be skipped."""
 
     store: Store
     entries: tuple[Entry, ...]
     warnings: tuple[str, ...] = ()
 
 
-def some(names: Sequence[str], what: str) -> str:
-    """Return how many of something there are, and the first by name."""
+def some(names: list[str], what: str) -> str:
+    """Return the number of names, and the first by name."""
     return f"{len(names)} {what}, the first is {min(names)!r}"

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: a tar, or one of the things that are taken for a shard and are not."""
+"""What a file is by its first bytes: a tar, or a kind of file that is mistaken for a shard."""
 
 import codecs
 import re
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 HEAD_BYTES = 512
-"""How much of a file `kind_of` wants to see."""
+"""Number of bytes that `kind_of` needs."""
 
 Group = Literal["tar", "compressed", "picture", "other"]
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file: its name as it stands in a sentence; of compressed files the name of the compression."""
+    """A kind of file: its name for use in a sentence; for compressed files the name of the compression."""
 
     group: Group
     name: str
@@ -64,14 +64,14 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<error")
 
 
 def kind_of(head: bytes) -> FileKind | None:
-    """Return what a file is that begins with these bytes (its first `HEAD_BYTES`), None if that is not known."""
+    """Return the kind of file that begins with these bytes (its first `HEAD_BYTES`), None if unknown."""
     if is_tar(head):
         return _TAR
     return _from_magic(head) or _from_structure(head) or _from_text(head)
 
 
 def is_tar(head: bytes) -> bool:
-    """Return whether these bytes begin a tar: a header whose checksum is right, or the end marker of an empty one."""
+    """Return whether these bytes begin a tar: a header with a correct checksum, or the end marker of an empty one."""
     block = head[: tarfile.BLOCKSIZE]
     if len(block) == tarfile.BLOCKSIZE and not any(block):
         return True
@@ -111,7 +111,7 @@ def _from_structure(head: bytes) -> FileKind | None:
 def _from_text(head: bytes) -> FileKind | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:16].lower().startswith(_PAGES):
-        return FileKind("other", "an HTML or XML page, as servers send in place of a file that they do not give")
+        return FileKind("other", "an HTML or XML page, as servers send instead of a file that they refuse")
     if text[:1] in (b"{", b"["):
         return FileKind("other", "a JSON file")
     return FileKind("other", "a text file") if text and _is_text(text) else None
@@ -119,7 +119,7 @@ def _from_text(head: bytes) -> FileKind | None:
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # which minds no character cut off at the end
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # accepts a character cut off at the end
     except UnicodeDecodeError:
         return False
     return all(character.isprintable() or character.isspace() for character in text)

@@ -1,4 +1,4 @@
-"""How webdataset reads the names of a tar's members: what is a sample's file, its key and extension."""
+"""How webdataset reads the names of a tar's members: which belong to samples, with which key and extension."""
 
 import re
 
@@ -17,10 +17,10 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 def aside(name: str) -> str | None:
-    """Return the plural for what a file is that belongs to no sample by its name, None if it may belong to one."""
+    """Return the plural of the kind of file that, by its name, belongs to no sample; None if it may belong to one."""
     return next((what for what, pattern in _ASIDE.items() if pattern.match(name)), None)
 
 
 def printable(name: str) -> str:
-    """Return a name with the bytes that are not UTF-8, and those no file name can hold, written out as `\\xNN`."""
+    """Return a name with bytes escaped as `\\xNN` that are not UTF-8 or that no file name can hold."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")

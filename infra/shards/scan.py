@@ -1,4 +1,4 @@
-"""What a shard holds, from one sequential read: its samples, where their members lie, and what is wrong with it."""
+"""The content of a shard, from one sequential read: its samples, the place of their members, and damage."""
 
 import tarfile
 from collections import Counter
@@ -26,7 +26,7 @@ _IN_PLACE_OF_CONTENT = {
     _LINKS: "write the shard again with tar --dereference --hard-dereference",
     _SPARSE: "write the shard again without tar --sparse",
 }
-"""What may have a sample's name without its content, and what to do about it."""
+"""Members that may have a sample's name without its content, and the remedy."""
 _SELF_EXPLAINED = ("compressed", "not a tar")
 
 
@@ -52,8 +52,8 @@ class Member:
 class ShardSample:
     """One sample of a shard, which begins at byte `start`: its members in the order of the shard.
 
-    `fault` says why it cannot be processed, None if it can. `unusable` says of extensions why what the shard has of
-    them cannot be used, which matters only to who needs them. `repeated`: an earlier sample of the shard has the key.
+    `fault` says why it cannot be processed, None if it can. `unusable` says by extension why a member cannot be
+    used, which affects only those who need it. `repeated`: an earlier sample of the shard has the same key.
     Bytes of a key that are not UTF-8 are written as `\\xNN`.
     """
 
@@ -80,9 +80,9 @@ class ShardFault:
 
 @dataclass(frozen=True)
 class ShardScan:
-    """What a shard holds. `size` and `sha256` are of the bytes that could be read.
+    """The content of a shard. `size` and `sha256` are of the bytes that could be read.
 
-    `faults` say what was not read, `notes` what its owner may want to know; `passed_over` counts, by kind, the files
+    `faults` lists what was not read, `notes` what its owner may want to know; `passed_over` counts, by kind, the files
     that belong to no sample.
     """
 
@@ -96,11 +96,11 @@ class ShardScan:
 
 
 def scan_shard(stream: BinaryIO, name: str, size: int) -> ShardScan:
-    """Return what a shard holds and what is wrong with it, from one sequential read; no damage raises an error.
+    """Return the content of a shard and its damage, from one sequential read; damage never raises an error.
 
-    Keys are webdataset's: folder and base name up to the first dot. Members of one key are one sample, neighbours or
-    not; where members of one key have an extension in common, the first are kept and the others are a sample that
-    carries a fault. `size` is what the store lists. Raises only what reading the stream raises.
+    Keys are webdataset's: folder and base name up to the first dot. Members with one key are one sample, adjacent or
+    not. If members with one key share an extension, the first are kept and the others form a sample with a
+    fault. `size` is the size listed by the store. Raises only what reading the stream raises.
     """
     tape = Tape(stream)
     survey = _Survey()
@@ -123,7 +123,7 @@ def scan_shard(stream: BinaryIO, name: str, size: int) -> ShardScan:
 
 @dataclass
 class _Draft:
-    """A sample while its members are coming in; `name` is its key as the shard has it."""
+    """A sample whose members are still being read; `name` is its key as written in the shard."""
 
     name: str
     key: str
@@ -136,18 +136,18 @@ class _Draft:
 
     @property
     def extensions(self) -> set[str]:
-        """Everything that the shard shows of it, usable or not."""
+        """All its members in the shard, usable or not."""
         return self.members.keys() | self.unusable.keys()
 
     def absorb(self, other: "_Draft") -> None:
-        """Take in the members of one key that lie elsewhere in the shard."""
+        """Add members of the same key from elsewhere in the shard."""
         self.members |= other.members
         self.unusable |= other.unusable
         self.faults += other.faults
         self.damage = self.damage or other.damage
 
     def sample(self) -> ShardSample:
-        """Return the sample; one without any usable member cannot be processed, whatever is needed of it."""
+        """Return the sample; one without any usable member cannot be processed."""
         faults = self.faults or ([] if self.members else list(self.unusable.values()))
         fault = "; ".join(faults) or None
         return ShardSample(self.key, self.start, tuple(self.members.values()), fault, self.unusable, self.repeated)
@@ -161,7 +161,7 @@ class _Survey:
     passed_over: Counter[str] = field(default_factory=Counter)
     _current: _Draft | None = None
     _by_name: dict[str, list[_Draft]] = field(default_factory=dict)
-    _owners: dict[str, _Draft] = field(default_factory=dict)  # of keys, which two names may be written as
+    _owners: dict[str, _Draft] = field(default_factory=dict)  # by key, since two names may have the same printable key
     _hollow: dict[str, dict[str, str]] = field(default_factory=dict)  # by name: extensions without content
     _damages: list[Damage] = field(default_factory=list)
     _unclaimed: Damage | None = None
@@ -169,7 +169,7 @@ class _Survey:
     _pictures_without_extension: int = 0
 
     def damaged(self, damage: Damage) -> None:
-        """Note a damage; the samples before and after it may lack members."""
+        """Note damage; the samples before and after it may lack members."""
         self._damages.append(damage)
         if damage.kind == "appended to":
             return
@@ -178,7 +178,7 @@ class _Survey:
             self._current.damage = self._current.damage or damage
 
     def add(self, member: TarMember) -> None:
-        """Put a member into the sample it belongs to; count what webdataset passes over."""
+        """Add a member to its sample; count what webdataset skips."""
         what, split = _passed_over(member), split_name(member.name)
         if what is None and split is None:
             kind = kind_of(member.head)
@@ -197,7 +197,7 @@ class _Survey:
             self._add_to_sample(member, *split)
 
     def samples(self) -> tuple[ShardSample, ...]:
-        """Return the samples in the order of the shard; to be called when all members were added."""
+        """Return the samples in the order of the shard; call it when all members were added."""
         self._close()
         damages = [damage for damage in self._damages if damage.kind != "appended to"]
         often = self._often() if damages else set()
@@ -211,7 +211,7 @@ class _Survey:
         return tuple(draft.sample() for draft in self.drafts)
 
     def faults(self) -> list[ShardFault]:
-        """Return what was not read, each with what was kept and what to do."""
+        """Return what was not read, each with what was kept and the remedy."""
         kept = f"{len(self.drafts)} samples were found; write or upload the shard again to have the rest"
         faults = [
             ShardFault(damage.kind, damage.message if damage.kind in _SELF_EXPLAINED else f"{damage.message}; {kept}")
@@ -230,12 +230,12 @@ class _Survey:
         if not self.drafts and not faults:
             held = ", ".join(f"{count} {what}" for what, count in sorted(self.passed_over.items()))
             remedy = _IN_PLACE_OF_CONTENT[_LINKS] if self._hollow else "write it again"
-            message = f"it holds no samples{f', only {held}' if held else ''}; {remedy}, or take it out of the input"
+            message = f"it holds no samples{f', only {held}' if held else ''}; {remedy}, or remove it from the input"
             faults.append(ShardFault("without samples", message))
         return faults
 
     def notes(self) -> tuple[str, ...]:
-        """Return what its owner may want to know though everything was read."""
+        """Return notes for the owner although everything was read."""
         notes = [damage.message for damage in self._damages if damage.kind == "appended to"]
         if self._scattered:
             notes.append(
@@ -252,7 +252,7 @@ class _Survey:
         if extension in draft.members:
             draft.unusable[extension] = (
                 f"it has a second {extension!r}, at byte {member.start} after that at byte "
-                f"{draft.members[extension].start}; take one out of the shard"
+                f"{draft.members[extension].start}; remove one from the shard"
             )
         elif member.present < member.size:
             draft.unusable[extension] = (
@@ -263,7 +263,7 @@ class _Survey:
             draft.members[extension] = Member(extension, member.start, member.offset, member.size)
 
     def _draft(self, name: str, member: TarMember) -> _Draft:
-        """Return the sample of this key that is being read, a new one if the key changes here."""
+        """Return the current sample of this key, a new one if the key changes here."""
         if self._current is None or self._current.name != name:
             self._close()
             self._current = _Draft(name, printable(name), member.start, damage=self._unclaimed)
@@ -271,7 +271,7 @@ class _Survey:
         return self._current
 
     def _close(self) -> None:
-        """Put the neighbours of one key that were read where they belong: with others of that key, or by themselves."""
+        """Merge the adjacent members of one key that were read into their sample, or start one."""
         draft, self._current = self._current, None
         if draft is None:
             return
@@ -287,27 +287,27 @@ class _Survey:
             draft.repeated = True
             draft.faults.append(
                 f"duplicate key {draft.key!r}: the first is at byte {first.start}, this one at byte {draft.start}; "
-                "give it a key of its own, or take it out of the shard"
+                "give it a different key, or remove it from the shard"
             )
         self._owners.setdefault(draft.key, draft)
         siblings.append(draft)
         self.drafts.append(draft)
 
     def _often(self) -> set[str]:
-        """Return the extensions that a tenth of the samples have: next to damage, others may have lost them."""
+        """Return the extensions that a tenth of the samples have: samples next to damage may have lost them."""
         whole = [draft for draft in self.drafts if not draft.damage]
         counts = Counter(extension for draft in whole for extension in draft.members)
         return {extension for extension, count in counts.items() if count * 10 >= len(whole)}
 
 
 def _passed_over(member: TarMember) -> str | None:
-    """Return what a member is, as a plural, that is no file of a sample; None for one that may be."""
+    """Return the kind of a member that does not belong to a sample, as a plural; None for one that may."""
     if member.kind == tarfile.DIRTYPE:
         return "folders"
     return aside(member.name) or (None if member.regular else _IRREGULAR.get(member.kind, "entries of unknown types"))
 
 
 def _may_be_cut(member: TarMember) -> bool:
-    """Return whether a member may have had a longer or foreign name in an extended header that is gone."""
+    """Return whether a member may have had a longer or non-ASCII name in a lost extended header."""
     bare = member.offset - member.start == BLOCK
     return bare and (len(member.name.encode("utf-8", "surrogateescape")) >= _NAME_FIELD_BYTES or "?" in member.name)

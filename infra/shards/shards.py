@@ -1,17 +1,17 @@
-"""WebDataset shards: samples read back from where a scan found them, and shards written."""
+"""WebDataset shards: reading samples by their place from a scan, and writing shards."""
 
 import io
 import tarfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.errors import ChangedError, ShardError
-from infra.files import staged
 from infra.shards.member_names import printable, split_name
 from infra.shards.scan import Member, ShardFault, ShardSample, ShardScan, scan_shard
 from infra.shards.tar_walk import Tape, TarMember, walk_tar
-from infra.stores.store import Store
+from infra.stores.store import RESERVED_PREFIX, Store
 
 __all__ = [
     "KEY_FIELD",
@@ -35,7 +35,7 @@ _GAP_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class RawSample:
-    """The undecoded members of one sample, by extension; `unusable` says of others why they cannot be used."""
+    """The undecoded members of one sample, by extension; `unusable` says why others cannot be used."""
 
     key: str
     members: Mapping[str, bytes]
@@ -45,10 +45,10 @@ class RawSample:
 def read_samples(
     store: Store, shard: str, samples: Sequence[ShardSample], version: str | None = None
 ) -> list[RawSample]:
-    """Return the samples' members, in the order given; what is adjacent in the shard comes by one ranged read.
+    """Return the samples' members, in the given order; one ranged read fetches what is adjacent in the shard.
 
-    `version` is the shard's when it was scanned, as the store lists it. Raises `ShardError` if a sample carries a
-    fault, or if the shard is of another version or no longer holds the sample where it was scanned.
+    `version` is the shard's at the time of the scan, as the store lists it. Raises `ShardError` if a sample carries a
+    fault, or if the shard has another version or no longer holds the sample at its place.
     """
     for sample in samples:
         if sample.fault:
@@ -74,34 +74,34 @@ def read_samples(
 
 
 def write_shard(path: Path, samples: Iterable[Mapping[str, bytes | str]]) -> None:
-    """Write samples, each its key under `__key__` and its members by extension, as a shard in place of `path`.
+    """Write samples, each its key under `__key__` and its members by extension, as a shard at `path`, replacing it.
 
-    Equal samples give equal bytes. Raises `ShardError` if webdataset would read other keys or extensions back.
+    Equal samples give equal bytes. Raises `ShardError` if webdataset would read back other keys or extensions.
     """
-    with staged(path) as partial:
-        _write_tar(partial, samples)
-
-
-def _write_tar(path: Path, samples: Iterable[Mapping[str, bytes | str]]) -> None:
-    with tarfile.open(path, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for sample in samples:
-            key = str(sample[KEY_FIELD])
-            for extension, content in sample.items():
-                if extension != KEY_FIELD:
-                    data = content.encode() if isinstance(content, str) else content
-                    add_member(archive, key, extension, data)
+    staged = path.with_name(f"{RESERVED_PREFIX}{uuid.uuid4().hex}.part")
+    try:
+        with staged.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for sample in samples:
+                key = str(sample[KEY_FIELD])
+                for extension, content in sample.items():
+                    if extension != KEY_FIELD:
+                        data = content.encode() if isinstance(content, str) else content
+                        add_member(archive, key, extension, data)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def add_member(archive: tarfile.TarFile, key: str, extension: str, data: bytes) -> None:
-    """Append one member with nothing in its header that differs between runs.
+    """Append one member with a header that does not differ between runs.
 
     Raises `ShardError` if webdataset would split the name into another key and extension.
     """
     name = f"{key}.{extension}"
     if split_name(name) != (key, extension):
         raise ShardError(
-            f"a member named {name!r} would be read back as (key, extension) {split_name(name)}, wanted "
-            f"{(key, extension)}; a key holds no dot after its last '/', an extension is in lower case"
+            f"a member named {name!r} would be read back as (key, extension) {split_name(name)}, expected "
+            f"{(key, extension)}; a key must not have a dot after its last '/', an extension must be in lower case"
         )
     info = tarfile.TarInfo(name)
     info.size = len(data)
@@ -111,7 +111,7 @@ def add_member(archive: tarfile.TarFile, key: str, extension: str, data: bytes) 
 
 
 def _runs(members: Sequence[tuple[str, Member]]) -> Iterator[list[tuple[str, Member]]]:
-    """Yield members, sorted by where they are, in runs that are worth one read: with small gaps at most."""
+    """Yield members, sorted by place, in groups worth one read: with small gaps at most."""
     run: list[tuple[str, Member]] = []
     for key, member in members:
         if run and member.start - run[-1][1].stop > _GAP_BYTES:
@@ -123,7 +123,7 @@ def _runs(members: Sequence[tuple[str, Member]]) -> Iterator[list[tuple[str, Mem
 
 
 def _extract(data: bytes, key: str, member: Member, shard: str) -> bytes:
-    """Return a member's content from its byte range, if the headers there still say what the scan saw."""
+    """Return a member's content from its byte range, if the headers there still match the scan."""
     found = next(walk_tar(Tape(io.BytesIO(data), digest=False)), None)
     offset = member.offset - member.start
     if (

@@ -1,7 +1,7 @@
-"""Walks a tar as far as it can be read, and says where it cannot: no damage ends the walk without a word.
+"""Walk a tar as far as it can be read, and report where it cannot: damage never ends the walk silently.
 
-Python's `tarfile` takes a cut between two members, a cut inside a header and a corrupted header for the end of the
-archive; so headers are read here one by one, with `tarfile` decoding each.
+Python's `tarfile` treats a cut between two members, a cut inside a header and a corrupted header as the end of the
+archive. So headers are read one by one here, and `tarfile` decodes each.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ _EXTENSIONS = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _LONGEST_EXTENSION = _CHUNK
-_SPARSE_MORE = 482  # of a sparse header: whether blocks with the rest of its map come before the data
-_SPARSE_MORE_AGAIN = 504  # the same of such a block
+_SPARSE_MORE = 482  # in a sparse header: whether blocks with the rest of its map precede the data
+_SPARSE_MORE_AGAIN = 504  # the same in such a block
 _SPARSE_KEYWORD = "GNU.sparse."
 _END_MARKER_BLOCKS = 2
 _RECORD = tarfile.RECORDSIZE  # most writers fill an archive up to a multiple of it
@@ -38,8 +38,8 @@ DamageKind = Literal["compressed", "not a tar", "empty", "truncated", "corrupted
 class TarMember:
     """One member: its headers begin at `start`, its data at `offset`, and what follows it at `stop`.
 
-    Undecodable bytes of the name are kept as surrogates. `head` is how the data begins. `present` is less than `size`
-    if the archive is cut in the data.
+    Undecodable bytes of the name stay as surrogates. `head` holds the first bytes of the data. `present` is less than
+    `size` if the archive is cut in the data.
     """
 
     name: str
@@ -59,9 +59,9 @@ class TarMember:
 
 @dataclass(frozen=True)
 class Damage:
-    """Something wrong at a byte of the archive: members next to it may lack a part.
+    """Damage at a byte of the archive: members next to it may be incomplete.
 
-    Where data is "appended to" a whole archive, nothing is lost.
+    "appended to" means that data follows a whole archive; nothing is lost.
     """
 
     start: int
@@ -70,7 +70,7 @@ class Damage:
 
 
 class Tape:
-    """A stream that is read once from front to back; counts and, unless told not to, digests what passes."""
+    """A stream that is read once from front to back; counts and, by default, digests its bytes."""
 
     def __init__(self, stream: BinaryIO, digest: bool = True) -> None:
         self.position = 0
@@ -79,7 +79,7 @@ class Tape:
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal digest of everything that passed; "" if none was wanted."""
+        """Hexadecimal digest of all bytes read; "" without one."""
         return self._sha256.hexdigest() if self._sha256 else ""
 
     def take(self, length: int) -> bytes:
@@ -94,7 +94,7 @@ class Tape:
         return b"".join(pieces)
 
     def skip(self, length: int) -> int:
-        """Pass over the next bytes, and return how many there were."""
+        """Skip the next bytes, and return their number."""
         start = self.position
         while (left := length - (self.position - start)) > 0 and self.take(min(left, _CHUNK)):
             pass
@@ -102,7 +102,7 @@ class Tape:
 
 
 def sha256_of(stream: BinaryIO) -> str:
-    """Return the hexadecimal digest of what is left of a stream."""
+    """Return the hexadecimal digest of the rest of a stream."""
     tape = Tape(stream)
     while tape.skip(_CHUNK):
         pass
@@ -110,13 +110,13 @@ def sha256_of(stream: BinaryIO) -> str:
 
 
 class _CutError(Exception):
-    """The stream ended where a header should go on."""
+    """The stream ended in the middle of a header."""
 
 
 def walk_tar(tape: Tape) -> Iterator[TarMember | Damage]:
     """Yield the members and the damages of an archive in their order, until the stream ends.
 
-    After a corrupted header the walk goes on at the next valid one; after an end marker too, should data follow.
+    After a corrupted header the walk resumes at the next valid one, and also after an end marker if data follows.
     """
     block, zeros = tape.take(BLOCK), 0
     if damage := _foreign(block):
@@ -151,7 +151,7 @@ def walk_tar(tape: Tape) -> Iterator[TarMember | Damage]:
 
 
 def _foreign(block: bytes) -> Damage | None:
-    """Return what is wrong with a file that begins like something known which is not a tar."""
+    """Return the damage of a file that begins like a known format other than tar."""
     kind = kind_of(block)
     if kind is None or kind.group == "tar":
         return None
@@ -159,13 +159,13 @@ def _foreign(block: bytes) -> Damage | None:
         return Damage(
             0,
             "compressed",
-            f"compressed with {kind.name}: samples cannot be read out of the middle; store the plain tar",
+            f"compressed with {kind.name}: samples cannot be read from the middle; store the plain tar",
         )
-    return Damage(0, "not a tar", f"not a tar but {kind.name}; write it again as a tar, or take it out of the input")
+    return Damage(0, "not a tar", f"not a tar but {kind.name}; write it again as a tar, or remove it from the input")
 
 
 def _continued(start: int, zeros: int) -> Damage:
-    """Return the damage of a header after zero blocks: tars joined into one, or zeros where members should be."""
+    """Return the damage of a header after zero blocks: tars joined into one, or zeros instead of members."""
     if zeros != _END_MARKER_BLOCKS and (zeros < _END_MARKER_BLOCKS or start % _RECORD):
         return Damage(
             start, "corrupted", f"corrupted: {zeros} blocks of zeros before byte {start}, members may be missing"
@@ -178,7 +178,7 @@ def _continued(start: int, zeros: int) -> Damage:
 
 
 def _judge_end(tape: Tape, remainder: int, zeros: int) -> Iterator[Damage]:
-    """Yield what is wrong with the end: `zeros` zero blocks came last, then `remainder` bytes."""
+    """Yield the damage at the end: `zeros` zero blocks came last, then `remainder` bytes."""
     if tape.position == 0:
         yield Damage(0, "empty", "empty: it has no bytes")
     elif remainder and zeros < 2:
@@ -203,7 +203,7 @@ def _cut_in(member: TarMember, position: int) -> Damage:
 
 
 def _read_member(tape: Tape, block: bytes, start: int) -> TarMember:
-    """Return the member whose first header is this block, having passed over its data.
+    """Return the member whose first header is this block, and skip its data.
 
     Raises `tarfile.HeaderError` on a corrupted header, `_CutError` if the stream ends before the headers do.
     """
@@ -216,7 +216,7 @@ def _read_member(tape: Tape, block: bytes, start: int) -> TarMember:
         block = _taken(tape, BLOCK)
         info = _decode(block)
     if headers.garbled(info.name):
-        raise tarfile.HeaderError("a long name that is not the short one's")
+        raise tarfile.HeaderError("a long name that does not match the short one")
     if info.type == tarfile.GNUTYPE_SPARSE and block[_SPARSE_MORE]:
         while _taken(tape, BLOCK)[_SPARSE_MORE_AGAIN]:
             pass
@@ -231,7 +231,7 @@ def _read_member(tape: Tape, block: bytes, start: int) -> TarMember:
 
 @dataclass
 class _Headers:
-    """What the extended headers before a member's own say about it."""
+    """The content of the extended headers before a member's own."""
 
     name: str | None = None
     size: int | None = None
@@ -239,7 +239,7 @@ class _Headers:
     long_name: str | None = None  # which GNU tar writes before a header that holds its beginning
 
     def add(self, info: tarfile.TarInfo, payload: bytes) -> None:
-        """Read one extended header; what a global one says of all members says nothing of one."""
+        """Read one extended header; a global one does not describe a single member."""
         payload = payload[: info.size]
         if info.type == tarfile.GNUTYPE_LONGNAME:
             self.name = self.long_name = payload.partition(b"\0")[0].decode("utf-8", "surrogateescape")
@@ -250,7 +250,7 @@ class _Headers:
             self.sparse = self.sparse or any(keyword.startswith(_SPARSE_KEYWORD) for keyword in records)
 
     def garbled(self, beginning: str) -> bool:
-        """Return whether a long name that is not UTF-8 is not what the member's own header has of it either."""
+        """Return whether a long name that is not UTF-8 also differs from the name in the member's own header."""
         name = self.long_name
         if name is None or printable(name) == name:
             return False
@@ -258,7 +258,7 @@ class _Headers:
 
 
 def _taken(tape: Tape, length: int) -> bytes:
-    """Return the next bytes; raises `_CutError` if the stream ends before them."""
+    """Return the next bytes; raise `_CutError` if the stream ends before them."""
     data = tape.take(length)
     if len(data) < length:
         raise _CutError
@@ -286,8 +286,8 @@ def _pax_records(payload: bytes) -> dict[str, str]:
 
 
 def _resynchronise(tape: Tape, start: int, zeros_before: int) -> tuple[bytes, int, Damage]:
-    """Return the next valid header after a corrupted one (or what is left at the end), the zero blocks just before it,
-    and the damage passed over. What follows an end marker to the end of the file is no damage to the archive.
+    """Return the next valid header after a corrupted one (or the rest at the end), the zero blocks just before it,
+    and the damage in between. Data between an end marker and the end of the file is not damage to the archive.
     """
     zeros = 0
     block = tape.take(BLOCK)
@@ -299,7 +299,7 @@ def _resynchronise(tape: Tape, start: int, zeros_before: int) -> tuple[bytes, in
     if ended and zeros_before >= _END_MARKER_BLOCKS and zeros < _END_MARKER_BLOCKS:
         message = f"the end marker is followed by {tape.position - start} bytes that are not a tar's at byte {start}"
         return b"", _END_MARKER_BLOCKS, Damage(start, "appended to", message)
-    message = f"corrupted header at byte {start}: the bytes up to {stop} are passed over, members in them are lost"
+    message = f"corrupted header at byte {start}: the bytes up to {stop} are skipped, members in them are lost"
     return block, zeros if ended else 0, Damage(start, "corrupted", message)
 
 

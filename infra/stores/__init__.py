@@ -1,1 +1,1 @@
-"""Object stores: what a store is, and one file per kind of store."""
+"""Object stores: the contract, and one file per kind of store."""

@@ -6,36 +6,24 @@ import math
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
 
-from infra.errors import ChangedError, NotFoundError, StoreError
-from infra.files import partial_path
+from infra.errors import ChangedError, NotFoundError
 from infra.stores.os_errors import explained
-from infra.stores.store import Entry, Store, StoreOptions, checked_name, is_reserved
-
-SCHEME = "file"
-Options = StoreOptions
+from infra.stores.store import RESERVED_PREFIX, Entry, Store, checked_name, is_reserved
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FOLDER_ATTEMPTS = 20
 
 
-def at(url: str, _options: StoreOptions) -> Store:
-    """Return the store at `file:///FOLDER`; raises `StoreError` if the address names another machine."""
-    parts = urlsplit(url, allow_fragments=False)
-    if parts.netloc not in ("", "localhost"):
-        raise StoreError(f"a file address names no other machine, got {url!r}; write file:///FOLDER")
-    return FolderStore(unquote(parts.path))
-
-
 class FolderStore(Store):
     """Files below one folder.
 
-    A file appears under its name only when all of it is on the disk: it is written beside its place under a hidden
-    name, flushed, and then renamed (`write`) or hard-linked (`create`, which is what gives it one winner).
+    A file appears under its name only when all of it is on the disk: it is written in the same folder under a hidden
+    name, flushed, and then renamed (`write`) or hard-linked (`create`, which guarantees one winner).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -55,12 +43,12 @@ class FolderStore(Store):
         return self._conditional
 
     def check(self, write: bool = True) -> None:
-        """Return if the folder is there and readable, and with `write` (which makes it) writable.
+        """Return if the folder exists and is readable, and with `write` (which creates it) writable.
 
-        Raises `StoreError` with what to do otherwise.
+        Raises `StoreError` with the remedy otherwise.
         """
         if not write and not self.root.is_dir():
-            raise NotFoundError(f"there is no folder {self.url}; correct the path, or make it and put the shards there")
+            raise NotFoundError(f"there is no folder {self.url}; correct the path, or put the shards there")
         with explained(self.root, "write to" if write else "read"):
             if write:
                 _make_folder(self.root)
@@ -70,16 +58,14 @@ class FolderStore(Store):
     def read(self, name: str, start: int = 0, stop: int | None = None, version: str | None = None) -> bytes:
         """Return the bytes `[start, stop)` of a file. Raises `NotFoundError` if there is none.
 
-        Raises `ChangedError` if its size or modification time are not those of the version.
+        Raises `ChangedError` if its size or modification time differ from the version.
         """
         with self.open(name) as stream, explained(self.root / name, "read"):
             stream.seek(start)
             data = stream.read() if stop is None else stream.read(max(0, stop - start))
             found = entry_of(name, os.fstat(stream.fileno())).version
         if version not in (None, found):
-            raise ChangedError(
-                f"the size and modification time of {self.root / name} are other than when it was listed"
-            )
+            raise ChangedError(f"the size and modification time of {self.root / name} have changed since it was listed")
         return data
 
     def open(self, name: str) -> BinaryIO:
@@ -89,7 +75,7 @@ class FolderStore(Store):
             return path.open("rb")
 
     def write(self, name: str, data: bytes | Path) -> None:
-        """Put a file in place of what has this name, by renaming a flushed copy."""
+        """Replace a file of this name, by renaming a flushed copy."""
         path = self.root / checked_name(name)
         with explained(path, "write"):
             staged = self._staged(path, data)
@@ -101,7 +87,7 @@ class FolderStore(Store):
             _flush(path.parent)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Return True if this call made the file, False if it was there already."""
+        """Return True if this call made the file, False if it existed."""
         path = self.root / checked_name(name)
         if self.exists(name):
             return False
@@ -147,7 +133,7 @@ class FolderStore(Store):
             yield entry_of(name, status)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files, and the folders that this leaves empty."""
+        """Delete files, and folders that become empty."""
         emptied = set()
         for name in names:
             path = self.root / checked_name(name)
@@ -181,13 +167,13 @@ class FolderStore(Store):
                     yield name
 
     def _staged(self, path: Path, data: bytes | Path) -> Path:
-        """Return a hidden, flushed file with this content, in the folder of `path` (made if need be)."""
+        """Return a hidden, flushed file with this content, in the folder of `path` (made if needed)."""
         for last in (*(False,) * _FOLDER_ATTEMPTS, True):
-            staged = partial_path(path)
+            staged = path.parent / f"{RESERVED_PREFIX}{uuid.uuid4().hex}.part"
             try:
                 _make_folder(path.parent)
                 stream = staged.open("xb")
-            except FileNotFoundError:  # somebody pruned the empty folder in between
+            except FileNotFoundError:  # another process removed the empty folder meanwhile
                 if last:
                     raise
             else:
@@ -243,7 +229,7 @@ def _modified(path: Path) -> float:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder and its parents so that they outlive a power cut."""
+    """Make a folder and its parents so that they survive a power cut."""
     if path.is_dir():
         return
     _make_folder(path.parent)
@@ -251,11 +237,11 @@ def _make_folder(path: Path) -> None:
         path.mkdir()
         _flush(path.parent)
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is wanted", str(path))
+        raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is needed", str(path))
 
 
 def _flush(folder: Path) -> None:
-    """Have the disk keep a folder's entries; one that is gone has none to keep."""
+    """Flush a folder's entries to disk; a folder that is gone has none."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:

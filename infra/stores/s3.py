@@ -5,7 +5,6 @@ import functools
 import io
 import itertools
 import math
-import re
 import threading
 import time
 import uuid
@@ -23,40 +22,18 @@ from infra.errors import ChangedError, StoreError, TransientError
 from infra.stores.os_errors import explained
 from infra.stores.s3_client import S3Options, client_of, with_endpoint
 from infra.stores.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
-from infra.stores.store import (
-    RESERVED_PREFIX,
-    BucketStore,
-    Entry,
-    Store,
-    StoreOptions,
-    checked_key,
-    checked_name,
-    is_reserved,
-)
+from infra.stores.store import RESERVED_PREFIX, Entry, Store, checked_key, checked_name, is_reserved
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-SCHEME = "s3"
-Options = S3Options
-
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,}")
 _MIB = 1 << 20
 _READ_BLOCK = 8 * _MIB
 _MULTIPART = TransferConfig(multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=4)
 _DELETE_BATCH = 1000
-_TOKEN = "invertmill-token"  # noqa: S105  # names the writer of an object, opens nothing
+_TOKEN = "invertmill-token"  # noqa: S105  # names the writer of an object; not a secret
 _probed: dict[tuple[str, str], bool] = {}
 _probe_lock = threading.Lock()
-
-
-def at(url: str, options: StoreOptions) -> Store:
-    """Return the store at `s3://BUCKET/PREFIX`; raises `StoreError` if the address is not of that form."""
-    assert isinstance(options, S3Options)
-    bucket, _, prefix = url.partition("://")[2].partition("/")
-    if not _BUCKET.fullmatch(bucket):
-        raise StoreError(f"an S3 address is s3://BUCKET/PREFIX, with the bucket's exact name, got {url!r}")
-    return S3Store(bucket, prefix.strip("/"), options)
 
 
 class _BrokenBodyError(botocore.exceptions.HTTPClientError):
@@ -65,34 +42,24 @@ class _BrokenBodyError(botocore.exceptions.HTTPClientError):
     fmt = "the answer broke off: {error}"
 
 
-class S3Store(BucketStore):
+class S3Store(Store):
     """Objects of one bucket below one prefix.
 
-    An object appears whole or not at all, as S3 has it. Whether `create` is exclusive depends on the server (of five
-    that were measured, three overwrite without a word), so it is probed once a process for each endpoint and bucket.
+    An object appears whole or not at all, as S3 guarantees. Whether `create` is exclusive depends on the server (of
+    five that were measured, three overwrite silently), so it is probed once per process, endpoint and bucket.
     """
 
     def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None, *, waits: bool = False) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.removesuffix('/')}/" if prefix else ""
         self.options = with_endpoint(options or S3Options())
-        self.bucket_url = f"s3://{bucket}"
-        self.url = f"{self.bucket_url}/{self.prefix}".removesuffix("/")
+        self.url = f"s3://{bucket}/{self.prefix}".removesuffix("/")
         self.waits = waits
         self._client: S3Client | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[..., "S3Store"], tuple[str, str, S3Options]]:
         return functools.partial(S3Store, waits=self.waits), (self.bucket, self.prefix, self.options)
-
-    @property
-    def service(self) -> str:
-        """The endpoint, `AWS` without one."""
-        return self.options.endpoint_url or "AWS"
-
-    def within_bucket(self, prefix: str) -> "S3Store":
-        """Return the store below a prefix of the same bucket; "" is the whole bucket."""
-        return S3Store(self.bucket, prefix, self.options, waits=self.waits)
 
     def patient(self) -> "S3Store":
         """Return this store with calls that wait, up to `patience_s`, while the server does not answer."""
@@ -109,7 +76,7 @@ class S3Store(BucketStore):
             return _probed[server]
 
     def check(self, write: bool = True) -> None:
-        """Return if the bucket can be listed and, with `write`, written; else raise what to do about it."""
+        """Return if the bucket can be listed and, with `write`, written; otherwise raise an error with a remedy."""
         with self._explained():
             self._api.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1, **self._payer)
             if write:
@@ -134,7 +101,7 @@ class S3Store(BucketStore):
         return io.BufferedReader(_S3File(self, name, head["ContentLength"], head["ETag"]), _READ_BLOCK)
 
     def write(self, name: str, data: bytes | Path) -> None:
-        """Put an object in place of what has this name; in parts, several at a time, where it is large."""
+        """Replace an object of this name; upload large ones in several parts at a time."""
         if isinstance(data, bytes):
             self._upload(name, io.BytesIO(data), len(data))
             return
@@ -144,7 +111,7 @@ class S3Store(BucketStore):
             self._upload(name, stream, size)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Return True if this call made the object, False if it was there already."""
+        """Return True if this call made the object, False if it existed."""
         if self.conditional:
             with self._explained(name):
                 return self._create_exclusively(name, data)
@@ -168,7 +135,7 @@ class S3Store(BucketStore):
                 raise
             return Entry(name, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
-    def folders(self, prefix: str) -> Sequence[str]:
+    def folders(self, prefix: str) -> list[str]:
         """Return some of the folders directly below `prefix`, which ends in a slash or is empty; one request."""
         with self._explained():
             answer = self._api.list_objects_v2(
@@ -189,7 +156,7 @@ class S3Store(BucketStore):
                         yield Entry(name, found["Size"], found["ETag"].strip('"'), found["LastModified"].timestamp())
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects, a thousand a request."""
+        """Delete objects, a thousand per request."""
         keys = iter([self._key(name) for name in names])
         while batch := list(itertools.islice(keys, _DELETE_BATCH)):
             with self._explained():
@@ -201,7 +168,7 @@ class S3Store(BucketStore):
                 raise explain_code(fault["Code"], fault.get("Message", fault["Code"]), 0, place)
 
     def sweep(self, prefix: str = "", *, before: float = math.inf) -> int:
-        """Delete probes that were left right below `prefix`, abort uploads below it, and return how many there were."""
+        """Delete probes left directly below `prefix`, abort uploads below it, and return how many there were."""
         top = self.prefix + prefix
         with self._explained():
             pages = self._api.get_paginator("list_objects_v2").paginate(
@@ -226,7 +193,7 @@ class S3Store(BucketStore):
 
     @property
     def _payer(self) -> dict[str, Any]:
-        """What every request to a requester-pays bucket carries."""
+        """Arguments of every request to a requester-pays bucket."""
         return {"RequestPayer": "requester"} if self.options.requester_pays else {}
 
     def _key(self, name: str) -> str:
@@ -247,13 +214,13 @@ class S3Store(BucketStore):
 
     @contextlib.contextmanager
     def _explained(self, name: str = "", client: bool = True) -> Iterator[None]:
-        """Raise what boto3 raises inside as one of our errors; `client=False` while there is no client yet."""
+        """Raise boto3's errors inside the block as ours; `client=False` while there is no client yet."""
         try:
             yield
         except RAISED as error:
             place = self._place(name, None if client else self.options.endpoint_url or "the default endpoint")
             raise explain(error, place) from error
-        except ValueError as error:  # boto3 on an endpoint address it cannot read
+        except ValueError as error:  # boto3, for an endpoint address that it cannot parse
             if client:
                 raise
             raise StoreError(f"cannot use object storage at {self.options.endpoint_url}: {error}") from error
@@ -268,7 +235,7 @@ class S3Store(BucketStore):
                 )
 
     def _fetch(self, name: str, start: int, stop: int | None) -> tuple[bytes, str]:
-        """Return the bytes `[start, stop)` and the ETag of the object they are from ("" where there are none)."""
+        """Return the bytes `[start, stop)` and the ETag of their object ("" without one)."""
         if stop is not None and stop <= start:
             return b"", ""
         wanted = self._where(name)
@@ -283,7 +250,7 @@ class S3Store(BucketStore):
             return self._get(wanted)
 
     def _get(self, wanted: dict[str, Any]) -> tuple[bytes, str]:
-        """Return body and ETag; a body that breaks off, which boto3 does not ask for again, is `_BrokenBodyError`."""
+        """Return body and ETag; raise `_BrokenBodyError` if the body breaks off, which boto3 does not retry."""
         try:
             answer = self._api.get_object(**wanted)
         except ClientError as error:
@@ -298,8 +265,8 @@ class S3Store(BucketStore):
     def _create_exclusively(self, name: str, data: bytes) -> bool:
         """Return True if the conditional PUT made the object.
 
-        A PUT whose answer was lost is sent again by boto3 and then meets the object it made itself: the token in the
-        object's metadata tells that from somebody else's.
+        If the answer to a PUT is lost, boto3 repeats it and then meets the object it made itself. The token in the
+        object's metadata distinguishes that from another writer's object.
         """
         key, token = self._key(name), uuid.uuid4().hex
         for attempt in range(1, self.options.attempts + 1):
@@ -344,7 +311,7 @@ class S3Store(BucketStore):
             return [(found["Key"], found["UploadId"]) for found in uploads if found["Initiated"].timestamp() < before]
         except ClientError as error:
             if status_of(error) in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
-                return []  # a server that cannot list them has to clean them up itself
+                return []  # a server that cannot list them must remove them itself
             raise
 
 

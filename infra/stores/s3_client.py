@@ -2,7 +2,7 @@
 
 import functools
 import os
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import boto3
 import botocore.loaders
@@ -10,9 +10,8 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from infra.stores.store import StoreOptions
 from infra.stores.waiting import make_patient
 
 if TYPE_CHECKING:
@@ -23,30 +22,24 @@ _CLIENTS = 16
 _loader = botocore.loaders.Loader()  # its cache of service descriptions makes each further client 5 times cheaper
 
 
-class S3Options(StoreOptions):
+class S3Options(BaseModel):
     """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
 
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null is what boto3 finds
-    region: str | None = None  # null is what boto3 finds
-    profile: str | None = None  # of the AWS configuration; null is what boto3 finds
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null uses boto3's settings
+    region: str | None = None  # null uses boto3's settings
+    profile: str | None = None  # profile of the AWS configuration; null uses boto3's settings
     connect_timeout_s: PositiveFloat = 5  # for a connection
     read_timeout_s: PositiveFloat = 60  # between two parts of an answer
-    attempts: PositiveInt = 5  # of a request, within seconds
-    patience_s: NonNegativeFloat = 3600  # how long a run waits for a store that no longer answers, before it ends
-    anonymous: bool = False  # send unsigned requests, as public buckets take them without credentials
-    requester_pays: bool = False  # pay for the requests to a requester-pays bucket
-
-    @classmethod
-    def for_fetching(cls) -> Self:
-        """Return the options of the environment; without any credentials requests are unsigned, for public buckets."""
-        try:
-            return cls(anonymous=boto3.Session().get_credentials() is None)
-        except BotoCoreError:  # no such profile, for instance: making the client says so
-            return cls()
+    attempts: PositiveInt = 5  # attempts per request, within seconds
+    patience_s: NonNegativeFloat = 3600  # how long a run waits for a store that no longer answers
+    anonymous: bool = False  # send unsigned requests, for public buckets
+    requester_pays: bool = False  # agree to pay for requests to a requester-pays bucket
 
 
 def with_endpoint(options: S3Options) -> S3Options:
-    """Return the options with the endpoint of this environment, so that processes which lack it use the same.
+    """Return the options with the endpoint of this environment, so that processes without it use the same one.
 
     The order is boto3's: options, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, and the AWS configuration file.
     """
@@ -62,7 +55,7 @@ def configured_endpoint(profile: str | None) -> str | None:
 
 
 def _environment() -> frozenset[tuple[str, str]]:
-    """Return what boto3 reads of the environment: what is made with it holds while it stays the same."""
+    """Return boto3's part of the environment: clients stay valid while it is unchanged."""
     return frozenset(item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "HOME")
 
 
@@ -73,7 +66,7 @@ def _endpoint(profile: str | None, _: frozenset[tuple[str, str]]) -> str | None:
         if str(session.get_config_variable("ignore_configured_endpoint_urls")).lower() == "true":
             return None
         scoped, services = session.get_scoped_config(), session.full_config.get("services", {})
-    except BotoCoreError:  # no such profile, or an unreadable file: making the client says so
+    except BotoCoreError:  # no such profile, or an unreadable file: creating the client reports it
         scoped, services = {}, {}
     of_service = services.get(scoped.get("services"), {}).get("s3", {})
     return (
@@ -86,16 +79,16 @@ def _endpoint(profile: str | None, _: frozenset[tuple[str, str]]) -> str | None:
 
 
 def client_of(options: S3Options, *, patient: bool = False) -> "S3Client":
-    """Return the client of these options; stores with the same ones share it while boto3's environment is the same.
+    """Return the client of these options; equal options share it while boto3's environment is unchanged.
 
-    Only a patient one waits for a server that is away; any other raises within seconds.
+    Only a patient client waits for an unavailable server; any other raises within seconds.
     """
     return _shared_client(options, _environment(), patient)
 
 
 @functools.lru_cache(_CLIENTS)
 def _shared_client(options: S3Options, _: frozenset[tuple[str, str]], patient: bool) -> "S3Client":
-    # Servers other than AWS mostly do not know the newer checksums, and want the bucket in the path.
+    # Servers other than AWS mostly do not know the newer checksums, and need the bucket in the path.
     other: dict[str, Any] = {
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",

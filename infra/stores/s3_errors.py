@@ -1,4 +1,4 @@
-"""What boto3 raises, said as one of our errors, with what to do about it."""
+"""boto3's errors as ours, with a remedy."""
 
 import re
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _WRONG_REGION = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "Il
 _BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "TooManyRequests", "RequestLimitExceeded"}
 _FULL = {"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "507"}
 _CHECKSUMS = re.compile(r"x-amz-(sdk-)?checksum|x-amz-trailer|aws-chunked|STREAMING-UNSIGNED-PAYLOAD", re.IGNORECASE)
-"""What a server names that refuses a request for its checksum, whatever its error code."""
+"""Headers named by a server that refuses a request for its checksum, whatever its error code."""
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -40,28 +40,28 @@ BROKEN_OFF = (
     boto.IncompleteReadError,
     boto.FlexibleChecksumError,
     boto.ChecksumError,
-    urllib3.exceptions.HTTPError,  # botocore lets it through when an error's own text breaks off
+    urllib3.exceptions.HTTPError,  # botocore passes it on when the text of an error breaks off
 )
-"""What is raised when a connection fails or an answer breaks off."""
+"""Errors of a failed connection or an answer that breaks off."""
 
 RAISED = (BotoCoreError, ClientError, Boto3Error, urllib3.exceptions.HTTPError)
-"""All that boto3 raises."""
+"""All errors that boto3 raises."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a call went: what an error message names."""
+    """The destination of a call, for error messages."""
 
     bucket: str
     endpoint: str
     profile: str | None
     url: str
     anonymous: bool = False
-    waited_s: float = 0.0  # how long an answer was waited for, where calls wait
+    waited_s: float = 0.0  # how long calls waited for an answer
 
 
 def code_of(error: ClientError) -> str:
-    """Return the error code the server gave, or its HTTP status where it gave none."""
+    """Return the server's error code, or its HTTP status if it gave none."""
     return str(error.response.get("Error", {}).get("Code") or status_of(error))
 
 
@@ -71,13 +71,13 @@ def status_of(error: ClientError) -> int:
 
 
 def explain(error: Exception, place: Place) -> InfraError:
-    """Return the error to raise for what boto3 raised at this place."""
+    """Return our error for one that boto3 raised at this place."""
     if isinstance(error, ClientError):
         return explain_code(code_of(error), _said(error), status_of(error), place)
     if isinstance(error, _NO_CREDENTIALS):
         return StoreError(
-            f"no usable credentials for {place.url}: {error}; {_set_credentials(place)}; a public bucket is read "
-            "without any by anonymous: true (under storage.input)"
+            f"no usable credentials for {place.url}: {error}; {_set_credentials(place)}; a public bucket can be read "
+            "without any with anonymous: true (under storage.input)"
         )
     if isinstance(error, boto.SSLError) and "CERTIFICATE" in str(error).upper():
         return StoreError(
@@ -98,8 +98,8 @@ def explain(error: Exception, place: Place) -> InfraError:
     return StoreError(f"{kind} to {place.url} at {place.endpoint} failed: {type(error).__name__}: {error}")
 
 
-def explain_code(code: str, said: str, status: int, place: Place) -> InfraError:  # noqa: PLR0911  # one answer a code
-    """Return the error to raise for what the server answered."""
+def explain_code(code: str, said: str, status: int, place: Place) -> InfraError:  # noqa: PLR0911  # one return per code
+    """Return our error for a server's answer."""
     where = f"{place.url} at {place.endpoint}"
     if code in _MISSING:
         return NotFoundError(f"there is no {where}; check the name, or whether something deleted it")
@@ -132,11 +132,11 @@ def explain_code(code: str, said: str, status: int, place: Place) -> InfraError:
 
 def _get_access(place: Place) -> str:
     if place.anonymous:
-        return "it takes no anonymous requests: take out anonymous: true, and use credentials"
+        return "it refuses anonymous requests: remove anonymous: true, and use credentials"
     return (
-        f"give these credentials the right to list, read and write there, or use others: {_set_credentials(place)}. A "
-        "requester-pays bucket needs requester_pays: true, one that takes only unsigned requests anonymous: true "
-        "(under storage.input; a checkpoint in such a bucket has to be copied)"
+        f"give these credentials permission to list, read and write there, or use others: {_set_credentials(place)}. A "
+        "requester-pays bucket needs requester_pays: true, one that takes only unsigned requests needs anonymous: true "
+        "(under storage.input)"
     )
 
 

@@ -1,20 +1,17 @@
-"""What a store is: named byte sequences under one root, replaced and created atomically."""
+"""The contract of a store: named byte sequences under one root, replaced and created atomically."""
 
 import math
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
-
-from pydantic import BaseModel, ConfigDict
+from typing import BinaryIO
 
 from infra.errors import StoreError
-from infra.files import HIDDEN
 
-RESERVED_PREFIX = HIDDEN
-"""How the base names begin that a store keeps for itself (unfinished writes, probes); never listed."""
+RESERVED_PREFIX = ".invertmill-"
+"""Prefix of base names that a store reserves (unfinished writes, probes); never listed."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +27,11 @@ class Entry:
     modified: float = field(default=0.0, compare=False)  # in seconds since 1970, by the store's clock
 
 
-class StoreOptions(BaseModel):
-    """How a kind of store is reached. A kind without options of its own uses this class."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def for_fetching(cls) -> Self:
-        """Return the options with which a single file is fetched: those that the environment gives."""
-        return cls()
-
-
 class Store(ABC):
     """Named objects below one root, on a filesystem or in object storage.
 
-    Names are relative POSIX paths. A store holds no open connection until it is first used, can be pickled to another
-    process, and may be used from many threads at once. Every method raises `StoreError` for what a person must change
+    Names are relative POSIX paths. A store opens no connection until it is first used, can be pickled to another
+    process, and may be used from many threads at once. Every method raises `StoreError` for what users must fix
     and `TransientError` for what may pass by itself.
     """
 
@@ -54,18 +40,18 @@ class Store(ABC):
     @property
     @abstractmethod
     def conditional(self) -> bool:
-        """Whether `create` has exactly one winner, whoever else creates the same name at the same time."""
+        """Whether `create` has exactly one winner, even if others create the same name at the same time."""
 
     @abstractmethod
     def check(self, write: bool = True) -> None:
-        """Return if the store can be reached and read and, with `write`, written; else raise what to do about it."""
+        """Return if the store can be reached and read and, with `write`, written; otherwise raise with a remedy."""
 
     @abstractmethod
     def read(self, name: str, start: int = 0, stop: int | None = None, version: str | None = None) -> bytes:
-        """Return the bytes `[start, stop)` of an object, fewer where it ends earlier, as a slice does.
+        """Return the bytes `[start, stop)` of an object, fewer if it ends earlier, like a slice.
 
         Raises `NotFoundError` if there is no such object, `ChangedError` if a version is given, as `list` states it,
-        and the object is of another.
+        and the object has another version.
         """
 
     @abstractmethod
@@ -77,14 +63,14 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, name: str, data: bytes | Path) -> None:
-        """Put an object, or the content of a local file, in place of what has this name, in one atomic step."""
+        """Put an object, or the content of a local file, under this name in one atomic step, replacing any other."""
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
-        """Return True if this call made the object, in one atomic step, and False if it was there already.
+        """Return True if this call made the object, in one atomic step, and False if it existed.
 
-        What was there already is left untouched, and of many callers exactly one gets True, where `conditional`.
-        Elsewhere the name is looked up first, and callers closer together than that both write: the last one stands.
+        An existing object stays untouched, and of many callers exactly one gets True, if `conditional`.
+        Otherwise the name is looked up first, and callers closer together than that both write: the last one wins.
         """
 
     @abstractmethod
@@ -104,42 +90,22 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; names that are not there are passed over."""
+        """Delete objects; missing names are ignored."""
 
     @abstractmethod
     def sweep(self, prefix: str = "", *, before: float = math.inf) -> int:
-        """Delete what interrupted writes below `prefix` left behind, and return how many there were.
+        """Delete the leftovers of interrupted writes below `prefix`, and return their number.
 
-        A write in progress cannot be told from an interrupted one, except by when it was last modified: only what was
-        `before` that time, in seconds since 1970, is deleted.
+        A write in progress can be distinguished from an interrupted one only by its modification time. Only writes
+        `before` that time, in seconds since 1970, are deleted.
         """
 
     def patient(self) -> "Store":
-        """Return this store with calls that wait for it where it is away, if it is one that can be."""
+        """Return this store with calls that wait while it is unavailable, if it is of a kind that can be."""
         return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
-
-
-class BucketStore(Store):
-    """A store in a bucket of an object storage service; shards are found in it by prefix."""
-
-    bucket_url: str
-    """The address of its bucket, as s3://BUCKET."""
-
-    @property
-    @abstractmethod
-    def service(self) -> str:
-        """What tells the service apart from others of its kind that may hold a bucket of the same name."""
-
-    @abstractmethod
-    def within_bucket(self, prefix: str) -> "BucketStore":
-        """Return the store below a prefix of the same bucket, reached in the same way; "" is the whole bucket."""
-
-    @abstractmethod
-    def folders(self, prefix: str) -> Sequence[str]:
-        """Return some of the folders directly below `prefix`, which ends in a slash or is empty; one request."""
 
 
 def checked_name(name: str) -> str:
@@ -154,22 +120,22 @@ def checked_name(name: str) -> str:
     ):
         raise StoreError(f"a name in a store must be a relative path without '.', '..' or empty parts, got {name!r}")
     if is_reserved(name):
-        raise StoreError(f"names that begin with {RESERVED_PREFIX!r} are kept for unfinished writes, got {name!r}")
+        raise StoreError(f"names that begin with {RESERVED_PREFIX!r} are reserved for unfinished writes, got {name!r}")
     return name
 
 
 def checked_key(name: str) -> str:
     """Return the name if an object can be read by it: empty parts are allowed, as object storage allows them.
 
-    Raises `StoreError` for a name with parts that HTTP clients would fold ('.' and '..'), or one that a store keeps.
+    Raises `StoreError` for a name with parts that HTTP clients would fold ('.' and '..'), or a reserved one.
     """
     if not name or "\0" in name or {".", ".."} & set(name.split("/")):
         raise StoreError(f"a name in a store must be a relative path without '.' or '..', got {name!r}; rename it")
     if is_reserved(name):
-        raise StoreError(f"names that begin with {RESERVED_PREFIX!r} are kept for unfinished writes, got {name!r}")
+        raise StoreError(f"names that begin with {RESERVED_PREFIX!r} are reserved for unfinished writes, got {name!r}")
     return name
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a store keeps this name for itself."""
+    """Return whether a store reserves this name."""
     return posixpath.basename(name).startswith(RESERVED_PREFIX)

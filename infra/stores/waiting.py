@@ -1,7 +1,7 @@
-"""Waiting for a store that is away: what waits tells, and who listens.
+"""Waiting for an unavailable store: how waiting calls report, and who listens.
 
-boto3 asks a server that does not answer a few times within seconds. A run that lasts days has more patience: the
-requests of a patient store (`S3Store.patient`) are asked again until `patience_s` is over, on the thread that asks.
+boto3 retries a server that does not answer a few times within seconds. A run that lasts days has more patience: the
+requests of a patient store (`S3Store.patient`) are repeated until `patience_s` is over, on the calling thread.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 TELL_AFTER_S = 2.0
-"""What passes within that is not worth a word."""
+"""Waits shorter than this are not reported."""
 AWAY = (
     boto.EndpointConnectionError,
     boto.ConnectTimeoutError,
@@ -25,7 +25,7 @@ AWAY = (
     boto.ConnectionClosedError,
     boto.ProxyConnectionError,
 )
-"""What boto3 raises where nobody answers."""
+"""Errors of boto3 if nothing answers."""
 _AWAY_STATUS = (429, 502, 503, 504)
 _SINCE, _WAITS, _TOLD = "invertmill_away_since", "invertmill_waits", "invertmill_told"  # in a request's context
 
@@ -38,7 +38,7 @@ class Waiting:
     reason: str
     waited_s: float
     patience_s: float
-    over: bool = False  # it answers again, or patience is
+    over: bool = False  # it answers again, or patience is over
 
     def __str__(self) -> str:
         return f"cannot reach {self.place}: {self.reason}; trying again for up to {self.patience_s / 60:.0f} min"
@@ -50,13 +50,13 @@ _listeners: list[Listener] = []
 
 
 def listen(listener: Listener) -> None:
-    """Let a function hear what threads of this process wait for, from now on."""
+    """Call a function for what threads of this process wait for, from now on."""
     _listeners.append(listener)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let a function hear what threads of this process wait for until the block ends."""
+    """Call a function for what threads of this process wait for, until the block ends."""
     listen(listener)
     try:
         yield
@@ -65,7 +65,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def make_patient(client: "S3Client", patience_s: float) -> None:
-    """Have a client ask again what nobody answered, for so long, with waits that double from 1 s to 30 s."""
+    """Make a client repeat unanswered requests for this time, with waits that double from 1 s to 30 s."""
     place = client.meta.endpoint_url
 
     def wait(
@@ -74,7 +74,7 @@ def make_patient(client: "S3Client", patience_s: float) -> None:
         request_dict: Mapping[str, Any] | None = None,
         **_: object,
     ) -> float | None:
-        """Return how long to wait before the request is sent again, None to leave it as it is."""
+        """Return the wait before the request is repeated, None to leave it alone."""
         context = (request_dict or {}).get("context", {})
         reason = _away(response, caught_exception)
         waited_s = monotonic() - context.setdefault(_SINCE, monotonic()) if reason else 0.0
@@ -94,7 +94,7 @@ def make_patient(client: "S3Client", patience_s: float) -> None:
 
 
 def _away(response: tuple[Any, Mapping[str, Any]] | None, error: Exception | None) -> str | None:
-    """Return why nobody answered, None if somebody did."""
+    """Return why nothing answered, None if something did."""
     if error is not None:
         return str(error) if isinstance(error, AWAY) else None
     status = response[0].status_code if response else 0
@@ -102,6 +102,6 @@ def _away(response: tuple[Any, Mapping[str, Any]] | None, error: Exception | Non
 
 
 def tell(waiting: Waiting) -> None:
-    """Tell everyone who listens in this process."""
+    """Tell all listeners in this process."""
     for listener in tuple(_listeners):
         listener(waiting)

@@ -1,4 +1,4 @@
-"""The commands that need no run: `invertmill inspect` and `convert`."""
+"""The commands that need no run: `invertmill inspect` and `invertmill convert`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ console = Console()
 Checkpoint = Annotated[
     str, typer.Argument(help="a file, a BigGAN-deep folder, s3://BUCKET/KEY or https://…", metavar="CHECKPOINT")
 ]
-Sha256 = Annotated[str | None, typer.Option(help="what the checkpoint must be", metavar="DIGEST")]
+Sha256 = Annotated[str | None, typer.Option(help="expected SHA-256 of the checkpoint", metavar="DIGEST")]
 
 
 class Precision(StrEnum):
@@ -32,11 +32,11 @@ def inspect(  # noqa: PLR0917  # typer hands every option over by its place
     checkpoint: Checkpoint,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     samples: Annotated[Path | None, typer.Option(help="write random images to this PNG", metavar="PNG")] = None,
-    seed: Annotated[int, typer.Option(help="of the random images")] = 0,
-    truncation: Annotated[float, typer.Option(help="of the random images, 1 for none", metavar="PSI")] = 1.0,
+    seed: Annotated[int, typer.Option(help="seed of the random images")] = 0,
+    truncation: Annotated[float, typer.Option(help="truncation of the random images; 1 for none", metavar="PSI")] = 1.0,
     sha256: Sha256 = None,
 ) -> None:
-    """Say what a checkpoint holds: format, family, spaces, digest; draw samples."""
+    """Print format, family, spaces and digest of a checkpoint; draw samples."""
     from generators import load_generator
     from pipeline.cli.conversion import describe, write_samples
 
@@ -55,12 +55,12 @@ def inspect(  # noqa: PLR0917  # typer hands every option over by its place
 @app.command()
 def convert(
     source: Checkpoint,
-    target: Annotated[Path, typer.Argument(help="the file to make", metavar="TARGET.safetensors")],
-    dtype: Annotated[Precision, typer.Option(help="of the stored weights")] = Precision.float32,
-    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    target: Annotated[Path, typer.Argument(help="file to write", metavar="TARGET.safetensors")],
+    dtype: Annotated[Precision, typer.Option(help="type of the stored weights")] = Precision.float32,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
     sha256: Sha256 = None,
 ) -> None:
-    """Write a checkpoint as invertmill's own safetensors, which loads without any pickle."""
+    """Write a checkpoint as invertmill's own safetensors, which loads without pickle."""
     from pipeline.cli.conversion import convert as convert_checkpoint
 
     converted = convert_checkpoint(source, target, dtype.value, force=force, sha256=sha256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.execution.signals import held, leave, run_interruptible
 
-with held():  # what takes long to import is imported by the command that needs it
+with held():  # slow imports are left to the commands that need them
     import io
     import json
     import sys
@@ -66,7 +66,7 @@ def root(
 
 @app.command()
 def run(config: Config, overrides: Set = None) -> None:
-    """Start a run, or go on with it: do everything that has no committed result yet."""
+    """Start or resume a run: do everything that has no committed result yet."""
     from pipeline.errors import USER_ERRORS, ClusterLostError, RunError
 
     started = time.monotonic()
@@ -93,7 +93,7 @@ def run(config: Config, overrides: Set = None) -> None:
 
 @app.command()
 def plan(config: Config, overrides: Set = None, as_json: AsJson = False) -> None:
-    """Say what a run would do, in units, GPU-hours and bytes; touch nothing."""
+    """Print what a run would do, in units, GPU-hours and bytes; change nothing."""
     status = _status(config, overrides, ahead=True)
     if as_json:
         console.print_json(json.dumps(status.as_json()))
@@ -106,7 +106,7 @@ def plan(config: Config, overrides: Set = None, as_json: AsJson = False) -> None
 
 @app.command()
 def status(config: Config, overrides: Set = None, as_json: AsJson = False) -> None:
-    """Say what is committed, stage by stage."""
+    """Print what is committed, stage by stage."""
     status = _status(config, overrides)
     if as_json:
         console.print_json(json.dumps(status.as_json()))
@@ -126,7 +126,7 @@ def verify(
         bool, typer.Option("--repair", help="set the receipts of damaged bundles aside, so that a run makes them again")
     ] = False,
 ) -> None:
-    """Prove from storage that every sample is accounted for and every file is what its receipt says."""
+    """Prove from storage that every sample is accounted for and every file matches its receipt."""
     from pipeline.operations.verify import repair, verify_run
     from pipeline.plan.plan import Plan
 
@@ -147,7 +147,7 @@ def verify(
 
 @app.command()
 def report(config: Config, overrides: Set = None) -> None:
-    """Make summary.json and report.html of what is published, or of what --set asks for; publish nothing."""
+    """Write summary.json and report.html of what is published, or of what --set selects; publish nothing."""
     from pipeline.execution.progress import Progress
     from pipeline.report.described import described
 
@@ -171,10 +171,10 @@ def tune(
         int | None, typer.Option(min=1, help="maximum number of samples", metavar="N", show_default="10000")
     ] = None,
     invert: Annotated[
-        bool, typer.Option("--invert", help="also invert trade_off.samples of them, and say what editability costs")
+        bool, typer.Option("--invert", help="also invert trade_off.samples of them and measure the cost of editability")
     ] = False,
 ) -> None:
-    """Say what share of pixels each space would get at other thresholds; from committed maps, inverting nothing."""
+    """Print the share of pixels that each space would get at other thresholds; read committed maps only."""
     from pipeline.plan.plan import Plan
     from pipeline.tune.shares import SAMPLES
     from pipeline.tune.shares import tune as tune_threshold
@@ -195,23 +195,23 @@ def tune(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one message that says what to do, and so is a signal."""
+    """Run the command line; print an error of ours, or a signal, as one message that says what to do."""
     run_interruptible(_main)
 
 
 def _main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a locale that lacks a letter ends no run
+            stream.reconfigure(errors="replace")  # a character that the locale lacks must not end a run
     try:
         app()
     except Exception as error:
-        from pipeline.errors import USER_ERRORS, ClusterLostError  # after a failure nothing more is imported by it
+        from pipeline.errors import USER_ERRORS, ClusterLostError  # nothing is imported after a failure
 
         if not isinstance(error, USER_ERRORS):
             raise
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        if isinstance(error, ClusterLostError):  # nothing can be told to a cluster that does not answer
+        if isinstance(error, ClusterLostError):  # a cluster that does not answer cannot be shut down
             leave(REFUSED)
         sys.exit(REFUSED)
 
@@ -269,7 +269,7 @@ def _conclude(finished: Finished) -> Conclusion:
 
 
 def _run_and_report(mill: Run) -> tuple[Finished, Summary | None]:
-    """Return what a run left behind, and its figures unless there are none or a report of them is there already."""
+    """Return what a run left, with its figures unless there are none or their report exists already."""
     from pipeline.report.described import is_reported
 
     finished = mill.execute()

@@ -1,4 +1,4 @@
-"""`invertmill config`: every key that a configuration may have."""
+"""`invertmill config`: every key of a configuration."""
 
 from __future__ import annotations
 

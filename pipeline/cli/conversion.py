@@ -1,4 +1,4 @@
-"""What can be done with a generator's checkpoint outside a run: describe it, look at samples, convert it to ours."""
+"""Work on a checkpoint outside a run: describe it, draw samples, convert it to safetensors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,25 @@ from PIL import Image
 from torch import Tensor
 
 from generators import load_generator
+from generators.cache import put
 from generators.checkpoints import save_generator
 from generators.families.biggan_deep import BigGANDeep
 from generators.families.stylegan2 import StyleGAN2
 from generators.generator import Generator
-from infra.fetching.uri import shown
-from infra.files import flush, partial_file, publish, put
+from generators.remote import shown
 from pipeline.errors import CommandError
 from stages.maps.region import to_uint8
 
 SAMPLES = 16
 TILE_PX = 256
 CUT_OFF = 2.0
-"""Where the normal numbers that BigGAN-deep is driven with are cut off."""
+"""Where the normal numbers that drive BigGAN-deep are truncated."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 def describe(generator: Generator, source: str) -> dict[str, Any]:
-    """Return what a generator is, ready for JSON."""
+    """Return the description of a generator, ready for JSON."""
     shapes = {generator.spaces[0]: (generator.num_ws, generator.w_dim), **generator.feature_shapes}
     return {
         "checkpoint": shown(source),
@@ -50,14 +51,14 @@ def describe(generator: Generator, source: str) -> dict[str, Any]:
 
 
 def write_samples(source: str, path: Path, seed: int, truncation: float, sha256: str | None = None) -> None:
-    """Write a sheet of random images as PNG, row by row; conditional generators get a class at random for each.
+    """Write a sheet of random images as PNG, row by row; a conditional generator gets a random class per image.
 
     Args:
         source: path or address of the checkpoint.
-        path: the PNG to make; one that is there is replaced.
-        seed: of the draws.
-        truncation: psi of a StyleGAN2; of a BigGAN-deep, which batch-norm statistics are used and how far z is scaled.
-        sha256: what the checkpoint must be.
+        path: the PNG to write; an existing one is replaced.
+        seed: seed of the draws.
+        truncation: psi of a StyleGAN2; selects the batch-norm statistics of a BigGAN-deep and scales its z.
+        sha256: expected SHA-256 of the checkpoint.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = load_generator(source, device, sha256=sha256)
@@ -79,7 +80,7 @@ def write_samples(source: str, path: Path, seed: int, truncation: float, sha256:
 
 @torch.no_grad()
 def _samples(generator: Generator, seed: int, truncation: float) -> list[Tensor]:
-    """Return images `[1, 3, R, R]`, made one by one: large ones do not fit into memory together."""
+    """Return images `[1, 3, R, R]`, one by one, since large ones do not fit into memory together."""
     random = torch.Generator().manual_seed(seed)
     z_Sz = torch.randn(SAMPLES, generator.z_dim, generator=random)
     if isinstance(generator, BigGANDeep):
@@ -99,23 +100,23 @@ def _samples(generator: Generator, seed: int, truncation: float) -> list[Tensor]
 
 
 def convert(source: str, target: Path, dtype: str, *, force: bool, sha256: str | None = None) -> Generator:
-    """Write a checkpoint as the project's own safetensors, and return the generator as it is in the new file.
+    """Write a checkpoint as the project's own safetensors, and return the generator of the new file.
 
-    The file appears whole or not at all, and is read back and compared before it does.
+    The file appears whole or not at all; it is read back and compared first.
 
     Args:
         source: path or address of the checkpoint.
-        target: the file to make.
-        dtype: of the stored weights, one of `DTYPES`.
-        force: replace a file that is there.
-        sha256: what the checkpoint must be.
+        target: the file to write.
+        dtype: type of the stored weights, one of `DTYPES`.
+        force: replace an existing file.
+        sha256: expected SHA-256 of the checkpoint.
 
     Raises:
         CheckpointError: the source cannot be read.
-        CommandError: the target is there already or cannot be written, or a weight does not fit into float16.
+        CommandError: the target exists or cannot be written, or a weight does not fit into float16.
     """
     if target.suffix != ".safetensors":
-        raise CommandError(f"{target} must end in .safetensors, which is what is written")
+        raise CommandError(f"{target} must end in .safetensors: rename the target")
     if not force:
         _check_free(target)
     generator = load_generator(source, sha256=sha256)
@@ -124,15 +125,25 @@ def convert(source: str, target: Path, dtype: str, *, force: bool, sha256: str |
     about = generator.about or f"{generator.format} {Path(shown(source)).name}, SHA-256 {generator.digest[:16]}"
     about += f"; {generator.remark}" if generator.remark else ""
     half = ", half precision" if dtype == "float16" and not generator.about.endswith(", half precision") else ""
+    partial = _make_folder(target.parent) / f".{target.name}.{uuid.uuid4().hex}.partial"
     try:
-        with partial_file(target) as partial:
-            save_generator(generator, partial, about=about + half, dtype=DTYPES[dtype])
-            written = load_generator(partial)
-            _check_same(generator, written, DTYPES[dtype])
-            _publish(partial, target, force=force)
+        save_generator(generator, partial, about=about + half, dtype=DTYPES[dtype])
+        written = load_generator(partial)
+        _check_same(generator, written, DTYPES[dtype])
+        _publish(partial, target, force=force)
     except OSError as error:
         raise _cannot_write(target, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return written
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path
 
 
 def _cannot_write(path: Path, error: OSError) -> CommandError:
@@ -149,19 +160,20 @@ def _check_same(generator: Generator, written: Generator, dtype: torch.dtype) ->
     found = written.state_dict()
     for name, tensor in generator.state_dict().items():
         if not torch.equal(tensor.to(dtype).float(), found[name]):
-            raise CommandError(f"{name} is not in the new file as it was written: the disk may be damaged")
+            raise CommandError(f"{name} was not written correctly: the disk may be damaged; choose another place")
 
 
 def _publish(partial: Path, target: Path, *, force: bool) -> None:
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
     if not force:
-        flush(partial)
         with contextlib.suppress(OSError):  # a filesystem without links
-            os.link(partial, target)  # unlike a rename, it leaves a file alone that has appeared meanwhile
+            os.link(partial, target)  # unlike a rename, it does not replace a file that has appeared meanwhile
             return
         _check_free(target)
-    publish(partial, target)
+    partial.replace(target)
 
 
 def _check_free(target: Path) -> None:
     if target.exists():
-        raise CommandError(f"{target} is there already; choose another name, or replace it with --force")
+        raise CommandError(f"{target} exists already; choose another name, or replace it with --force")

@@ -1,4 +1,4 @@
-"""What `run`, `plan` and `report` say at their end: failed units by reason, what a result lacks, what was not read."""
+"""The end of `run`, `plan` and `report`: failed units by reason, gaps of the result, unread input."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from pipeline.operations.status import Status
 
 NAMED = 10
-"""Units that are named for each kind of reason."""
+"""Number of units named per kind of reason."""
 KINDS = 20
-"""Kinds of reasons that are printed."""
+"""Number of kinds of reasons printed."""
 
 
 def print_failed(console: Console, failed: Mapping[str, str]) -> None:
-    """Print every kind of reason why units failed, with how many did and which; of each kind the first reason."""
+    """Print each kind of reason why units failed, with their number and names; of each kind the first reason."""
     kinds = by_kind(failed)
     for units in kinds[:KINDS]:
         more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
         named = f"{', '.join(units[:NAMED])}{more}"
         count = "1 unit" if len(units) == 1 else f"{len(units)} units"
         alike = len({failed[unit] for unit in units}) == 1
-        reason = failed[units[0]] if alike else f"for reasons like that of the first: {failed[units[0]]}"
+        reason = failed[units[0]] if alike else f"for reasons like the first one's: {failed[units[0]]}"
         console.print(Text.assemble(("failed ", "red"), f"{count}: {reason} ({named})"), soft_wrap=True)
     if others := sum(map(len, kinds[KINDS:])):
         console.print(Text.assemble(("failed ", "red"), f"{others} others, for {len(kinds) - KINDS} other reasons"))
 
 
 def print_basis(console: Console, status: Status) -> None:
-    """Print what a plan's figures rest on, and what it warns of."""
+    """Print what a plan's figures are based on, and its warnings."""
     console.print(
         f"{status.shards} shards, {status.new_shards} of them new or changed; hours of one worker and bytes are "
         "estimated from units that are committed; before the first, hours are unknown and bytes are guessed from the "
@@ -59,7 +59,7 @@ def print_gaps(console: Console, finished: Finished) -> None:
 
 
 def print_unread(console: Console, finished: Finished) -> bool:
-    """Print what could not be read of the input, and return whether everything was."""
+    """Print which input could not be read; return whether all of it could."""
     unread = finished.unread
     for line in unread.lines():
         console.print(Text(line), soft_wrap=True)
@@ -67,7 +67,7 @@ def print_unread(console: Console, finished: Finished) -> bool:
 
 
 def print_end(console: Console, finished: Finished) -> bool:
-    """Print what went wrong in a run, and return whether nothing did."""
+    """Print what went wrong in a run; return whether nothing did."""
     print_failed(console, finished.failed)
     print_gaps(console, finished)
     if not finished.moved:
@@ -76,8 +76,8 @@ def print_end(console: Console, finished: Finished) -> bool:
             f"nothing was published, because not one of {samples} samples is recorded; what was published stays"
         )
     if finished.failed:
-        console.print("run again to try the failed units once more")
+        console.print("run again to retry the failed units")
     elif finished.gaps:
-        console.print("run again to make what is missing")
+        console.print("run again to complete it")
     whole = print_unread(console, finished)
     return finished.moved and not finished.failed and not finished.gaps and whole

@@ -1,4 +1,4 @@
-"""What `invertmill tune` prints: the shares at other thresholds, and what editability costs."""
+"""The output of `invertmill tune`: shares of pixels at other thresholds, and the cost of editability."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def shares(found: Tuning) -> Table:
-    """Return the share of pixels of each space, a row a threshold."""
+    """Return the share of pixels of each space, one row per threshold."""
     table = _table(list(found.grid[0].shares))
     for row in found.grid:
         mark = "*" if row.threshold == found.threshold else ""
@@ -21,13 +21,13 @@ def shares(found: Tuning) -> Table:
 
 
 def about_shares(found: Tuning) -> str:
-    """Return what those shares are."""
+    """Return the caption of those shares."""
     of = f"{found.samples:,} of {found.committed:,} samples"
     return f"share of pixels by refine_maps.threshold, over {of}; * as configured"
 
 
 def curve(found: TradeOffCurve) -> Table:
-    """Return fidelity beside the shares of pixels, a row a threshold, ascending as those of `shares`."""
+    """Return fidelity and shares of pixels, one row per threshold, ascending like those of `shares`."""
     table = _table(list(found.points[0].shares), "PSNR", "error")
     rows = [(point, "knee" if point.threshold == found.knee else "") for point in found.points]
     rows += [(found.configured, "*")] if found.configured else []
@@ -38,13 +38,13 @@ def curve(found: TradeOffCurve) -> Table:
 
 
 def about_curve(found: TradeOffCurve) -> str:
-    """Return what that curve is, and which threshold it suggests."""
+    """Return the caption of that curve, with the suggested threshold."""
     parts = [
         f"means over {found.samples} samples, {found.held_out} of them held out; error: {found.perceptual}",
-        "each threshold goes on from the codes of the next larger one",
+        "each threshold starts from the codes of the next larger one",
     ]
     if found.configured is not None:
-        parts.append("* as the run inverted the same samples, from the start")
+        parts.append("* the run's own inversions of the same samples")
     if found.quarantined:
         parts.append(f"{found.quarantined} more could not be inverted")
     return f"{'; '.join(parts)}\n{found.suggestion}"

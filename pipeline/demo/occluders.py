@@ -1,4 +1,4 @@
-"""Things pasted over the demo's scenes that the generator has never seen, with their masks.
+"""Patterns pasted over the demo's scenes, with their masks; the generator has never seen them.
 
 Supervision uses `SEEN` kinds only and evaluation `UNSEEN` kinds only, so that a map is judged on what its segmenter
 was never shown.
@@ -51,7 +51,7 @@ def paste_occluder(
 def _outline(
     kind: str, u: NDArray[np.float64], v: NDArray[np.float64], random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Return the occluder's pixels: a star, a disc or a turned rectangle."""
+    """Return the occluder's pixels: a star, a disc or a rotated rectangle."""
     if kind == "star":
         angle, reach = np.arctan2(v, u), np.hypot(u, v)
         return np.asarray(reach < 0.9 + 0.3 * np.cos(5 * angle + random.uniform(0, 6)))
@@ -63,7 +63,7 @@ def _outline(
 
 
 def _two_colours(random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return two saturated colours that stand apart."""
+    """Return two saturated colours that differ clearly."""
     first = random.permutation([0.05, random.uniform(0.2, 0.9), 0.95])
     return first, 1.0 - first
 

@@ -27,7 +27,7 @@ PARAMETERS = (
 
 
 def scene_parameters(z: Tensor) -> Tensor:
-    """Return the parameters `[N, 22]` in [0, 1] of latent codes `z [N, 32]`; the length of z plays no part."""
+    """Return the parameters `[N, 22]` in [0, 1] of latent codes `z [N, 32]`; the length of z has no effect."""
     unit_z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
     unit: Tensor = torch.special.ndtr(unit_z[:, : len(PARAMETERS)])
     return unit

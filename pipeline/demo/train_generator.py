@@ -1,9 +1,9 @@
-"""Makes `generator.safetensors`: a StyleGAN2 taught to draw the demo's scenes, G(z) ≈ draw_scenes(z).
+"""Make `generator.safetensors`: a StyleGAN2 trained to draw the demo's scenes, G(z) ≈ draw_scenes(z).
 
     python -m pipeline.demo.train_generator --out pipeline/demo/assets/generator.safetensors
 
-Distillation, not a GAN's game: every step regresses fresh scenes, at 16, then 32, then 64 px. About an hour on one
-core; the figures of the committed file stand in `docs/demo.md`.
+This is distillation, not adversarial training: every step regresses fresh scenes, at 16, then 32, then 64 px. It takes
+about an hour on one core; `docs/demo.md` gives the figures of the committed file.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Schedule:
 
 
 def draw(generator: StyleGAN2, z: Tensor, resolution: int) -> Tensor:
-    """Return the generator's image `[N, 3, r, r]` as it stands after the block of that resolution."""
+    """Return the generator's image `[N, 3, r, r]` after the block of that resolution."""
     w = generator.map(z)
     state = generator.begin(w)
     for index, size in enumerate(generator.config.block_resolutions):
@@ -97,9 +97,9 @@ def held_out_psnr_db(generator: StyleGAN2, scenes: int = 256) -> float:
 
 
 def train(schedule: Schedule, out: Path, seed: int, first_step: int = 0) -> float:
-    """Train, write the averaged generator to `out` now and then and at the end; return its held-out PSNR in dB.
+    """Train, write the averaged generator to `out` every 500 steps and at the end; return its held-out PSNR in dB.
 
-    With `first_step` the generator that `out` holds is taken up from there.
+    With `first_step`, training continues from the generator in `out`.
     """
     torch.manual_seed(seed + first_step)
     generator = StyleGAN2(CONFIG)
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, nargs=3, default=[5_000, 5_000, 9_000], metavar=("AT16", "AT32", "AT64"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first-step", type=int, default=0, help="take up the generator in --out at this step")
+    parser.add_argument("--first-step", type=int, default=0, help="continue from the generator in --out at this step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     train(

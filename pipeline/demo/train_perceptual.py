@@ -1,8 +1,8 @@
-"""Makes `perceptual.safetensors`: a small backbone for LPIPS-style distance, taught to read scenes.
+"""Make `perceptual.safetensors`: a small backbone for an LPIPS-style distance, trained to recognise scenes.
 
     python -m pipeline.demo.train_perceptual --out pipeline/demo/assets/perceptual.safetensors
 
-It learns to tell a scene's parameters from a distorted picture of it, so that its features change with what matters
+It learns to predict a scene's parameters from a distorted picture, so that its features change with what matters
 in a scene and little with noise or a shift. About two minutes on one core. It is not LPIPS-VGG, and was never fitted
 to human judgement; its heads weigh all channels alike.
 """
@@ -20,12 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.demo.scenes import PARAMETERS, Z_DIM, draw_scenes, scene_parameters
-from stages.perceptual.backbones import SmallBackbone
-from stages.perceptual.weights import save_small
+from stages.perceptual.distance import SmallBackbone, save_small
 
 CHANNELS = (12, 24, 32, 48, 64)
 OTHER_SCENE = 0.7
-"""Distance that two unrelated scenes are given on average: what LPIPS says of unrelated photographs."""
+"""Mean distance assigned to two unrelated scenes: the value of LPIPS for unrelated photographs."""
 
 
 class Reader(nn.Module):
@@ -47,7 +46,7 @@ class Reader(nn.Module):
 
 
 def distortions() -> nn.Module:
-    """Return what the reader must see through; images in [0, 1]."""
+    """Return distorted images, which the reader must still recognise; images in [0, 1]."""
     return augment.AugmentationSequential(
         augment.RandomAffine(0.0, translate=(0.03, 0.03), padding_mode="border", p=0.5),
         augment.RandomGaussianNoise(std=0.05, p=0.5),
@@ -75,7 +74,7 @@ def train(steps: int, seed: int, batch: int = 16) -> SmallBackbone:
 
 
 def calibrated_heads(backbone: SmallBackbone, pairs: int = 128) -> list[Tensor]:
-    """Return equal weights for all channels, `[1, C, 1, 1]` each, that put unrelated scenes `OTHER_SCENE` apart."""
+    """Return equal weights for all channels, `[1, C, 1, 1]` each; unrelated scenes get distance `OTHER_SCENE`."""
     z = torch.randn(2 * pairs, Z_DIM, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = backbone(lpips.ScalingLayer()(draw_scenes(z).image))

@@ -1,9 +1,9 @@
-"""Writes the demo's input: shards of scenes, some of them occluded.
+"""Write the demo's input: shards of scenes, some of them occluded.
 
     python -m pipeline.demo.write_shards demo-run/shards
 
 Each sample holds the picture, its exact segment labels, the occluder's mask and a description. Shards of supervision
-show only the occluders that a segmenter may learn from; held-out shards only others.
+contain only the occluders that a segmenter may learn from; held-out shards only the others.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SHARDS = {"supervision-000000": 20, "supervision-000001": 20, "held-out-000000": 24}
-"""How many scenes each shard holds."""
+"""Number of scenes per shard."""
 CLEAN_EVERY = 3
-"""One scene in so many shows no occluder."""
+"""One scene in this number has no occluder."""
 
 
 def demo_samples(name: str, count: int, kinds: Mapping[str, Any], seed: int = 0) -> Iterator[dict[str, bytes | str]]:
@@ -53,7 +53,7 @@ def demo_samples(name: str, count: int, kinds: Mapping[str, Any], seed: int = 0)
 
 
 def write_demo_shards(folder: Path) -> None:
-    """Write the demo's shards into a folder; one that is there already is left as it is."""
+    """Write the demo's shards into a folder; existing ones stay unchanged."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in SHARDS if not (folder / f"{name}.tar").exists()]
     if not missing:

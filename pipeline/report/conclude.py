@@ -14,9 +14,8 @@ import torch
 import yaml
 
 from infra.errors import StoreError
-from infra.files import staged
 from infra.receipts import Receipt
-from infra.stores.os_errors import explained
+from infra.stores.os_errors import explained, staged
 from pipeline.data import inventory
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError

@@ -1,4 +1,4 @@
-"""The worker of a stage that computes in batches: samples are prepared ahead of the device, records made behind it."""
+"""The worker of a stage that computes in batches: it prepares samples ahead of the device and records after it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from stages.base.faults import may_be_a_samples, reason_of
 from stages.base.stage import Record, Rejected, Sample, Worker
 
 PREPARING = max(1, min(4, (os.cpu_count() or 1) - 1))
-"""Threads that prepare samples for one call: a core is left for the thread that computes."""
+"""Threads that prepare samples for one call; one core is left for the computing thread."""
 
 BEHIND = 2
-"""Batches whose records may be unfinished when the next one is computed: one is copied back, one is on the device."""
+"""Batches that may have unfinished records when the next is computed: one is copied back, one is on the device."""
 
 T = TypeVar("T")
 Prepared = TypeVar("Prepared")
@@ -33,23 +33,23 @@ def batched_worker(
     batch: int,
     begins: Callable[[int], None] = lambda samples: None,
 ) -> Worker:
-    """Return a worker that prepares samples one by one and computes them in batches, keeping their order.
+    """Return a worker that prepares samples one by one and computes them in batches, in their order.
 
-    While a batch is computed, the samples of the next one are prepared and the records of the last one are made, each
-    on threads of their own, which end with the call. Calls from several threads compute in turn, one after the other:
-    a call that waits has its first batch ready, and one that has computed all its batches makes the last records while
-    the next call computes. Prepared samples of few batches are held: one ahead, the one computed, `BEHIND` behind it.
+    While a batch is computed, the next samples are prepared and the last records are made, on separate
+    threads that end with the call. Calls from several threads compute in turn, one after the other:
+    a waiting call has its first batch ready, and a call that has computed all its batches makes its last records while
+    the next call computes. At most `BEHIND + 2` batches are held: one prepared, one computed, `BEHIND` being recorded.
 
-    What a sample makes either function raise rejects that sample alone: where a batch fails, its samples are computed
-    again in halves, until those that fail alone are found. An error that no sample can be the cause of
-    (`may_be_a_samples`) is raised, and so is one where several samples of a call fail and none is recorded.
+    Whatever a sample makes either function raise rejects only that sample. If a batch fails, its samples are computed
+    again in halves until those that fail alone are found. An error that no sample can cause
+    (`may_be_a_samples`) is raised, and so is an error if several samples of a call fail and none is recorded.
 
     Args:
-        prepare: raises `BadSampleError` for a sample to be rejected. Called by several threads at once.
-        compute: returns one record or rejection for each prepared sample. What it returns is iterated on another
-            thread, behind the device: what waits for the device, or makes records, is best left to a generator.
-        batch: the most samples computed together.
-        begins: called in turn with the number of samples of each call, before anything of it is computed.
+        prepare: raises `BadSampleError` to reject a sample. Several threads call it at once.
+        compute: returns one record or rejection per prepared sample. Another thread iterates over the result, after
+            the device: let a generator do whatever waits for the device or makes records.
+        batch: maximum number of samples computed together.
+        begins: called in turn with the number of samples of each call, before the call computes anything.
     """
     turn = threading.Lock()
 
@@ -80,7 +80,7 @@ class _Ready(Generic[Prepared]):
 
 @dataclass(frozen=True, eq=False)
 class _Failed:
-    """A sample that alone made the stage raise what was not expected."""
+    """A sample that alone made the stage raise an unexpected error."""
 
     key: str
     error: Exception
@@ -91,7 +91,7 @@ Outcome = Record | Rejected | _Failed
 
 
 class _Batch(Generic[Prepared]):
-    """Samples computed together, begun when it is made; `outcomes` are in their order once it is finished."""
+    """Samples computed together, started at construction; `outcomes` are in their order once it is finished."""
 
     def __init__(
         self, items: Sequence[_Ready[Prepared] | Rejected | _Failed], compute: Compute[Prepared], recording: Executor
@@ -100,7 +100,7 @@ class _Batch(Generic[Prepared]):
         self._ready = [item for item in items if isinstance(item, _Ready)]
         try:
             begun = compute([one.prepared for one in self._ready]) if self._ready else ()
-        except Exception as error:  # of any kind: the rest of it is looked into when the batch is finished
+        except Exception as error:  # of any kind; the rest is examined when the batch is finished
             if not may_be_a_samples(error):
                 raise
             begun = _raising(error)
@@ -108,7 +108,7 @@ class _Batch(Generic[Prepared]):
         self.outcomes: list[Outcome] = []
 
     def finish(self, turn: AbstractContextManager[object] | None = None) -> None:
-        """Wait for the records; what a failure left out is computed again, in `turn` where that is not held already."""
+        """Wait for the records; compute again what a failure left out, in `turn` if that is not held already."""
         found, error = self._recorded.result()
         results = deque[Outcome](found)
         if error is not None:
@@ -121,7 +121,7 @@ class _Batch(Generic[Prepared]):
 def _again(
     compute: Compute[Prepared], ready: Sequence[_Ready[Prepared]], done: int, error: Exception
 ) -> Iterator[Outcome]:
-    """Yield the outcomes of a batch that failed after so many: the others are halved until the culprits are alone."""
+    """Yield the outcomes of a batch that failed after this many; halve the rest until each culprit is alone."""
     rest = ready[done:]
     if not (rest and may_be_a_samples(error)):
         raise error
@@ -141,10 +141,10 @@ def _again(
 
 
 def _until_error(results: Iterable[Record | Rejected]) -> tuple[list[Record | Rejected], Exception | None]:
-    """Return what came before an error, and the error, None if there was none."""
+    """Return the results before an error, and the error, None if there was none."""
     found: list[Record | Rejected] = []
     try:
-        found.extend(results)  # keeps what came before
+        found.extend(results)  # keeps the results before the error
     except Exception as error:  # of any kind
         return found, error
     return found, None
@@ -160,7 +160,7 @@ def _failed(key: str, error: Exception) -> Rejected | _Failed:
 
 
 def _accepted(outcomes: Sequence[Outcome]) -> list[Record | Rejected]:
-    """Return the results of a call; raises the first failure where several samples failed and none was recorded."""
+    """Return the results of a call; raise the first failure if several samples failed and none was recorded."""
     failed = [one for one in outcomes if isinstance(one, _Failed)]
     if len(failed) > 1 and not any(isinstance(one, Record) for one in outcomes):
         raise failed[0].error
@@ -169,7 +169,7 @@ def _accepted(outcomes: Sequence[Outcome]) -> list[Record | Rejected]:
 
 @contextmanager
 def _threads(count: int, name: str) -> Iterator[Executor]:
-    """Lend threads that end with the block, however it ends; what they have not begun by then is dropped."""
+    """Yield threads that end with the block; drop whatever they have not begun by then."""
     pool = ThreadPoolExecutor(count, name)
     try:
         yield pool
@@ -178,7 +178,7 @@ def _threads(count: int, name: str) -> Iterator[Executor]:
 
 
 def _ahead(pool: Executor, function: Callable[[Sample], T], samples: Iterable[Sample], count: int) -> Iterator[T]:
-    """Return the function's results in order; `count` samples are begun at once, another for each one taken."""
+    """Return the function's results in order; `count` samples start at once, and one more for each result taken."""
     remaining = iter(samples)
     begun = deque(pool.submit(function, sample) for sample in itertools.islice(remaining, count))
 
@@ -194,7 +194,7 @@ def _ahead(pool: Executor, function: Callable[[Sample], T], samples: Iterable[Sa
 def _prepared(prepare: Callable[[Sample], Prepared], sample: Sample) -> _Ready[Prepared] | Rejected | _Failed:
     try:
         return _Ready(sample.key, prepare(sample))
-    except Exception as error:  # of any kind: what decoders and libraries raise
+    except Exception as error:  # decoders and libraries raise any kind
         if not may_be_a_samples(error):
             raise
         return _failed(sample.key, error)

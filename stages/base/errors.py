@@ -10,4 +10,4 @@ class BadSampleError(StageError):
 
 
 class WeightsError(StageError):
-    """The weights of a network are missing or are not what they should be: the run stops."""
+    """The weights of a network are missing or wrong: the run stops."""

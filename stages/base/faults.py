@@ -1,4 +1,4 @@
-"""Unexpected errors: whether a sample can be their cause, and how they are reported, in the same words every time."""
+"""Unexpected errors: whether a sample can cause them, and how they are reported in the same words every time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stages.base.errors import BadSampleError, StageError
 from stages.base.memory import out_of_memory
 
 LONGEST = 300
-"""Characters of an error's own message that a reason quotes."""
+"""Number of characters of an error's own message that a reason quotes."""
 
 _NOBODYS = (MemoryError, SystemError, StageError, GeneratorError, torch.AcceleratorError)
 _DEVICE = re.compile(r"CUDA error|CUBLAS_STATUS|CUDNN_STATUS|cuDNN error|HIP error")
 
 
 def may_be_a_samples(error: Exception) -> bool:
-    """Return whether a sample can be the cause: not of full memory, a failed device or interpreter, or bad weights."""
+    """Return whether a sample can be the cause; it cannot be of full memory, a failed device or bad weights."""
     if isinstance(error, BadSampleError):
         return True
     if isinstance(error, _NOBODYS) or out_of_memory(error):
@@ -37,7 +37,7 @@ def described(error: Exception) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why a sample is rejected with which an error was raised."""
+    """Return the reason for rejecting a sample that caused this error."""
     if isinstance(error, BadSampleError):
         return str(error)
-    return f"the stage failed on this sample ({described(error)}): look at its files, or take it out of the shard"
+    return f"the stage failed on this sample ({described(error)}): check its files, or remove it from the shard"

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory are computed in parts, of half the size each time memory is full."""
+"""Compute batches that do not fit into memory in parts, halved each time memory is full."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _log = logging.getLogger(__name__)
 
 
 class InParts:
-    """A function of a batch whose images do not meet, applied to as many at once as memory has room for.
+    """A function of a batch of independent images, applied to as many at once as memory has room for.
 
-    Where memory is full the number is halved, for good. Parts change a result by rounding at most.
+    If memory is full, the number is halved for good. Parts change a result by rounding only.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], what: str) -> None:
@@ -24,7 +24,7 @@ class InParts:
         self._most: int | None = None  # images at once; None until memory was full
 
     def __call__(self, batch_N: Tensor) -> Tensor:
-        """Return the function of a batch; raises `torch.OutOfMemoryError` where memory does not suffice for one."""
+        """Return the function of a batch; raise `torch.OutOfMemoryError` if memory is too small for one image."""
         while True:
             try:
                 parts = [self._function(part) for part in batch_N.split(self._most or max(1, len(batch_N)))]
@@ -34,15 +34,15 @@ class InParts:
                 full = str(error)
             else:
                 return parts[0] if len(parts) == 1 else torch.cat(parts)
-            self._halve(len(batch_N), full)  # no sooner: what was allocated lives as long as its error
+            self._halve(len(batch_N), full)  # not earlier: the error keeps its allocations alive
 
     def _halve(self, count: int, reason: str) -> None:
         before = min(count, self._most or count)
-        torch.cuda.empty_cache()  # does nothing where there is no CUDA
+        torch.cuda.empty_cache()  # does nothing without CUDA
         if before == 1:
             raise torch.OutOfMemoryError(
-                f"memory does not suffice for {self._what} of one image: take a smaller train_segmenter.network, or "
-                f"end what else uses the device; {reason}"
+                f"memory is too small for {self._what} of one image: choose a smaller train_segmenter.network, or  "
+                f"stop other programs on the device; {reason}"
             )
         self._most = before // 2
         _log.warning("no memory for %s of %d images at once, continuing with %d", self._what, before, self._most)

@@ -1,10 +1,10 @@
-"""How far a long computation is, for whoever watches it; without anyone it costs nothing.
+"""Progress of a long computation, for anyone who listens; without listeners it costs nothing.
 
 A training or an optimisation calls, as often as it likes and on any thread,
 
     report_progress(step + 1, steps, "steps", f"epoch {epoch + 1} of {epochs}")
 
-and what runs it listens: an actor keeps the last report of each kind, which the driver asks for and shows.
+and the process that runs it listens: an actor keeps the last report of each kind, which the driver requests and shows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class WorkProgress:
     what: str
     done: float
     total: float
-    note: str = ""  # in words, as "epoch 3 of 100"
-    waiting: bool = False  # for something outside, which no deadline counts
+    note: str = ""  # in words, such as "epoch 3 of 100"
+    waiting: bool = False  # for something outside; no deadline counts this time
 
     @property
     def share(self) -> float:
@@ -36,7 +36,7 @@ _listeners: list[Listener] = []
 
 
 def report_progress(done: float, total: float, what: str, note: str = "") -> None:
-    """Tell everyone who listens in this process that `done` of `total` is done of the work under way."""
+    """Tell all listeners in this process that `done` of `total` is done of the current work."""
     if _listeners:
         reached = WorkProgress(what, done, total, note)
         for listener in tuple(_listeners):
@@ -44,13 +44,13 @@ def report_progress(done: float, total: float, what: str, note: str = "") -> Non
 
 
 def listen(listener: Listener) -> None:
-    """Let a function hear every report of this process, from whatever thread, from now on."""
+    """Call a function for every report of this process, from any thread, from now on."""
     _listeners.append(listener)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let a function hear every report of this process until the block ends."""
+    """Call a function for every report of this process until the block ends."""
     listen(listener)
     try:
         yield

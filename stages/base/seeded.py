@@ -1,4 +1,4 @@
-"""Draws from torch's own generators, as dropout and kornia make them, that depend on a seed alone."""
+"""Draws from torch's own generators, as dropout and kornia make them, that depend only on a seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the generators of the CPU and of `device` inside the block, and leave them as they were before it."""
+    """Seed the generators of the CPU and of `device` inside the block, and restore them afterwards."""
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)

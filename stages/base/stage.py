@@ -22,7 +22,7 @@ Value = str | int | float | bool | None | NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Record:
-    """What a stage found out about one sample.
+    """What a stage records about one sample.
 
     `row` is what people query (scalars and small fixed-shape tensors), `arrays` what machines load.
     """
@@ -42,7 +42,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample of a shard: its members by extension, and what earlier stages recorded about it."""
+    """One sample of a shard: its members by extension, and the records of earlier stages about it."""
 
     key: str
     shard: str
@@ -51,10 +51,10 @@ class Sample:
 
 
 Worker = Callable[[Sequence[Sample]], Iterator[Record | Rejected]]
-"""Maps samples, a unit's or fewer, to one record or one rejection each, in order.
+"""Maps samples, at most a unit's, to one record or one rejection each, in order.
 
-Several threads call it at once, a unit each, and it sees itself to what must not overlap on the device: so the next
-unit is decoded, and the last one recorded and written, while one computes.
+Several threads call it at once, with one unit each, and it serialises what must not overlap on the device. So the next
+unit is decoded, and the last one recorded and written, while one unit computes.
 """
 
 
@@ -89,5 +89,5 @@ class Stage(GraphStage, ABC):
 
 
 def sample_seed(seed: int, key: str) -> int:
-    """Return the seed of a sample's own random generator: the same wherever, whenever and beside whatever it runs."""
+    """Return the seed of a sample's random generator, which depends on nothing but run seed and key."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=7).digest())

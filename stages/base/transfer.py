@@ -1,4 +1,4 @@
-"""Copies between host and device that neither waits for: from and to pinned memory, in the order of the stream."""
+"""Copies between host and device that neither waits for: through pinned memory, in the order of the stream."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the host on `device`; work queued there finds it copied, the caller need not wait."""
+    """Return a tensor of the host on `device`; work queued there waits for the copy, the caller need not."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def to_host(x: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a tensor to the host; return the function that waits for the copy and returns it."""
+    """Start copying a tensor to the host; return the function that waits for the copy and returns it."""
     if not x.is_cuda:
         return lambda: x
     copy = x.to("cpu", non_blocking=True)  # into pinned memory

@@ -1,4 +1,4 @@
-"""Colours as decoders give them, made 8-bit sRGB without transparency."""
+"""Converting decoded colours to 8-bit sRGB without transparency."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image, ImageCms
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 IDENTICAL = 1
-"""A profile that moves no colour by more (of 255) is sRGB: its pictures keep their pixels."""
+"""A profile that changes no colour by more (of 255) counts as sRGB: its pictures keep their pixels."""
 
 SPACE_OF = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
-"""The colour space that a profile has to have, by the mode of the picture that carries it."""
+"""The colour space that a profile must have, by the mode of its picture."""
 
 WHITE_IS_ZERO = 0  # of TIFF's PhotometricInterpretation
 PHOTOMETRIC = 262
@@ -25,16 +25,16 @@ _log = logging.getLogger(__name__)
 
 
 def eight_bit_rgb(image: Image.Image, depth: int, ground: tuple[int, int, int], *, profiles: bool) -> Image.Image:
-    """Return a loaded picture in mode RGB: deep grey by its high byte, transparency on the ground, profiles applied.
+    """Return a loaded picture in mode RGB: deep grey by its high byte, transparency flattened, profiles applied.
 
     Args:
         image: in any mode that Pillow decodes to.
-        depth: bits of a channel in the file.
-        ground: what shows where the picture is transparent; the colours hidden there decide nothing.
+        depth: bits per channel in the file.
+        ground: background where the picture is transparent; hidden colours have no effect.
         profiles: whether values are colours, which an ICC profile converts to sRGB.
 
     Raises:
-        ValueError: black and white of its pixels are not known, as of floating-point ones.
+        ValueError: the values of black and white are unknown, as in floating-point pictures.
     """
     if image.mode == "RGB" and not (image.info.get("icc_profile") or "transparency" in image.info):
         return image
@@ -48,14 +48,14 @@ def eight_bit_rgb(image: Image.Image, depth: int, ground: tuple[int, int, int], 
 
 
 def _without_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
-    """Return the colours, in mode L, RGB or CMYK, and how opaque they are, None where all is."""
+    """Return the colours, in mode L, RGB or CMYK, and their opacity; None if everything is opaque."""
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(image, depth)
     if image.mode in ("L", "1", "RGB") and "transparency" in image.info:
         colours = image if image.mode == "RGB" else image.convert("L")
         return colours, _opaque(np.asarray(colours), _key(image, depth))
     if image.mode == "P" and image.palette is None:
-        raise ValueError("its pixels are numbers of a palette that it lacks")
+        raise ValueError("its pixels are indices of a palette that it lacks")
     if image.mode in ("La", "LA"):
         grey, alpha = image.convert("LA").split()
         return grey, alpha
@@ -68,10 +68,10 @@ def _without_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.I
 
 
 def _deep_grey(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
-    """Return grey of more than 8 bits by its high byte: 257 v becomes v."""
+    """Return the high byte of grey with more than 8 bits: 257 v becomes v."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM") or not 8 <= depth <= 16:
         kind = "floating-point" if image.mode == "F" else f"{depth}-bit"
-        raise ValueError(f"its pixels are {kind} numbers, of which black and white are not known; use 8 or 16 bits")
+        raise ValueError(f"its pixels are {kind} numbers, whose black and white are unknown; use 8 or 16 bits")
     values_HW = np.asarray(image).astype(np.uint16)
     grey_HW = (values_HW >> (depth - 8)).clip(0, 255).astype(np.uint8)
     if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ def _deep_grey(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image
 
 
 def _key(image: Image.Image, depth: int) -> int | tuple[int, ...]:
-    """Return the colour that stands for transparent, as Pillow gives that colour's pixels."""
+    """Return the colour that marks transparency, as Pillow gives that colour's pixels."""
     key: int | tuple[int, ...] = image.info["transparency"]
     if image.format != "PNG":
         return key
@@ -96,7 +96,7 @@ def _opaque(values: NDArray[np.generic], key: int | tuple[int, ...]) -> Image.Im
 
 
 def _in_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return colours as RGB: by a profile if it is for their channels, else as Pillow does without one."""
+    """Return colours as RGB: by a profile if it is for their channels, otherwise as Pillow converts them."""
     transform = _transform(profile, colours.mode) if profile else None
     if transform is not None:
         converted = transform.apply(colours)
@@ -107,9 +107,9 @@ def _in_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return what converts a mode from a profile's colour space to sRGB; None where that changes nothing or cannot be.
+    """Return the conversion from a profile's colour space to sRGB; None if it changes nothing or is impossible.
 
-    The intent is perceptual, as in browsers. What cannot be used is said once, and left out, as they do.
+    The intent is perceptual, as in browsers. Like browsers, it ignores unusable profiles, with one warning.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -121,13 +121,13 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         samples = _samples(mode)
         change = np.asarray(transform.apply(samples)).astype(int) - np.asarray(samples.convert("RGB"))
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        _log.warning("ICC profiles of some pictures are damaged: their colours are taken as sRGB")
+        _log.warning("ICC profiles of some pictures are damaged: they are ignored, and their colours read as sRGB")
         return None
     return transform if abs(change).max() > IDENTICAL else None
 
 
 def _samples(mode: str) -> Image.Image:
-    """Return a picture of colours from all over a mode."""
+    """Return a picture of colours from the whole range of a mode."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     channels = len(Image.new(mode, (1, 1)).getbands())

@@ -1,6 +1,6 @@
-"""The one decoder of pictures: told by content, upright, 8-bit sRGB; masks and labels come through it too.
+"""The one decoder of pictures, masks and labels: format recognised by content, upright, 8-bit sRGB.
 
-What a decoder raises is the fault of its picture, said in the same words in every run. No format that is read here can
+Whatever a decoder raises affects only its picture, in the same words in every run. No format that is read here can
 start another program.
 """
 
@@ -24,15 +24,15 @@ from stages.images.unended_jpeg import ended, ends_early, may_end_early, may_lac
 from stages.images.zeroed_end import ZEROS_FOR_PIXELS, lacks_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
-"""What is decoded, whatever the member is called; Pillow would also hand PostScript to Ghostscript."""
+"""Formats that are decoded, whatever the member's name; Pillow would also pass PostScript to Ghostscript."""
 
 MOST_PIXELS = 178_956_970
 """Of one picture; about half a gigabyte decoded."""
 
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-"""Pillow's own limit, 1 MiB, refuses pictures for what editors write about them; all texts together may have 64 MiB."""
+"""Pillow's own limit, 1 MiB, refuses pictures because of texts that editors write; this limits all texts together."""
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of what was read in spite of something; not one a picture
+warnings.filterwarnings("ignore", module=r"PIL\.")  # it warns about harmless defects, once per picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +44,14 @@ class Picture:
 
     @property
     def geometry(self) -> Geometry:
-        """Its size and orientation."""
+        """Size and orientation."""
         height, width = self.pixels_HW3.shape[:2]
         return Geometry(height, width, self.orientation)
 
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    """A picture with its pixels; its EXIF orientation, None without one; the one they have still to be turned by."""
+    """A picture with its pixels, its EXIF orientation (None without one), and the rotation still to apply."""
 
     image: Image.Image
     depth: int
@@ -60,11 +60,11 @@ class _Loaded:
 
 
 def decode_picture(data: bytes, name: str) -> Picture:
-    """Return an encoded picture; the first frame of an animated one. What is transparent is white.
+    """Return an encoded picture; the first frame of an animated one. Transparent pixels are white.
 
     Raises:
-        BadSampleError: the bytes are no picture of a format that is read, are damaged, or stop before the last pixel;
-            `name` stands in it.
+        BadSampleError: the bytes are not a picture of a readable format, are damaged, or stop before the last pixel;
+            the message gives `name`.
     """
     with _loaded(data, name) as loaded:
         pixels_HW3 = np.asarray(eight_bit_rgb(loaded.image, loaded.depth, WHITE, profiles=True))
@@ -72,9 +72,9 @@ def decode_picture(data: bytes, name: str) -> Picture:
 
 
 def decode_mask(data: bytes, name: str) -> tuple[NDArray[np.uint8], int | None]:
-    """Return a mask, `[H, W]` of 0 to 255, and the orientation that it says itself to be stored in, None without one.
+    """Return a mask, `[H, W]` of 0 to 255, and its own stored orientation, None without one.
 
-    Its values are no colours: a colour profile is not applied. What is transparent is 0, of colours the red counts.
+    Its values are not colours: profiles do not apply, transparent pixels are 0, and of colours the red counts.
 
     Raises:
         BadSampleError: as `decode_picture` does.
@@ -85,35 +85,35 @@ def decode_mask(data: bytes, name: str) -> tuple[NDArray[np.uint8], int | None]:
 
 
 def decode_values(data: bytes, name: str) -> tuple[NDArray[np.generic], int | None]:
-    """Return the values of a PNG, `[H, W]` or more, and the orientation that it is stored in, None without one.
+    """Return the values of a PNG, `[H, W]` or more, and its stored orientation, None without one.
 
-    Grey levels keep their number at every depth, colours of a palette are their indices.
+    Grey levels keep their value at every depth, colours of a palette are their indices.
 
     Raises:
-        BadSampleError: the bytes are no PNG, are damaged, or stop before the last pixel.
+        BadSampleError: the bytes are not a PNG, are damaged, or stop before the last pixel.
     """
     with _loaded(data, name, ("PNG",)) as loaded:
         values = np.asarray(loaded.image)
-        if loaded.image.mode == "L" and loaded.depth < 8:  # Pillow spreads them over 0 to 255
+        if loaded.image.mode == "L" and loaded.depth < 8:  # Pillow scales them to 0 to 255
             values = values // np.uint8(255 // (2**loaded.depth - 1))
         return values, loaded.tag
 
 
 def picture_geometry(data: bytes, name: str) -> Geometry:
-    """Return the geometry that `decode_picture` would find; raises BadSampleError as it does, except for pixels."""
+    """Return the geometry that `decode_picture` would return; raise BadSampleError as it does, except for pixels."""
     with _opened(data, name, FORMATS) as image:
         width, height = image.size
         orientation = _tag(image) or 1
-        swapped = orientation >= 5 and image.format != "TIFF"  # whose size Pillow gives upright
+        swapped = orientation >= 5 and image.format != "TIFF"  # Pillow gives its size upright
         return Geometry(*((width, height) if swapped else (height, width)), orientation)
 
 
 @contextmanager
 def _loaded(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Iterator[_Loaded]:
-    """Lend a picture with its pixels."""
+    """Yield a picture with its pixels."""
     with _opened(data, name, formats) as image:
         if image.format == "TIFF":
-            tag = _tag(image)  # not later: Pillow turns a TIFF upright, and takes the tag away
+            tag = _tag(image)  # read now: Pillow turns a TIFF upright and removes the tag
             image.load()
             yield _Loaded(image, _depth(image, data), tag, 1)
             return
@@ -128,7 +128,7 @@ def _loaded(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Itera
 
 
 def _loaded_jpeg(image: Image.Image, data: bytes) -> Image.Image:
-    """Return a JPEG with its pixels, also one that lacks its end marker alone; raises OSError if it lacks pixels."""
+    """Return a JPEG with its pixels, even if only its end marker is missing; raise OSError if it lacks pixels."""
     try:
         image.load()
     except OSError:
@@ -150,7 +150,7 @@ def _loaded_jpeg(image: Image.Image, data: bytes) -> Image.Image:
 
 @contextmanager
 def _opened(data: bytes, name: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Lend a picture whose header was read; what goes wrong with it meanwhile is its own fault."""
+    """Yield a picture whose header was read; attribute errors meanwhile to the picture."""
     if not data:
         raise BadSampleError(f"{name} is empty; replace it in the shard")
     try:
@@ -159,12 +159,12 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...]) -> Iterator[Image.
             yield image
     except UnidentifiedImageError as error:
         raise BadSampleError(
-            f"{name} does not decode ({len(data)} bytes): it begins with {data[:12]!r}, not with a whole header of "
+            f"{name} does not decode ({len(data)} bytes): it begins with {data[:12]!r}, not with a complete header of "
             f"{', '.join(formats)}; replace it in the shard"
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # of any kind: decoders raise RuntimeError, AssertionError, NotImplementedError, ...
+    except Exception as error:  # decoders raise any kind: RuntimeError, AssertionError, NotImplementedError, ...
         raise BadSampleError(
             f"{name} does not decode ({len(data)} bytes): {described(error)}; replace it in the shard"
         ) from error
@@ -178,12 +178,12 @@ def _refuse_sizes(width: int, height: int) -> None:
 
 
 def _tag(image: Image.Image) -> int | None:
-    """Return a picture's EXIF orientation; None without one, or where its EXIF is damaged: its pixels are not."""
+    """Return a picture's EXIF orientation; None without one or with damaged EXIF, since the pixels are intact."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except MemoryError:
         raise
-    except Exception:  # of any kind, as decoders do
+    except Exception:  # decoders raise any kind
         return None
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
 
@@ -194,7 +194,7 @@ def _turning(image: Image.Image) -> tuple[int | None, int]:
 
 
 def _depth(image: Image.Image, data: bytes) -> int:
-    """Return the bits of a channel in the file, where they decide what a value means."""
+    """Return the bits per channel in the file, where they decide what a value means."""
     if image.format == "PNG":
         return data[24]  # of IHDR, which comes first
     if image.format == "TIFF":

@@ -1,4 +1,4 @@
-"""The class of an image, for generators that are made for classes: from its shard, or one for all."""
+"""The class of an image, for conditional generators: from its shard, or one for all images."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from stages.images.members import Member
 
 
 class LabelMember(BaseModel):
-    """Where a sample says its class: a member whose text is an integer, or a field of one that is JSON."""
+    """Where a sample gives its class: a member whose text is an integer, or a field of a JSON member."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     member: Member = "cls"  # the part of the file name after the sample's key
-    field: str | None = None  # of a JSON object, with dots between nested names; None takes the whole member
+    field: str | None = None  # name in a JSON object, with dots between nested names; None uses the whole member
 
 
 Label = Annotated[int, Field(strict=True, ge=0)] | LabelMember
-"""A class, counted from 0, for all images; or where each says its own."""
+"""A class, counted from 0, for all images, or where each sample gives its own."""
 
 
 def check_label(label: Label | None, classes: int) -> None:
-    """Raise ValueError where a generator of so many classes (0: unconditional) cannot have such labels."""
+    """Raise ValueError if a generator with this number of classes (0: unconditional) cannot have such labels."""
     if label is not None and classes == 0:
         raise ValueError("the generator is unconditional, and images have no class: leave label out")
     if isinstance(label, int) and label >= classes:
@@ -37,12 +37,12 @@ def class_of(sample: Sample, label: Label | None, classes: int) -> int | None:
     """Return the class of a sample's image; None where labels are not configured.
 
     Args:
-        sample: one whose class is asked for.
+        sample: the sample whose class is requested.
         label: the configuration.
-        classes: how many the generator has.
+        classes: number of classes of the generator.
 
     Raises:
-        BadSampleError: the sample does not say its class, or says one that the generator does not have.
+        BadSampleError: the sample gives no class, or one that the generator lacks.
     """
     if label is None or isinstance(label, int):
         return label
@@ -76,6 +76,6 @@ def _said(sample: Sample, label: LabelMember) -> object:
         raise BadSampleError(f"{sample.key}.{label.member} is not {kind}: {error}; correct it in the shard") from error
     for name in label.field.split("."):
         if not isinstance(value, dict) or name not in value:
-            raise BadSampleError(f"no class: {_place(sample, label)} is not there; add it, or correct label")
+            raise BadSampleError(f"no class: {_place(sample, label)} is missing; add it, or correct label")
         value = value[name]
     return value

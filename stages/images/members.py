@@ -1,4 +1,4 @@
-"""The members of a sample as stages see them: one that cannot be used rejects the sample only where it is needed."""
+"""The members of a sample as stages see them: an unusable one rejects the sample only where it is needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Member = Annotated[str, Field(min_length=1), AfterValidator(lambda name: name.lo
 
 @dataclass(frozen=True)
 class Members(Mapping[str, bytes]):
-    """Content by extension. Those in `unusable` (cut off, there twice) are there, but asking for one is an error.
+    """Content by extension. Those in `unusable` (cut off, duplicate) exist, but asking for one is an error.
 
     Asking for a member raises `BadSampleError` with its reason if it cannot be used.
     """

@@ -1,4 +1,4 @@
-"""EXIF orientation: stored pixels made upright, those of pictures and of the masks and labels that belong to them."""
+"""EXIF orientation: turning stored pixels upright, those of pictures and of their masks and labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     7: lambda stored: stored.swapaxes(0, 1)[::-1, ::-1],
     8: lambda stored: stored.swapaxes(0, 1)[::-1],
 }
-"""By EXIF orientation: the upright pixels of stored ones."""
+"""The upright pixels of stored ones, by EXIF orientation."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Geometry:
 
 
 def upright(stored_HW: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:
-    """Return stored pixels, `[H, W, ...]`, as they are looked at."""
+    """Return stored pixels, `[H, W, ...]`, upright."""
     turned: NDArray[Pixel] = np.ascontiguousarray(UPRIGHT[orientation](stored_HW))
     return turned
 
@@ -54,11 +54,11 @@ def upright(stored_HW: NDArray[Pixel], orientation: int) -> NDArray[Pixel]:
 def upright_like(stored_HW: NDArray[Pixel], tag: int | None, picture: Geometry, name: str) -> NDArray[Pixel]:
     """Return a mask or labels, `[H, W]`, with a value for each upright pixel of their picture.
 
-    A tag of their own decides how they are turned. Without one they were made either for the picture's stored pixels,
-    and are turned as the picture is, or for its upright ones: their size says which, stored ones first.
+    Their own tag decides how they are turned. Without one, they match either the picture's stored pixels and are turned
+    like the picture, or its upright ones. Their size decides, stored ones first.
 
     Raises:
-        BadSampleError: they have neither size; `name` stands in it.
+        BadSampleError: they have neither size; the message gives `name`.
     """
     as_picture = picture.orientation if stored_HW.shape == picture.stored_size else 1
     turned_HW = upright(stored_HW, as_picture if tag is None else tag)
@@ -66,6 +66,6 @@ def upright_like(stored_HW: NDArray[Pixel], tag: int | None, picture: Geometry, 
         height, width = turned_HW.shape
         raise BadSampleError(
             f"{name} is {height} x {width} px, the image is {picture.height} x {picture.width} px: "
-            "make them of the same size"
+            "make both the same size"
         )
     return turned_HW

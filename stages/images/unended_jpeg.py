@@ -1,4 +1,4 @@
-"""JPEGs that lack only their end marker, told from those that lack pixels; and end markers that come too early."""
+"""Distinguish JPEGs that lack only their end marker from those that lack pixels; detect early end markers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ END = b"\xff\xd9"
 _FILLERS = [
     b"".join(bytes([filler]) * 64 + bytes([0xFF, 0xD0 + number % 8]) for number in range(64)) for filler in (0xAA, 0x35)
 ]
-"""Data of other pictures, with restart markers in between: a decoder that lacks pixels makes some of it."""
+"""Data of other pictures, with restart markers in between: a decoder that lacks pixels reads some of it."""
 
 _START_OF_SCAN, _RESTARTS, _PROGRESSIVE = 0xDA, range(0xD0, 0xD8), (0xC2, 0xC6, 0xCA, 0xCE)
 _MIDDLE = (127, 128)
@@ -20,12 +20,12 @@ _FRAMES = (0xC0, 0xC1, *_PROGRESSIVE, 0xC9)
 
 
 def may_lack_pixels(data: bytes) -> bool:
-    """Return whether a JPEG ends in zeros, of which a decoder would make pixels."""
+    """Return whether a JPEG ends in zeros, which a decoder would read as pixels."""
     return data.endswith(bytes(16)) and not data.rstrip(b"\0").endswith(END)
 
 
 def may_end_early(image: Image.Image) -> bool:
-    """Return whether a loaded JPEG ends in middle grey, which decoders give to pixels that they have no data of."""
+    """Return whether a loaded JPEG ends in middle grey, which decoders give to pixels without data."""
     last = image.getpixel((image.width - 1, image.height - 1))
     return all(value in _MIDDLE for value in (last if isinstance(last, tuple) else (last,)))
 
@@ -37,16 +37,16 @@ def ends_early(data: bytes) -> bool:
 
 
 def ended(data: bytes) -> bytes | None:
-    """Return a JPEG with the end marker that it lacks; None if it lacks pixels as well.
+    """Return a JPEG with its missing end marker; None if it lacks pixels too.
 
-    Whatever follows the data of a whole picture changes none of its pixels. Zeros at its end, as interrupted downloads
-    leave them, are no data.
+    Data appended to a whole picture changes none of its pixels. Zeros at its end, left by interrupted downloads,
+    are not data.
     """
     bare = data.rstrip(b"\0")
-    bare = (bare + data[len(bare) : len(bare) + 1]).rstrip(b"\xff")  # one zero may be data, half a marker is none
+    bare = (bare + data[len(bare) : len(bare) + 1]).rstrip(b"\xff")  # one zero may be data, half a marker is not
     try:
         plain_HWC = _pixels(bare + END) if _all_scans(bare) else None
-    except (IndexError, ValueError):  # a header that holds less than it should
+    except (IndexError, ValueError):  # a header that is too short
         return None
     if plain_HWC is None:
         return None
@@ -80,7 +80,7 @@ def _all_scans(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Yield the markers of a JPEG that have a body, and where that stops; entropy-coded data is passed over."""
+    """Yield the markers of a JPEG that have a body, and where that stops; entropy-coded data is skipped."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         marker = data[at + 1]

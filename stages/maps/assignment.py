@@ -37,7 +37,7 @@ def segment_means(
 ) -> tuple[NDArray[np.integer], NDArray[np.float32], NDArray[np.intp]]:
     """Return the labels present, the mean error of each space over each, and where each label is.
 
-    The results: labels `[K]`, ascending, of the type given; means `[K, L]` float32, summed in float64 and
+    Returns labels `[K]`, ascending, of the type given; means `[K, L]` float32, summed in float64 and
     rounded once, so that they do not depend on the order of the pixels; and `[H, W]` index into the K labels.
 
     error_LHW and labels_HW as in `assign_spaces`, which also lists the ValueErrors.
@@ -56,21 +56,21 @@ def _check(error_LHW: NDArray[np.floating], labels_HW: NDArray[np.integer]) -> N
     if error_LHW.ndim != 3 or error_LHW.size == 0 or len(error_LHW) > MAX_SPACES:
         raise ValueError(
             f"error maps must be [L, H, W] with 1 to {MAX_SPACES} spaces and at least one pixel, "
-            f"got shape {list(error_LHW.shape)}: stack one map a space, most editable first"
+            f"got shape {list(error_LHW.shape)}: stack one map per space, most editable first"
         )
     if labels_HW.shape != error_LHW.shape[1:]:
         raise ValueError(
             f"labels must have the size of the error maps, {list(error_LHW.shape[1:])}, got shape "
-            f"{list(labels_HW.shape)}: fit the segmentation to the region that the maps look at"
+            f"{list(labels_HW.shape)}: fit the segmentation to the region of the maps"
         )
     if not np.issubdtype(error_LHW.dtype, np.floating) or not np.issubdtype(labels_HW.dtype, np.integer):
         raise ValueError(
-            f"wanted floating error maps and integer labels, got {error_LHW.dtype} and {labels_HW.dtype}: "
+            f"expected floating error maps and integer labels, got {error_LHW.dtype} and {labels_HW.dtype}: "
             "convert them first (stored fixed-point maps to float32, masks to uint8)"
         )
     if not np.isfinite(error_LHW).all():
         spaces = np.flatnonzero(~np.isfinite(error_LHW).all(axis=(1, 2))).tolist()
         raise ValueError(
             f"error maps must be finite, got NaN or infinity in the maps of spaces {spaces}: "
-            "a mean over such a segment says nothing; predict the maps of this sample again"
+            "a mean over such a segment is meaningless; predict the maps of this sample again"
         )

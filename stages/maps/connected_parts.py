@@ -1,4 +1,4 @@
-"""The connected parts of segments, so that two far cars need not share a space."""
+"""The connected parts of segments, so that two distant cars need not share a space."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def connected_parts(labels_HW: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return `[H, W]` int32 from 0: a number of its own for each connected part of each label.
+    """Return `[H, W]` int32 from 0: a number per connected part of each label.
 
-    Pixels that touch at an edge or at a corner are connected: thin diagonals, as wires and masts leave them at the
-    size of maps, would fall to pieces of one pixel otherwise, and a mean over one pixel says little.
+    Pixels that touch at an edge or corner are connected. Otherwise thin diagonals, such as wires and masts at the
+    size of maps, would fall into parts of one pixel, and a mean over one pixel says little.
     """
     from skimage import measure
 

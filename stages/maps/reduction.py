@@ -1,7 +1,7 @@
-"""Images, maps and masks at a smaller size: that of the loss, and that of the maps (thesis Sec. 3.1, 3.3).
+"""Images, maps and masks at a smaller size: that of the loss or that of the maps (thesis Sec. 3.1, 3.3).
 
-The numbers of a perceptual distance change with the size that it looks at: LPIPS of the same pair at 512 × 384 and at
-256 × 192 differs by factors of 0.87 to 1.52. A threshold belongs to a size, and the published one to 256 px.
+The values of a perceptual distance depend on the size of its input: LPIPS of the same pair at 512 × 384 and at
+256 × 192 differs by factors of 0.87 to 1.52. A threshold therefore belongs to a size, the published one to 256 px.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def reduced_size(size: tuple[int, int], side_px: int | None) -> tuple[int, int]:
 def reduced(image_N3HW: Tensor, side_px: int | None) -> Tensor:
     """Return images whose longer side is at most `side_px`, reduced by averaging areas; never enlarged.
 
-    Pixels on the border of two areas count with the part that lies in each, as in `fit_reduced`: torch's mode "area"
-    has them count whole in both, which moves the picture by up to half a pixel where sides are no multiples.
+    Pixels on the border of two areas count in each with their share, as in `fit_reduced`. torch's mode "area"
+    counts them whole in both, which shifts the picture by up to half a pixel where sides are not multiples.
 
     Args:
         image_N3HW: ``[N, 3, H, W]`` floating.
-        side_px: the longest side allowed; None leaves images as they are.
+        side_px: the longest side allowed; None leaves images unchanged.
     """
     height, width = image_N3HW.shape[-2:]
     size = reduced_size((height, width), side_px)
@@ -55,16 +55,16 @@ def reduced(image_N3HW: Tensor, side_px: int | None) -> Tensor:
 
 
 def fit_reduced(image_HW3: NDArray[np.uint8], region: Region, side_px: int | None) -> Tensor:
-    """Return a photograph as the region sees it, its longer side at most `side_px`: ``[3, h, w]`` float32 in [-1, 1].
+    """Return a photograph fitted to the region, its longer side at most `side_px`: ``[3, h, w]`` float32 in [-1, 1].
 
-    It is resampled once: areas of the photograph are averaged, without a detour over the region's size. Where the
+    It is resampled once: areas of the photograph are averaged, without fitting it to the region's size first. Where the
     photograph is smaller than the result it is enlarged as `fit` does, and where it has the region's size the result is
     that of `reduced`, as generated images are reduced.
 
     Args:
         image_HW3: ``[H, W, 3]`` uint8 RGB.
         region: gives aspect and fit.
-        side_px: the longest side; None, or one that the region does not exceed, gives what `fit` does.
+        side_px: the longest side; None, or one that the region does not exceed, gives the result of `fit`.
 
     Raises:
         ValueError: the image has another shape or type, or no pixels.
@@ -87,7 +87,7 @@ def fit_reduced(image_HW3: NDArray[np.uint8], region: Region, side_px: int | Non
 def at_size(array_HW: NDArray[Number], size: tuple[int, ...]) -> NDArray[Number]:
     """Return maps, masks or labels at another size, the nearest pixel's value for each; any leading axes.
 
-    A pixel of a map that was reduced stands for the pixels that it is the mean of, so a mean over them is kept where
+    A pixel of a reduced map represents the pixels of which it is the mean, so a mean over them is kept where
     sizes are multiples.
     """
     height, width = array_HW.shape[-2:]
@@ -99,7 +99,7 @@ def at_size(array_HW: NDArray[Number], size: tuple[int, ...]) -> NDArray[Number]
 
 
 def _shares(length: int, count: int, like: Tensor) -> Tensor:
-    """Return the weights `[count, length]` of the means over `count` equal parts of so many pixels."""
+    """Return the weights `[count, length]` of the means over `count` equal parts of `length` pixels."""
     edges = torch.linspace(0, length, count + 1, dtype=torch.float64, device=like.device)[:, None]
     pixel = torch.arange(length, dtype=torch.float64, device=like.device)
     covered = torch.minimum(pixel + 1, edges[1:]) - torch.maximum(pixel, edges[:-1])

@@ -1,4 +1,4 @@
-"""The active region of a generator's canvas: how images are fitted to it, and what is measured inside it."""
+"""The active region of a generator's canvas: how images are fitted to it, and how it is measured."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Label = TypeVar("Label", bound=np.integer)
 class Region(BaseModel):
     """The part of a generator's square canvas that images are fitted to, in its pixels.
 
-    LSUN cars, for example, fill 384 × 512 pixels in the middle of a canvas of 512: everything (loss, maps, metrics)
-    looks at those only.
+    LSUN cars, for example, fill 384 × 512 pixels in the middle of a canvas of 512: loss, maps and metrics
+    use only those.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Region(BaseModel):
     left: NonNegativeInt = 0  # first column
     height: PositiveInt  # in pixels
     width: PositiveInt  # in pixels
-    fit: Fit = "crop"  # of images of another aspect: cut their ends off, or squeeze them
+    fit: Fit = "crop"  # for images of another aspect: crop their ends, or squeeze them
 
     @classmethod
     def whole(cls, resolution: int) -> Self:
@@ -77,17 +77,17 @@ def place(region_NChw: Tensor, region: Region, resolution: int) -> Tensor:
         ValueError: the tensor has not the region's size, or the region leaves the canvas.
     """
     if tuple(region_NChw.shape[-2:]) != region.size:
-        raise ValueError(f"wanted a region [..., {region.height}, {region.width}], got {list(region_NChw.shape)}")
+        raise ValueError(f"expected a region [..., {region.height}, {region.width}], got {list(region_NChw.shape)}")
     canvas_NCHW = region_NChw.new_zeros(*region_NChw.shape[:-2], resolution, resolution)
     crop(canvas_NCHW, region).copy_(region_NChw)
     return canvas_NCHW
 
 
 def fit(image_HW3: NDArray[np.uint8], region: Region, size: tuple[int, int] | None = None) -> Tensor:
-    """Return an image of any size as the region sees it: ``[3, h, w]`` float32 in [-1, 1].
+    """Return an image of any size fitted to the region: ``[3, h, w]`` float32 in [-1, 1].
 
     The middle of the image with the region's aspect (``region.fit``: or all of it) is resized with a Lanczos filter
-    that widens when it reduces; an image of the region's size keeps its pixels.
+    that widens when reducing; an image of the region's size keeps its pixels.
 
     Args:
         image_HW3: ``[H, W, 3]`` uint8 RGB.
@@ -113,21 +113,21 @@ def fit(image_HW3: NDArray[np.uint8], region: Region, size: tuple[int, int] | No
 def check_rgb(image_HW3: NDArray[np.uint8]) -> None:
     """Raise ValueError unless an array is an RGB image ``[H, W, 3]`` uint8 with at least one pixel."""
     if image_HW3.ndim != 3 or image_HW3.shape[2] != 3 or image_HW3.size == 0 or image_HW3.dtype != np.uint8:
-        raise ValueError(f"wanted an RGB image [H, W, 3] of uint8, got {list(image_HW3.shape)} of {image_HW3.dtype}")
+        raise ValueError(f"expected an RGB image [H, W, 3] of uint8, got {list(image_HW3.shape)} of {image_HW3.dtype}")
 
 
 def fit_labels(labels_HW: NDArray[Label], region: Region) -> NDArray[Label]:
-    """Return labels as the region sees them, ``[h, w]``: the geometry of `fit`, the nearest pixel's label.
+    """Return labels fitted to the region, ``[h, w]``: the geometry of `fit`, the nearest pixel's label.
 
     Args:
-        labels_HW: ``[H, W]`` integers, of the size of the image that they belong to (`upright_like` sees to that).
+        labels_HW: ``[H, W]`` integers, of the size of the image that they belong to (`upright_like` ensures it).
         region: gives size and fit.
 
     Raises:
         ValueError: the labels have another shape, or no pixels.
     """
     if labels_HW.ndim != 2 or labels_HW.size == 0:
-        raise ValueError(f"wanted labels [H, W], got {list(labels_HW.shape)}")
+        raise ValueError(f"expected labels [H, W], got {list(labels_HW.shape)}")
     left, top, right, bottom = box_of(labels_HW.shape, region)
     rows_h = nearest(top, bottom, region.height)
     columns_w = nearest(left, right, region.width)
@@ -165,7 +165,7 @@ def psnr_db(x_N3HW: Tensor, y_N3HW: Tensor) -> Tensor:
 
 
 def box_of(shape_HW: tuple[int, ...], region: Region) -> Box:
-    """Return (left, top, right, bottom) of what `fit` keeps of an image, in its pixels, not rounded."""
+    """Return (left, top, right, bottom) of the part of an image that `fit` keeps, in its pixels, not rounded."""
     height, width = shape_HW
     if region.fit == "stretch":
         return 0.0, 0.0, float(width), float(height)

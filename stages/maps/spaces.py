@@ -13,13 +13,13 @@ def chosen_spaces(chosen: Sequence[str] | None, offered: Sequence[str]) -> tuple
         offered: the generator's, most editable first.
 
     Raises:
-        ValueError: a space is not offered, stands twice or in another place, or the first is missing.
+        ValueError: a space is not offered, repeated or out of order, or the first is missing.
     """
     if chosen is None:
         return tuple(offered)
     if unknown := [space for space in chosen if space not in offered]:
         raise ValueError(
-            f"the generator has no space {', '.join(unknown)}, only {', '.join(offered)}: leave out what it has not"
+            f"the generator has no space {', '.join(unknown)}, only {', '.join(offered)}: remove the others"
         )
     ordered = tuple(space for space in offered if space in chosen)
     if tuple(chosen) != ordered:
@@ -32,8 +32,3 @@ def chosen_spaces(chosen: Sequence[str] | None, offered: Sequence[str]) -> tuple
             f"others change what it gives; add {offered[0]}"
         )
     return ordered
-
-
-def column(space: str) -> str:
-    """Return how a space is written in the names of parquet columns: `W+` is `w_plus`, `F4` is `f4`."""
-    return space.lower().replace("+", "_plus")

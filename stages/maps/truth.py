@@ -1,4 +1,4 @@
-"""Known occluders: where a shard says which pixels the generator cannot know, a map can be held to it."""
+"""Known occluders: where a shard says which pixels the generator cannot know, a map can be judged by them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stages.maps.region import Region, fit_labels
 def known_occluder(
     sample: Sample, member: str | None, picture: Geometry, region: Region, side_px: int | None = None
 ) -> NDArray[np.bool_] | None:
-    """Return which pixels of the region are occluded, `[h, w]`, or None where the shard does not say.
+    """Return which pixels of the region are occluded, `[h, w]`, or None if the shard does not say.
 
     Args:
         sample: holds the mask, white where occluded.
-        member: which of its members that is.
-        picture: of the sample's picture, whose orientation and size the mask has.
+        member: the name of that member.
+        picture: geometry of the sample's picture, which the mask shares.
         region: gives size and fit.
-        side_px: to this the region's longer side is reduced, as maps are; the nearest pixel decides.
+        side_px: the region's longer side is reduced to this, as for maps; the nearest pixel decides.
 
     Raises:
         BadSampleError: the member does not decode, or is of another size than the picture.
@@ -36,7 +36,7 @@ def known_occluder(
 
 
 def auroc(error_HW: NDArray[np.floating], occluded_HW: NDArray[np.bool_] | None) -> float | None:
-    """Return how well an error map ranks occluded above other pixels, 0.5 is chance; None without both kinds.
+    """Return how well an error map ranks occluded above other pixels, 0.5 by chance; None without both kinds.
 
     It is the share of pairs, one pixel of each kind, in which the occluded one has the larger error; ties count half.
     """
@@ -50,7 +50,7 @@ def auroc(error_HW: NDArray[np.floating], occluded_HW: NDArray[np.bool_] | None)
 def average_precision(error_HW: NDArray[np.floating], occluded_HW: NDArray[np.bool_] | None) -> float | None:
     """Return the precision of an error map at finding occluded pixels, mean over recall; None without both kinds.
 
-    Chance is the share of occluded pixels: unlike AUROC, it shows how many of the brightest pixels are other ones.
+    Chance is the share of occluded pixels: unlike AUROC, it shows how many of the brightest pixels are not occluded.
     """
     if occluded_HW is None or not _has_both(occluded_HW):
         return None

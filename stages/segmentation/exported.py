@@ -14,28 +14,28 @@ from torch import Tensor, nn
 from stages.base.errors import BadSampleError, WeightsError
 from stages.segmentation.source import Labeller, NetworkSource, SegmentInput, shown_size
 
-NOT_EXPORTED = "wanted a network written by torch.export.save (.pt2)"
+NOT_EXPORTED = "expected a network written by torch.export.save (.pt2)"
 
 
 class ExportedNetwork(NetworkSource):
     """A semantic segmentation network saved by `torch.export.save` (`.pt2`): RGB `[1, 3, H, W]` to class logits.
 
-    Its output is the logits `[1, C, h, w]`, or a dict that holds them as `out` or `logits`, or a tuple that
+    Its output is the logits `[1, C, h, w]`, a dict that holds them as `out` or `logits`, or a tuple that
     starts with them; they are resized to the image before the best class is taken. Images are run one by one,
     so that labels do not depend on the batch. Give only files that you trust: torch may run code from them.
     """
 
     kind: Literal["exported"] = "exported"
     weights: Path  # a file written by torch.export.save
-    labels: PositiveInt | None = None  # number of classes, checked where given
-    value_range: tuple[float, float] = (-1.0, 1.0)  # what the network takes black and white to be
+    labels: PositiveInt | None = None  # number of classes, checked if given
+    value_range: tuple[float, float] = (-1.0, 1.0)  # the network's values of black and white
 
     def weight_files(self) -> tuple[Path, ...]:
         """Return the network's file."""
         return (self.weights,)
 
     def check(self) -> None:
-        """Raise WeightsError where there is no such file, or it is not one that `torch.export.save` writes."""
+        """Raise WeightsError if the file is missing or was not written by `torch.export.save`."""
         super().check()
         try:
             with zipfile.ZipFile(self.weights) as archive:
@@ -43,7 +43,7 @@ class ExportedNetwork(NetworkSource):
         except (OSError, zipfile.BadZipFile) as error:
             raise WeightsError(f"{self.weights}: {NOT_EXPORTED}: {error}") from error
         if any(PurePosixPath(name).name == "data.pkl" for name in names):
-            raise WeightsError(f"{self.weights}: {NOT_EXPORTED}; it is one of torch.save, which has no program")
+            raise WeightsError(f"{self.weights}: {NOT_EXPORTED}, got a file of torch.save, which has no program")
 
     def _labeller(self, device: str | torch.device) -> Labeller:
         network = _load_exported(self.weights, device)
@@ -73,7 +73,7 @@ class ExportedNetwork(NetworkSource):
         shape = None if logits is None else list(logits.shape)
         if logits is None or logits.ndim != 4 or logits.shape[1] != (self.labels or logits.shape[1]):
             raise WeightsError(
-                f"{self.weights}: wanted logits [1, {self.labels or 'C'}, h, w], got {shape or 'no tensor'}: "
+                f"{self.weights}: expected logits [1, {self.labels or 'C'}, h, w], got {shape or 'no tensor'}: "
                 "export a segmentation network, and correct segmentation.labels"
             )
         return logits
@@ -93,7 +93,7 @@ def _load_exported(path: Path, device: str | torch.device) -> Callable[[Tensor],
         program = torch.export.load(str(path))
     except Exception as error:  # torch raises its own, zipfile's, json's and pickle's
         raise WeightsError(f"{path}: {NOT_EXPORTED}: {error}") from error
-    if torch.device(device).type != "cpu":  # constants inside the program know only the device they came from
+    if torch.device(device).type != "cpu":  # constants inside the program stay on the device they came from
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, str(device))

@@ -1,7 +1,7 @@
-"""What the Hugging Face cache of this machine holds of a model, checked by the digests that name its files.
+"""Files of a model in this machine's Hugging Face cache, checked by the digests that name them.
 
 The cache keeps a file under its digest (`blobs/DIGEST`) and links to it under its name: SHA-256 for large files, and
-git's SHA-1 for small ones. Files that are no such links, as on systems without them, have no digest to check by.
+git's SHA-1 for small ones. Files that are not such links, as on systems without them, have no digest to check.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def drop_damaged(snapshot: Path) -> list[str]:
-    """Delete the files of a snapshot that are not what their digests say, and return their names."""
+    """Delete the files of a snapshot that do not match their digests, and return their names."""
     damaged = []
     for path in sorted(snapshot.rglob("*")):
         if path.is_symlink() and (path.is_file() or not path.exists()) and not _is_whole(path):

@@ -19,16 +19,16 @@ from stages.segmentation.hub_cache import drop_damaged
 from stages.segmentation.source import Label, Labeller, NetworkSource, SegmentInput
 
 VOID = -1
-"""The class of pixels that a panoptic model gives to no segment."""
+"""The class of pixels that a panoptic model assigns to no segment."""
 
 INSTANCES = 1000
 """A panoptic label is its class + 1000 × the number of its instance, counted from 0."""
 
 LOADED = ("*.json", "*.safetensors")
-"""What is taken from the hub: configuration and weights, nothing that could run code."""
+"""Files fetched from the hub: configuration and weights, nothing that could run code."""
 
 WANTED = (
-    "wanted config.json, preprocessor_config.json and model.safetensors of a segmentation model, as save_pretrained "
+    "expected config.json, preprocessor_config.json and model.safetensors of a segmentation model, as save_pretrained "
     "writes them"
 )
 
@@ -36,7 +36,7 @@ Commit = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 
 
 class HuggingFace(NetworkSource):
-    """A semantic or panoptic segmentation model with its image processor, as `save_pretrained` writes them.
+    """A semantic or panoptic segmentation model with its image processor, as written by `save_pretrained`.
 
     Needs `transformers`. Weights are read from safetensors only, and no code that comes with a model is run.
     Semantic labels are the model's classes. Panoptic labels are class + 1000 × instance, after merging, and -1
@@ -45,12 +45,12 @@ class HuggingFace(NetworkSource):
     """
 
     kind: Literal["huggingface"] = "huggingface"
-    task: Literal["semantic", "panoptic"] = "semantic"  # what the model was trained for
+    task: Literal["semantic", "panoptic"] = "semantic"  # the task the model was trained for
     folder: Path | None = None  # config.json, preprocessor_config.json, model*.safetensors
     hub: str | None = Field(None, pattern="^[^/ ]+/[^/ ]+$")  # OWNER/NAME on huggingface.co, instead of a folder
-    revision: Commit | None = None  # of hub: a commit, since a branch moves and its results would move with it
-    download: bool = False  # fetch from the hub what this machine's Hugging Face cache lacks; else nothing is fetched
-    fuse: tuple[Label, ...] = ()  # labels, after merging, whose panoptic instances are one segment
+    revision: Commit | None = None  # commit of the hub's model; a branch can change, and the results with it
+    download: bool = False  # fetch from the hub what this machine's Hugging Face cache lacks; otherwise fetch nothing
+    fuse: tuple[Label, ...] = ()  # labels, after merging, whose panoptic instances form one segment
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
@@ -61,14 +61,14 @@ class HuggingFace(NetworkSource):
                 "hub and revision go together: give the commit, 40 hex digits, that the model's page shows"
             )
         if self.download and self.hub is None:
-            raise ValueError("download fetches from the hub, and a folder is local already: leave it out")
+            raise ValueError("download fetches from the hub, and a folder is local already: remove it")
         return self
 
     @model_validator(mode="after")
     def _panoptic_labels_leave_room_for_instances(self) -> Self:
         if self.task == "semantic":
             if self.fuse:
-                raise ValueError("fuse joins the instances of a panoptic model, and task is semantic: leave it out")
+                raise ValueError("fuse joins the instances of a panoptic model, and task is semantic: remove it")
             return self
         wrong = sorted(label for label in self.merge.values() if not VOID <= label < INSTANCES)
         if wrong:
@@ -77,20 +77,20 @@ class HuggingFace(NetworkSource):
 
     @property
     def identity(self) -> dict[str, object]:
-        """What decides its labels: not whether it may be downloaded."""
+        """Everything that decides its labels; whether it may be downloaded does not."""
         return {name: getattr(self, name) for name in type(self).model_fields if name != "download"}
 
     @property
     def shown(self) -> str:
-        """The model as messages name it."""
+        """The name of the model in messages."""
         return str(self.folder) if self.folder is not None else f"{self.hub}@{str(self.revision)[:8]}"
 
     def weight_files(self) -> tuple[Path, ...]:
-        """Return the model's folder; a model of the hub is known by its commit."""
+        """Return the model's folder; a model of the hub is identified by its commit."""
         return () if self.folder is None else (self.folder,)
 
     def check(self) -> None:
-        """Raise WeightsError where transformers or the folder is missing, or the hub's model and may not be fetched."""
+        """Raise WeightsError if transformers or the folder is missing, or the hub's model and may not be fetched."""
         if not _installed("transformers"):
             raise WeightsError(
                 "segmentation.kind huggingface needs the package transformers, which is not installed: "
@@ -99,20 +99,20 @@ class HuggingFace(NetworkSource):
         super().check()
         for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
             if self.folder is not None and not any(self.folder.glob(pattern)):
-                raise WeightsError(f"{self.shown}: {WANTED}: there is no {pattern}")
+                raise WeightsError(f"{self.shown}: {WANTED}, but {pattern} is missing")
         if self.hub is not None and not self.download:
             self._snapshot()
 
     def _snapshot(self) -> Path:
-        """Return the local folder of the model, whole; fetched, and fetched again where it is damaged, if allowed."""
+        """Return the complete local folder of the model; fetch it, also if it is damaged, where that is allowed."""
         if self.folder is not None:
             return self.folder
         snapshot = self._downloaded()
         if damaged := drop_damaged(snapshot):
             if not self.download:
                 raise WeightsError(
-                    f"{self.shown} is damaged on this machine: {', '.join(damaged)} did not have the digest of "
-                    f"the hub's and was deleted; {self._remedy}"
+                    f"{self.shown} is damaged on this machine: {', '.join(damaged)} did not match the digest of  "
+                    f"the hub and was deleted; {self._remedy}"
                 )
             snapshot = self._downloaded()
         return snapshot
@@ -128,7 +128,7 @@ class HuggingFace(NetworkSource):
             )
         except Exception as error:  # the hub's own, its HTTP client's, OSError
             raise WeightsError(
-                f"{self.shown} is not on this machine, and did not come: {error}; {self._remedy}"
+                f"{self.shown} is not on this machine and could not be fetched: {error}; {self._remedy}"
             ) from error
 
     @property
@@ -141,7 +141,7 @@ class HuggingFace(NetworkSource):
         folder = self._snapshot()
         processor, network = _load(folder, self.shown, device)
         classify = self._semantic(processor) if self.task == "semantic" else self._panoptic(processor, network)
-        options = {"do_center_crop": False} if getattr(processor, "do_center_crop", False) else {}  # all is labelled
+        options = {"do_center_crop": False} if getattr(processor, "do_center_crop", False) else {}  # no crop
 
         @torch.inference_mode()
         def label(sample: SegmentInput) -> NDArray[np.int32]:
@@ -167,12 +167,12 @@ class HuggingFace(NetworkSource):
         parts_of = getattr(processor, "post_process_panoptic_segmentation", None)
         if parts_of is None:
             raise WeightsError(
-                f"{self.shown}: {type(network).__name__} is no panoptic model; set segmentation.task: semantic"
+                f"{self.shown}: {type(network).__name__} is not a panoptic model; set segmentation.task: semantic"
             )
         if network.config.num_labels > INSTANCES:
             raise WeightsError(
                 f"{self.shown} has {network.config.num_labels} classes, and panoptic labels hold {INSTANCES}: "
-                "take a model with fewer"
+                "choose a model with fewer"
             )
         unfused: dict[str, Any] = (
             {"label_ids_to_fuse": set()} if "label_ids_to_fuse" in inspect.signature(parts_of).parameters else {}
@@ -198,12 +198,12 @@ class HuggingFace(NetworkSource):
 def _installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # something took its place in sys.modules
+    except ValueError:  # something replaced it in sys.modules
         return False
 
 
 def _numbered(labels: Sequence[int], fused: Collection[int]) -> list[int]:
-    """Return each label with the number of its instance, in their order; fused labels stay as they are."""
+    """Return each label with the number of its instance, in their order; fused labels stay unchanged."""
     seen: dict[int, int] = {}
     numbered = []
     for label in labels:
@@ -214,12 +214,12 @@ def _numbered(labels: Sequence[int], fused: Collection[int]) -> list[int]:
 
 
 def _architecture(config: Any) -> str:  # noqa: ANN401
-    """Return the class that a model's weights are for; raises ValueError unless transformers has it and it segments."""
+    """Return the class that a model's weights are for; raise ValueError unless transformers has it and it segments."""
     import transformers
 
     name = str((config.architectures or [None])[0])
     if "Segmentation" not in name or not hasattr(transformers, name):
-        raise ValueError(f"its architecture is {name}, which is no segmentation model that transformers knows")
+        raise ValueError(f"its architecture is {name}, which transformers does not know as a segmentation model")
     return name
 
 
@@ -242,6 +242,6 @@ def _load(folder: Path, shown: str, device: str | torch.device) -> tuple[Any, An
     if missing := sorted(loading["missing_keys"]):
         raise WeightsError(
             f"{shown} lacks {len(missing)} weights of {architecture}, {missing[0]} first, which would be random: "
-            "take a model that was trained for segmentation"
+            "choose a model that was trained for segmentation"
         )
     return processor, network.to(device).eval()

@@ -1,4 +1,4 @@
-"""Segments from labels that come in the shard."""
+"""Segments from labels in the shard."""
 
 import io
 import math
@@ -22,9 +22,9 @@ _parsing = threading.Lock()  # numpy reads headers with `ast`, which in Python 3
 
 
 class Labels(ClassSource):
-    """Labels that come in the shard: a PNG of grey levels of any depth or palette indices, or a `.npy` of integers.
+    """Labels in the shard: a PNG of grey levels of any depth or palette indices, or a `.npy` of integers.
 
-    They have the size of their image, and are turned as it is (`upright_like`).
+    They have the size of their image and are turned like it (`upright_like`).
     """
 
     kind: Literal["labels"] = "labels"
@@ -47,7 +47,7 @@ class Labels(ClassSource):
 
 
 def _decode(data: bytes, member: str) -> tuple[NDArray[np.int32], int | None]:
-    """Return the labels of a file, told by content, and the orientation of its own that it has, None without one."""
+    """Return the labels of a file, recognised by content, and its own orientation, None without one."""
     tag = None
     if data.startswith(NUMPY):
         labels = _npy(data, member)
@@ -55,10 +55,10 @@ def _decode(data: bytes, member: str) -> tuple[NDArray[np.int32], int | None]:
         labels, tag = decode_values(data, member)
     if labels.ndim != 2 or not (labels.dtype == bool or np.issubdtype(labels.dtype, np.integer)) or labels.size == 0:
         raise BadSampleError(
-            f"the labels {member!r} are {list(labels.shape)} of {labels.dtype}: wanted one integer a pixel, [H, W]"
+            f"the labels {member!r} are {list(labels.shape)} of {labels.dtype}: expected one integer per pixel, [H, W]"
         )
     if labels.min() < INT32.min or labels.max() > INT32.max:
-        raise BadSampleError(f"the labels {member!r} reach {labels.max()}, and labels are 32 bit: renumber them")
+        raise BadSampleError(f"the labels {member!r} reach {labels.max()}, but labels have 32 bits: renumber them")
     return np.asarray(labels, dtype=np.int32), tag
 
 
@@ -73,16 +73,16 @@ def _npy(data: bytes, member: str) -> NDArray[np.generic]:
     except Exception as error:  # of any kind: its header is parsed as Python
         raise BadSampleError(
             f"{member} does not decode ({len(data)} bytes): {described(error)}; "
-            "wanted a .npy of integers without objects"
+            "expected a .npy of integers without objects"
         ) from error
     return array
 
 
 def _refuse_promises(data: bytes) -> None:
-    """Raise `ValueError` for a `.npy` whose header promises more than follows: it would be allocated."""
+    """Raise `ValueError` for a `.npy` whose header announces more than follows: numpy would allocate it."""
     stream = io.BytesIO(data)
     read_header = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read_header(stream)
     promised, follow = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if promised > follow and not dtype.hasobject:
-        raise ValueError(f"its header promises {promised} bytes, and {follow} follow")
+        raise ValueError(f"its header announces {promised} bytes, but {follow} follow")

@@ -1,4 +1,4 @@
-"""What a source of segments is, and what sources whose labels are classes share: the merging of classes."""
+"""The contract of a source of segments, and the merging of classes that sources of classes share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Label = Annotated[int, Field(ge=int(INT32.min), le=int(INT32.max))]
 
 @dataclass(frozen=True)
 class SegmentInput:
-    """One image to segment: the region that the maps look at, and what else its sample holds."""
+    """One image to segment: the region that the maps cover, and what else its sample holds."""
 
     image_HW3: NDArray[np.uint8]
     """RGB."""
     members: Mapping[str, bytes] = field(default_factory=dict)
-    """The files of the sample in its shard, by what follows the key in their names."""
+    """The files of the sample in its shard, by the part of their names after the key."""
     fit: Callable[[NDArray[np.int32]], NDArray[np.int32]] | None = None
     """The geometry that fitted the photograph to the region, with nearest sampling, for labels of the
     photograph's size; None where labels have the size of the region already."""
@@ -37,7 +37,7 @@ class SegmentInput:
     def __post_init__(self) -> None:
         image = self.image_HW3
         if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
-            raise ValueError(f"wanted an RGB image [H, W, 3] of uint8, got {list(image.shape)} of {image.dtype}")
+            raise ValueError(f"expected an RGB image [H, W, 3] of uint8, got {list(image.shape)} of {image.dtype}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -46,7 +46,7 @@ class SegmentInput:
 
     @property
     def geometry(self) -> Geometry:
-        """The photograph's; where it was not fitted, the region's."""
+        """The photograph's; if it was not fitted, the region's."""
         return self.photograph or Geometry(*self.size)
 
 
@@ -55,16 +55,16 @@ Segment = Callable[[Sequence[SegmentInput]], list[NDArray[np.int32] | BadSampleE
 
 
 class Source(BaseModel, ABC):
-    """Where segments come from."""
+    """A source of segments."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def load(self, device: str | torch.device) -> Segment:
-        """Return the function that segments a batch: for each image `[H, W]` int32 labels, or what is wrong with it.
+        """Return the function that segments a batch: for each image `[H, W]` int32 labels, or why it failed.
 
         Labels of an image never depend on its neighbours in the batch.
 
-        Raises WeightsError where a network is missing or cannot be used.
+        Raises WeightsError if a network is missing or unusable.
         """
         self.check()
         labeller = self._labeller(device)
@@ -79,7 +79,7 @@ class Source(BaseModel, ABC):
         return ()
 
     def check(self) -> None:
-        """Raise WeightsError where `load` would lack something; loads nothing, so a run asks before it starts."""
+        """Raise WeightsError if `load` would lack something; load nothing, so that a run can check before it starts."""
         for path in self.weight_files():
             if not path.exists():
                 raise WeightsError(f"{path}: no such segmentation network; correct the path under segmentation")
@@ -92,8 +92,8 @@ class Source(BaseModel, ABC):
 class ClassSource(Source):
     """A source whose labels are classes that can be merged."""
 
-    merge: dict[Label, Label] = Field(default_factory=dict)  # class as it comes -> label as it is used
-    strict_merge: bool = False  # a class that merge does not list is a fault of its sample, else it stays as it is
+    merge: dict[Label, Label] = Field(default_factory=dict)  # class of the source -> label
+    strict_merge: bool = False  # quarantine samples with a class that merge does not list; otherwise the class is kept
 
     @model_validator(mode="after")
     def _strict_needs_a_table(self) -> Self:
@@ -102,7 +102,7 @@ class ClassSource(Source):
         return self
 
     def merged(self, classes_HW: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the labels of classes, `[H, W]`; raises BadSampleError for a class that a strict merge lacks."""
+        """Return the labels of classes, `[H, W]`; raise BadSampleError for a class that a strict merge lacks."""
         if not self.merge:
             return classes_HW
         found_K, index_HW = np.unique(classes_HW, return_inverse=True)
@@ -117,16 +117,16 @@ class ClassSource(Source):
 
 
 class NetworkSource(ClassSource):
-    """A source whose labels are the classes that a network sees. Images are run one by one."""
+    """A source whose labels are the classes that a network predicts. Images are run one by one."""
 
-    min_side_px: PositiveInt = 32  # images with a smaller side, before or after they were fitted, are quarantined
+    min_side_px: PositiveInt = 32  # quarantine images with a smaller side, before or after fitting
 
     def refuse_small(self, sample: SegmentInput, network: str) -> None:
-        """Raise BadSampleError where the sample is smaller than its network can make sense of."""
+        """Raise BadSampleError if the sample is too small for its network."""
         for size in (sample.geometry.size, sample.size):
             if min(size) < self.min_side_px:
                 raise BadSampleError(
-                    f"the image is {shown_size(size)}, and {network} needs {self.min_side_px} px "
+                    f"the image is {shown_size(size)}, but {network} needs {self.min_side_px} px "
                     "on each side (segmentation.min_side_px)"
                 )
 
@@ -140,4 +140,4 @@ def _segment_one(labeller: Labeller, sample: SegmentInput) -> NDArray[np.int32] 
     try:
         return labeller(sample)
     except BadSampleError as error:
-        return BadSampleError(str(error))  # a new one: the traceback of the old keeps the image alive
+        return BadSampleError(str(error))  # a new error: the traceback of the old one keeps the image alive

@@ -14,8 +14,8 @@ class Superpixels(Source):
     """Segments of similar colour (SLIC), for images without a semantic network; deterministic."""
 
     kind: Literal["superpixels"] = "superpixels"
-    segments: PositiveInt = 60  # about as many are made
-    compactness: PositiveFloat = 10.0  # the larger, the more they follow a grid and the less the colours
+    segments: PositiveInt = 60  # approximate number of segments
+    compactness: PositiveFloat = 10.0  # larger values follow a grid more and colours less
 
     def _labeller(self, device: str | torch.device) -> Labeller:
         def label(sample: SegmentInput) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""Varies the images that the segmenter learns from, and their error maps with them."""
+"""Vary the images that the segmenter learns from, together with their error maps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stages.base.seeded import seeded
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
-PASTED_CONTRAST = (0.8, 1.6)  # of what is pasted, as shares of its own
-PEAK = 7  # pixels a side that are looked at together to find the middle of what is worst
-PASTED_ZOOM = 5.0  # most by which it is enlarged: a fine texture becomes a coarse one
+PASTED_CONTRAST = (0.8, 1.6)  # contrast of a pasted patch, relative to its own
+PEAK = 7  # side in pixels of the window that finds the centre of the worst region
+PASTED_ZOOM = 5.0  # maximum enlargement of a pasted patch: a fine texture becomes a coarse one
 
 
 class Augmentation(BaseModel):
@@ -30,13 +30,14 @@ class Augmentation(BaseModel):
     blur: Share = 0.2  # probability of a slight blur
     jitter: Share = 0.2  # strength of the change of brightness, contrast, saturation and hue
     paste: Share = 0.0
-    """Probability that what another image of the batch inverts worst is pasted in, turned, enlarged, in other colours
-    and contrast, with its error: a departure from the thesis for small training sets, which show few kinds of what
+    """Probability of pasting the worst-inverted region of another image of the batch, rotated, enlarged, in other
+    colours and contrast, with its error: a departure from the thesis for small training sets, which show few kinds of
+    regions that
     cannot be inverted."""
 
 
 def augmented(options: Augmentation, image_N3HW: Tensor, root_NLHW: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return images and maps varied together; image in [0, 1]; what happens depends on `seed` and the batch only."""
+    """Return images and maps varied together; image in [0, 1]; the result depends on `seed` and the batch only."""
     with seeded(seed, image_N3HW.device):
         if options.paste:
             image_N3HW, root_NLHW = _pasted(options.paste, image_N3HW, root_NLHW)
@@ -58,7 +59,7 @@ def _variations(options: Augmentation) -> Callable[[Tensor, Tensor], tuple[Tenso
 
 
 def _pasted(probability: float, image_N3HW: Tensor, root_NLHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Paste the worst region of each image's neighbour, turned, enlarged and in colours of its own, with its error."""
+    """Paste the worst region of each image's neighbour, rotated, enlarged and in other colours, with its error."""
     n, device = len(image_N3HW), image_N3HW.device
     image, root = (x.roll(1, dims=0) for x in (image_N3HW, root_NLHW))
     worst_N1HW = root.mean(dim=1, keepdim=True)
@@ -68,12 +69,12 @@ def _pasted(probability: float, image_N3HW: Tensor, root_NLHW: Tensor) -> tuple[
     image = _recoloured(image, mask_N1HW)
     peak_N = F.avg_pool2d(worst_N1HW, PEAK, 1, PEAK // 2).flatten(1).argmax(dim=1)
     image, root, inside_N1HW = _enlarged(peak_N, image, root, mask_N1HW)
-    mask_N1HW = mask_N1HW * inside_N1HW  # it covers no more than before, and shows less
+    mask_N1HW = mask_N1HW * inside_N1HW  # the patch covers no more than before, and shows less
     return torch.lerp(image_N3HW, image, mask_N1HW), torch.lerp(root_NLHW, root, mask_N1HW)
 
 
 def _enlarged(middle_N: Tensor, *tensors_NCHW: Tensor) -> list[Tensor]:
-    """Turn and enlarge tensors about a pixel of each image, by its flat index; nothing comes in from outside."""
+    """Rotate and enlarge tensors about a pixel of each image, by its flat index; nothing enters from outside."""
     n, device, (height, width) = len(middle_N), middle_N.device, tensors_NCHW[0].shape[2:]
     middle_N2 = torch.stack([middle_N % width, middle_N // width], dim=1).float()
     scale_N = PASTED_ZOOM ** torch.rand(n, device=device)
@@ -84,7 +85,7 @@ def _enlarged(middle_N: Tensor, *tensors_NCHW: Tensor) -> list[Tensor]:
 
 
 def _recoloured(image_N3HW: Tensor, mask_N1HW: Tensor) -> Tensor:
-    """Swap and invert channels, and change the contrast under the mask: hardly down, as its error stays as it is."""
+    """Swap and invert channels, and change the contrast under the mask; little downwards, since the error is kept."""
     n, device = len(image_N3HW), image_N3HW.device
     channels_N3 = torch.rand(n, 3, device=device).argsort(dim=1)
     image = image_N3HW.gather(1, channels_N3[:, :, None, None].expand_as(image_N3HW))

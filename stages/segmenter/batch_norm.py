@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all workers, so that a training is the same however many share its batch."""
+"""Batch norm over the batches of all workers, so that the number of workers does not change a training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.distributed.nn import functional as of_all_workers
 
 
 class _SynchronisedOnCpu(nn.BatchNorm2d):
-    """What `nn.SyncBatchNorm` does on GPUs, for tensors on CPUs, which it refuses; gradients cross workers too."""
+    """The function of `nn.SyncBatchNorm`, for tensors on CPUs, which it refuses; gradients cross workers too."""
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         if not self.training:
@@ -26,7 +26,7 @@ class _SynchronisedOnCpu(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, mean_C: Tensor, var_C: Tensor) -> None:
-        """Move what evaluation uses towards this batch's mean and unbiased variance."""
+        """Move the statistics for evaluation towards this batch's mean and unbiased variance."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -37,7 +37,7 @@ class _SynchronisedOnCpu(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Let every batch norm inside a network look at the batches of all workers; its weights stay as they are named."""
+    """Replace every batch norm inside a network by one over the batches of all workers; names of weights stay."""
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(network, name, _synchronised(child, device))

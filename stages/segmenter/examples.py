@@ -1,4 +1,4 @@
-"""The supervision as a training reads it: unit by unit, in threads, with a few units kept in memory."""
+"""Reading the supervision for a training: unit by unit, in threads, with a few units kept in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.base.stage import Rejected
 
-READERS = 4  # threads that read and decode while the last window is learnt from
+READERS = 4  # threads that read and decode while the current window trains
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Example:
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes."""
+        """Bytes of memory."""
         return self.image_HW3.nbytes + self.error_LHW.nbytes
 
 
 class ExampleSource(Protocol):
-    """Where examples come from. Calls come from several threads at once."""
+    """A source of examples. Several threads call it at once."""
 
     @property
     def units(self) -> Sequence[str]:
-        """The names of the pieces that can be read by themselves."""
+        """The names of the units, which can be read independently."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,21 +49,21 @@ class ExampleSource(Protocol):
         """The names of the maps' spaces, most editable first."""
 
     def read(self, unit: str, wanted: Callable[[str], bool]) -> Sequence[Example | Rejected]:
-        """Return the unit's examples whose keys are wanted, or why one cannot be had; always in the same order."""
+        """Return the unit's examples with the given keys, or why one is unavailable; always in the same order."""
 
 
 def defect_of(example: Example, source: ExampleSource) -> str | None:
-    """Return why nothing can be learnt from an example, None if it is sound."""
+    """Return why an example is unfit for training, None if it is sound."""
     image, error = example.image_HW3, example.error_LHW
     image_shape, error_shape = (*source.size, 3), (len(source.spaces), *source.size)
     if image.shape != image_shape or error.shape != error_shape or image.dtype != np.uint8:
         return (
-            f"wanted an image {list(image_shape)} of uint8 and maps {list(error_shape)} for "
+            f"expected an image {list(image_shape)} of uint8 and maps {list(error_shape)} for "
             f"{', '.join(source.spaces)}, got {list(image.shape)} of {image.dtype} and {list(error.shape)}"
         )
     if not (np.isfinite(error).all() and (error >= 0).all()):
         return "its error maps hold negative or unbounded numbers"
-    return None if error.any() else "its error maps are zero everywhere, which no inversion is"
+    return None if error.any() else "its error maps are zero everywhere, which no inversion reaches"
 
 
 def as_batch(examples: Sequence[Example], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -74,9 +74,9 @@ def as_batch(examples: Sequence[Example], device: torch.device) -> tuple[Tensor,
 
 
 class Reader:
-    """Reads units in threads, and keeps the first ones in memory as far as a budget goes.
+    """Read units in threads, and keep the first ones in memory up to a budget.
 
-    What is kept stays: units are asked for in a new order in every pass, so that nothing is worth dropping for another.
+    Kept units stay: every pass requests units in a new order, so replacing one by another gains nothing.
     """
 
     def __init__(self, source: ExampleSource, budget_bytes: int) -> None:
@@ -93,7 +93,7 @@ class Reader:
         self._pool.shutdown(cancel_futures=True)
 
     def read(self, unit: str, wanted: Callable[[str], bool]) -> list[Example | Rejected]:
-        """Return what `ExampleSource.read` does."""
+        """Return the result of `ExampleSource.read`."""
         whole = self._kept.get(unit)
         if whole is None and self._room > 0:
             whole = self.source.read(unit, lambda _key: True)
@@ -105,7 +105,7 @@ class Reader:
     def ahead(
         self, groups: Iterable[Sequence[str]], wanted: Callable[[str, str], bool]
     ) -> Iterator[dict[str, list[Example | Rejected]]]:
-        """Yield what is wanted of each group's units, given unit and key; the next group is read meanwhile."""
+        """Yield the selected examples of each group's units, given unit and key; read the next group meanwhile."""
 
         def begin(units: Sequence[str]) -> dict[str, Future[list[Example | Rejected]]]:
             return {unit: self._pool.submit(self.read, unit, partial(wanted, unit)) for unit in units}
@@ -114,7 +114,7 @@ class Reader:
         reading = begin(next(remaining, ()))
         while reading:
             found = {unit: future.result() for unit, future in reading.items()}
-            reading = begin(next(remaining, ()))  # not earlier: two groups are in memory, never three
+            reading = begin(next(remaining, ()))  # not earlier, so that two groups are in memory, never three
             yield found
 
     def _keep(self, unit: str, whole: Sequence[Example | Rejected]) -> None:
@@ -126,4 +126,4 @@ class Reader:
                 self._kept[unit] = whole
                 self._room -= size
             else:
-                self._room = 0  # the first that does not fit ends it, so that units are not read whole in vain
+                self._room = 0  # the first unit that does not fit closes the cache: none is read whole in vain

@@ -15,58 +15,44 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.errors import CheckpointError
-from generators.formats.weights import check_fit
-from generators.weight_files import read_weight_file
 from stages.base.errors import WeightsError
 from stages.base.seeded import seeded
 from stages.segmenter.calibration import Calibration
-from stages.segmenter.deeplab_v3_plus import DeepLabV3Plus
-from stages.segmenter.published import COUNTER, OPENINGS, read_published
 
 FORMAT = "invertmill-segmenter"
 LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code
-FIRST = 0.5  # what a new head says everywhere: above zero, so that its ReLU passes gradients
-CALIBRATION = "calibration.error_LK"  # the tensor of a checkpoint that holds it, if it has one
+FIRST = 0.5  # output of a new head: above zero, so that its ReLU passes gradients
+CALIBRATION = "calibration.error_LK"  # name of the tensor in a checkpoint, if there is one
 
 Target = Literal["error", "root"]
 """What the heads are fitted to: the error itself (Eq. 3.2 as printed), or its square root."""
 
-Backbone = Literal[
-    "auto",
-    "light",
-    "deeplabv3_mobilenet_v3_large",
-    "deeplabv3_resnet50",
-    "deeplabv3_resnet101",
-    "deeplabv3_plus_resnet101",
-]
+Backbone = Literal["auto", "light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
 
 ENOUGH = 2000
-"""Images from which on a backbone of 59 million weights can be trained from random ones."""
+"""Number of images from which a backbone of 59 million random weights can be trained."""
 
 
 class SegmenterNetwork(BaseModel):
     """The network's configuration. The thesis has `deeplabv3_resnet101`; `light` is for laptops and small images.
 
-    `deeplabv3_plus_resnet101` is the one of the segmenters that the method's authors published.
-
-    `auto` is the thesis's with `weights` or at least 2,000 images to learn from, and otherwise `light`.
+    `auto` is the thesis's with `weights` or at least 2,000 training images, and otherwise `light`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Backbone = "auto"  # what the heads stand on
+    backbone: Backbone = "auto"  # the network below the heads
     weights: Path | None = None  # ImageNet weights of the backbone, torchvision key names; never downloaded
     head_channels: PositiveInt = Field(default=8, multiple_of=2)  # features at image size that all heads share
 
     @model_validator(mode="after")
     def _light_starts_from_nothing(self) -> Self:
         if self.backbone == "light" and self.weights is not None:
-            raise ValueError(f"no ImageNet weights fit the backbone 'light', got {self.weights}: leave weights empty")
+            raise ValueError(f"no ImageNet weights fit the backbone 'light', got {self.weights}: remove weights")
         return self
 
     def for_images(self, count: int) -> SegmenterNetwork:
-        """Return the network for so many images to learn from, with its backbone named."""
+        """Return the network for this number of training images, with its backbone named."""
         if self.backbone != "auto":
             return self
         named: Backbone = "deeplabv3_resnet101" if self.weights is not None or count >= ENOUGH else "light"
@@ -77,7 +63,7 @@ class SegmenterNetwork(BaseModel):
         return () if self.weights is None else (self.weights,)
 
     def check(self) -> None:
-        """Raise WeightsError where the backbone's weights are missing, damaged or of another network."""
+        """Raise WeightsError if the backbone's weights are missing, damaged or of another network."""
         if self.weights is not None:
             named = self.for_images(ENOUGH)
             with torch.device("meta"):
@@ -89,16 +75,16 @@ class SegmenterNetwork(BaseModel):
 class Segmenter(nn.Module):
     """One backbone, and a head for each space: 3x3 convolution, batch norm, LeakyReLU, 1x1 convolution, ReLU.
 
-    Heads that are fitted to square roots of errors are squared, and `calibration`, where there is one, then stands in
-    place of the square.
+    Heads that are fitted to square roots of errors are squared, or converted by `calibration` if there
+    is one.
     """
 
-    digest: str = ""  # of the checkpoint it was loaded from
+    digest: str = ""  # digest of the checkpoint it was loaded from
 
     def __init__(self, config: SegmenterNetwork, spaces: Sequence[str], target: Target = "error") -> None:
         super().__init__()
         if not spaces or len(set(spaces)) != len(spaces):
-            raise ValueError(f"wanted the names of one or more different spaces, got {list(spaces)}")
+            raise ValueError(f"expected the names of one or more different spaces, got {list(spaces)}")
         self.config, self.spaces, self.target = config, tuple(spaces), target
         self.backbone = _backbone(config)
         self.heads = _heads(config.head_channels, len(self.spaces))
@@ -113,27 +99,27 @@ class Segmenter(nn.Module):
         return self.uncalibrated(said_NLHW) if self.calibration is None else self.calibration(said_NLHW.float())
 
     def unbounded(self, image_N3HW: Tensor) -> Tensor:
-        """Return the heads' output before the last ReLU, `[N, L, H, W]`: of the target's kind, possibly negative.
+        """Return the heads' output before the last ReLU, `[N, L, H, W]`: errors or roots, possibly negative.
 
-        Training looks here: the least squares fit to targets >= 0 is the same as after the ReLU, and a head cannot
+        Training uses this: the least squares fit to targets >= 0 is the same as after the ReLU, and a head cannot
         die.
         """
         if image_N3HW.ndim != 4 or image_N3HW.shape[1] != 3:
-            raise ValueError(f"wanted images [N, 3, H, W] in [-1, 1], got {list(image_N3HW.shape)}")
+            raise ValueError(f"expected images [N, 3, H, W] in [-1, 1], got {list(image_N3HW.shape)}")
         features = self.backbone(image_N3HW)
         features_NCHW = features["out"] if isinstance(features, Mapping) else features
         return cast(Tensor, self.heads(features_NCHW))
 
     def fitted_to(self, root_NLHW: Tensor) -> Tensor:
-        """Return what the heads should say where the square root of the error is this."""
+        """Return the target of the heads for square roots of errors."""
         return root_NLHW if self.target == "root" else root_NLHW.square()
 
     def uncalibrated(self, said_NLHW: Tensor) -> Tensor:
-        """Return the error that heads mean by what they say, >= 0."""
+        """Return the error that an output of the heads means, >= 0."""
         return said_NLHW.square() if self.target == "root" else said_NLHW
 
     def start_from(self, mean_L: Tensor) -> None:
-        """Make every head say its space's constant first: `mean_L [L]`, the mean of what it is fitted to."""
+        """Initialise every head to its space's constant: `mean_L [L]`, the mean of its target."""
         bias_L = _bias(self.heads[-1])
         with torch.no_grad():
             bias_L.copy_(mean_L.clamp(min=1e-3))
@@ -142,7 +128,7 @@ class Segmenter(nn.Module):
 def new_segmenter(config: SegmenterNetwork, spaces: Sequence[str], seed: int, target: Target = "error") -> Segmenter:
     """Return an untrained segmenter on the CPU, whose random weights depend on `seed` only.
 
-    Raises WeightsError where the backbone's weights are missing or belong to another network.
+    Raises WeightsError if the backbone's weights are missing or belong to another network.
     """
     with seeded(seed, torch.device("cpu")):
         segmenter = Segmenter(config, spaces, target)
@@ -167,39 +153,10 @@ def save_segmenter(segmenter: Segmenter, about: str) -> bytes:
 def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
     """Return the segmenter of a checkpoint, frozen and in evaluation mode, with the checkpoint's `digest`.
 
-    The checkpoint is one that train_segmenter wrote, or one that the method's authors published (`published`); its
-    content decides.
-
-    Raises WeightsError where the file is missing, damaged or not a segmenter.
+    Raises WeightsError if the file is missing, damaged or not a segmenter.
     """
     path = Path(path)
-    data = _read(path)
-    segmenter = _published(path, data) if data.startswith(OPENINGS) else _trained(path, data)
-    segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
-    return segmenter.eval().requires_grad_(False).to(device)
-
-
-def _published(path: Path, data: bytes) -> Segmenter:
-    try:
-        spaces, channels, tensors = read_published(data)
-        config = SegmenterNetwork(backbone="deeplabv3_plus_resnet101", head_channels=channels)
-        with torch.device("meta"):
-            segmenter = Segmenter(config, spaces)
-        shapes = {name: tensor.shape for name, tensor in segmenter.state_dict().items()}
-        check_fit("segmenter as published", {name: shapes[name] for name in shapes if COUNTER not in name}, tensors)
-    except CheckpointError as error:
-        raise WeightsError(f"{path} {error}") from error
-    except ValidationError as error:
-        raise WeightsError(
-            f"{path} holds a segmenter of an odd number of features, which is not as published"
-        ) from error
-    counters = {name: torch.zeros(shapes[name], dtype=torch.int64) for name in shapes if COUNTER in name}
-    segmenter.load_state_dict(tensors | counters, assign=True)
-    return segmenter
-
-
-def _trained(path: Path, data: bytes) -> Segmenter:
-    metadata, tensors = _read_checkpoint(path, data)
+    data, metadata, tensors = _read_checkpoint(path)
     try:
         config = SegmenterNetwork.model_validate(metadata["config"])
         with torch.device("meta"):
@@ -211,44 +168,38 @@ def _trained(path: Path, data: bytes) -> Segmenter:
         raise WeightsError(
             f"{path}: its configuration and its weights do not agree ({error}); train it again"
         ) from error
-    return segmenter
+    segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
+    return segmenter.eval().requires_grad_(False).to(device)
 
 
 def _target_of(metadata: Mapping[str, Any]) -> Target:
-    """Return what a checkpoint's heads were fitted to; those written before there was a choice, to square roots."""
+    """Return the target of a checkpoint's heads; checkpoints from before there was a choice have square roots."""
     target: Target = metadata.get("target", "root")
     if target not in get_args(Target):
         raise ValueError(f"target must be one of {', '.join(get_args(Target))}, got {target!r}")
     return target
 
 
-def _read(path: Path) -> bytes:
+def _read_checkpoint(path: Path) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such segmenter; correct the path, or run train_segmenter") from None
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _read_checkpoint(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
+        data = path.read_bytes()
         tensors = safetensors.torch.load(data)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[FORMAT])
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such segmenter; correct the path, or run train_segmenter") from None
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{path}: wanted a checkpoint written by train_segmenter, or one as the method's authors published; got "
-            f"neither ({type(error).__name__}: {error})"
+            f"{path} is not a checkpoint written by train_segmenter ({type(error).__name__}: {error}); correct the path"
         ) from error
-    return metadata, tensors
+    return data, metadata, tensors
 
 
 # ---- networks
 
 
 def _heads(channels: int, spaces: int) -> nn.Sequential:
-    """Return one head a space, side by side in grouped layers: the same function as separate heads, twice as fast."""
+    """Return one head per space, as grouped layers: the same function as separate heads, twice as fast."""
     width = channels // 2 * spaces
     last = nn.Conv2d(width, spaces, 1, groups=spaces)
     nn.init.constant_(_bias(last), FIRST)
@@ -266,10 +217,8 @@ def _backbone(config: SegmenterNetwork) -> nn.Module:
     if config.backbone == "light":
         return _Light(config.head_channels)
     if config.backbone == "auto":
-        raise ValueError("the backbone 'auto' is named by the images to learn from: call for_images first")
-    if config.backbone == "deeplabv3_plus_resnet101":
-        return DeepLabV3Plus(config.head_channels)
-    from torchvision.models import segmentation  # takes seconds to import, and a plan need not wait for it
+        raise ValueError("the backbone 'auto' depends on the number of images: call for_images first")
+    from torchvision.models import segmentation  # takes seconds to import, and a plan does not need it
 
     deeplab: nn.Module = getattr(segmentation, config.backbone)(
         weights=None, weights_backbone=None, num_classes=config.head_channels
@@ -314,14 +263,16 @@ def _fill_backbone(backbone: nn.Module, path: Path, name: str) -> None:
 
 
 def _backbone_weights(backbone: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
-    """Return ImageNet weights in the names of a DeepLab's backbone; the classifier of the file is left out."""
+    """Return ImageNet weights in the names of a DeepLab's backbone; the classifier of the file is dropped."""
     try:
-        file = read_weight_file(path, ignored="classifier.")
+        found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pth(path)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file; correct train_segmenter.network.weights") from None
-    except CheckpointError as error:
-        raise WeightsError(f"{path} cannot be read: it {error}; give a .safetensors or .pth file of tensors") from error
-    tensors = {key.removeprefix("features."): tensor for key, tensor in file.tensors.items()}
+    except Exception as error:  # a damaged file can raise anything
+        raise WeightsError(
+            f"{path}: expected .safetensors, or .pth with tensors only, but it cannot be read: {error}"
+        ) from error
+    tensors = {key.removeprefix("features."): tensor for key, tensor in found.items()}
     wanted = backbone.state_dict()
     faults = [key for key, value in wanted.items() if key not in tensors or tensors[key].shape != value.shape]
     faults = [key for key in faults if not key.endswith("num_batches_tracked")]  # older files lack it
@@ -334,3 +285,10 @@ def _backbone_weights(backbone: nn.Module, path: Path, name: str) -> dict[str, T
         if not bool(tensors[key].isfinite().all()):
             raise WeightsError(f"{path} holds {key} with NaN or infinite numbers; give an undamaged file")
     return {key: tensors.get(key, value) for key, value in wanted.items()}
+
+
+def _read_pth(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise TypeError(f"expected a dict of tensors, got a {type(state).__name__}")
+    return {str(key): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}

@@ -1,4 +1,4 @@
-"""How the segmenter's weights move: the optimiser, and how its rate changes over the steps."""
+"""The optimiser of the segmenter, and how its learning rate changes over the steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Optimiser = Literal["adamw", "sgd"]
 """sgd: momentum .9 and polynomial decay, as the authors' code."""
 
 WARM_UP = 0.1  # share of the steps in which AdamW's rate rises
-PRETRAINED_RATE = 0.1  # a pretrained backbone learns ten times slower than what is new (authors' code)
+PRETRAINED_RATE = 0.1  # a pretrained backbone learns ten times slower than new layers (authors' code)
 
 
 def new_optimiser(
@@ -30,7 +30,7 @@ def new_optimiser(
 
 
 def set_rate(optimiser: torch.optim.Optimizer, share: float) -> None:
-    """Let every group learn at a share of its largest rate."""
+    """Set every group's learning rate to a share of its largest."""
     for group in optimiser.param_groups:
         group["lr"] = group["largest_lr"] * share
 

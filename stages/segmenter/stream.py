@@ -1,6 +1,6 @@
-"""What one worker of a training learns from: a stream of batches without end, whose order depends on the seed alone.
+"""The endless stream of batches that one worker of a training learns from; its order depends on the seed only.
 
-Memory holds two windows of examples, however many there are: the one that is learnt from, and the next one.
+Memory holds two windows of examples, whatever their number: the current one and the next one.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from stages.segmenter.workers import Workers
 
 @dataclass(frozen=True)
 class Share:
-    """Reads what is one worker's, batch by batch."""
+    """Reads one worker's examples, batch by batch."""
 
     reader: Reader
     survey: Survey
     is_held_out: Callable[[str], bool]
-    window: int  # least examples that are mixed with each other
+    window: int  # minimum number of examples mixed with each other
     seed: int
     workers: Workers
 
     @property
     def largest(self) -> int:
-        """How many examples the worker with most has to train on."""
+        """Largest number of training examples of any worker."""
         return max(self._count(rank) for rank in range(self.workers.world))
 
     @property
     def count(self) -> int:
-        """How many examples this worker has to train on."""
+        """Number of this worker's training examples."""
         return self._count(self.workers.rank)
 
     def batches(self, size: int, start: int = 0) -> Iterator[list[Example]]:
-        """Yield batches to train on without end, leaving out the first `start` of them."""
+        """Yield training batches without end, except the first `start` of them."""
         counts = self._mine(self.survey.training, self.workers.rank)
         seed = sample_seed(self.seed, f"worker/{self.workers.rank}")
         to_read, to_mix = itertools.tee(windows(counts, self.window, seed, start * size))  # the reader is ahead
@@ -50,7 +50,7 @@ class Share:
             yield list(itertools.islice(examples, size))
 
     def once(self, size: int, *, held_out: bool = True) -> Iterator[list[Example]]:
-        """Yield this worker's examples of one kind once, in their order; the last batch may be smaller."""
+        """Yield this worker's examples of one kind once, in order; the last batch may be smaller."""
         counts = self._mine(self.survey.held_out if held_out else self.survey.training, self.workers.rank)
         read = self._read(_groups(iter(counts), counts, self.window), counts, held_out=held_out)
         examples = itertools.chain.from_iterable(read)
@@ -84,23 +84,23 @@ class Share:
 
 @dataclass(frozen=True)
 class Window:
-    """Units whose examples are mixed with each other, and the numbers of those examples in their new order."""
+    """Units whose examples are mixed, and the numbers of those examples in their new order."""
 
     units: tuple[str, ...]
     order: Sequence[int]
 
 
 def windows(counts: Mapping[str, int], least: int, seed: int, start: int = 0) -> Iterator[Window]:
-    """Yield windows without end: pass after pass over all units, each in an order of its own.
+    """Yield windows without end: pass after pass over all units, each in a different order.
 
-    A pass takes the units in a new order, as many at a time as hold `least` examples, and mixes the examples of these:
-    every example comes once a pass, and no more than a window of them need be in memory.
+    A pass takes the units in a new order, in groups of at least `least` examples, and mixes the examples of each:
+    every example comes once per pass, and memory needs to hold one window only.
 
     Args:
-        counts: how many examples each unit has; at least one in all.
-        least: examples in a window, if the pass has so many left.
+        counts: number of examples per unit; at least one in total.
+        least: minimum number of examples per window, if the pass has enough left.
         seed: with the number of the pass, decides every order.
-        start: how many examples to leave out; the rest is what it would have been.
+        start: number of examples to skip; the rest is unchanged.
     """
     each = sum(counts.values())
     for number in itertools.count(start // each):
@@ -128,7 +128,7 @@ def _groups(units: Iterator[str], counts: Mapping[str, int], least: int) -> Iter
 
 
 def _sound(found: Sequence[Example | Rejected], count: int, units: Sequence[str]) -> list[Example]:
-    """Return what was read if that is `count` examples, as at first sight; raises StageError if the data changed."""
+    """Return the examples read if they are `count`, as in the survey; raise StageError if the data changed."""
     examples = [one for one in found if isinstance(one, Example)]
     if len(examples) != count or len(found) != count:
         reasons = [f"{one.key}: {one.reason}" for one in found if isinstance(one, Rejected)] or ["some are missing"]

@@ -1,4 +1,4 @@
-"""The first look at all examples of a training: how many each unit has, their mean error, and which are unfit."""
+"""The survey of all examples before training: number per unit, mean error, and which ones are unfit."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from stages.segmenter.examples import READERS, Example, ExampleSource, Reader, d
 from stages.segmenter.network import Target
 from stages.segmenter.workers import Workers
 
-PICTURED = 4  # examples that are drawn when the training is done
+PICTURED = 4  # examples shown when the training is done
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first look found. It is the same on every worker, and grows with the number of units only."""
+    """The result of the survey. It is the same on every worker, and grows with the number of units only."""
 
-    training: Mapping[str, int]  # how many examples to train on each unit has; units without any are left out
+    training: Mapping[str, int]  # number of training examples per unit; units without any are omitted
     held_out: Mapping[str, int]
-    moments_3L: Sequence[Sequence[float]]  # means of √e, e and e² in each space, over what is trained on
-    rejected: Mapping[str, Mapping[str, str]]  # by unit and key: what is left out, with the reason
-    pictured: Sequence[tuple[str, str]]  # unit and key of some held-out examples (of any, where none is held out)
+    moments_3L: Sequence[Sequence[float]]  # means of √e, e and e² in each space, over the training examples
+    rejected: Mapping[str, Mapping[str, str]]  # by unit and key: excluded examples with the reason
+    pictured: Sequence[tuple[str, str]]  # unit and key of some held-out examples (of any, if none is held out)
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many examples are trained on, and how many are held out."""
+        """Numbers of training and held-out examples."""
         return sum(self.training.values()), sum(self.held_out.values())
 
     def mean_and_variance(self, target: Target) -> tuple[list[float], list[float]]:
-        """Return mean and variance of a target in each space: what the trivial predictor says, and what that costs."""
+        """Return mean and variance of a target in each space: output and loss of the trivial predictor."""
         first = 0 if target == "root" else 1
         mean_L, square_L = np.asarray(self.moments_3L[first]), np.asarray(self.moments_3L[first + 1])
         return mean_L.tolist(), (square_L - mean_L**2).tolist()
@@ -42,7 +42,7 @@ class Survey:
 
 @dataclass
 class _Part:
-    """What one unit holds of one kind."""
+    """The examples of one kind in one unit."""
 
     count: int = 0
     sums_3L: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 1)))
@@ -59,7 +59,7 @@ class _Part:
 
 @dataclass
 class _Look:
-    """What one unit holds."""
+    """The examples of one unit."""
 
     unit: str
     training: _Part = field(default_factory=_Part)
@@ -68,7 +68,7 @@ class _Look:
 
 
 def survey(reader: Reader, is_held_out: Callable[[str], bool], seed: int, workers: Workers) -> Survey:
-    """Return what all workers together find, each reading its share of the units once; `seed` chooses the pictures.
+    """Return what all workers find together, each reading its share of the units once; `seed` chooses the pictures.
 
     Raises:
         StageError: there are no sound examples, or fewer units of them than workers.
@@ -113,10 +113,10 @@ def _too_few(source: ExampleSource, units: int, rejected: Mapping[str, Mapping[s
     spaces, said = ", ".join(source.spaces), f"; {len(unfit)} are unfit, the first is {unfit[0]}" if unfit else ""
     if units:
         return (
-            f"train_segmenter has {world} workers, and the supervision for {spaces} that it trains on lies in {units} "
+            f"train_segmenter has {world} workers, but the training supervision for {spaces} lies in {units} "
             f"units{said}: lower compute.training_workers or unit_samples"
         )
     return (
         f"train_segmenter found no sound error maps for {spaces}{said}: enlarge the supervision subset of error_maps, "
-        "or look into its quarantine"
+        "or check its quarantine"
     )

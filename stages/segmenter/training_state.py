@@ -1,40 +1,39 @@
-"""What a training under way is resumed from: kept at intervals, opened again if it belongs to the same training."""
+"""The state that an unfinished training resumes from: kept at intervals, and used only by the same training."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel
 
-from generators.errors import CheckpointError
-from generators.weight_files import read_state
 from stages.base.errors import StageError
 from stages.segmenter.examples import ExampleSource
 
-FOREIGN = (CheckpointError, RuntimeError, KeyError, TypeError, ValueError)  # what a wrong state raises
+FOREIGN = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)  # errors of a wrong state
 
 
 class States(Protocol):
-    """Keeps the latest state of a training under way. The first worker's is used, and asked after every step."""
+    """Keeps the latest state of an unfinished training. The first worker's is used, and asked after every step."""
 
     def load(self) -> bytes | None:
-        """Return the state that was kept last, None if there is none."""
+        """Return the state kept last, None if there is none."""
 
     def due(self) -> bool:
         """Return whether a state should be kept now."""
 
     def keep(self, state: bytes) -> None:
-        """Keep a state in place of the last one."""
+        """Keep a state instead of the last one."""
 
     def close(self) -> None:
         """Return when the last state is kept."""
 
 
 def identity_of(stage: BaseModel, indifferent: frozenset[str], source: ExampleSource) -> str:
-    """Return a digest of what may not change between a state and its resumption."""
+    """Return a digest of everything that may not change between a state and its resumption."""
     settings = stage.model_dump_json(exclude=set(indifferent))
     return hashlib.sha256(repr((settings, source.spaces, source.size, list(source.units))).encode()).hexdigest()
 
@@ -47,14 +46,14 @@ def packed(state: dict[str, Any]) -> bytes:
 
 
 def opened(data: bytes, identity: str, device: torch.device) -> dict[str, Any]:
-    """Return a state that was kept; raises StageError if it is damaged or of another training."""
+    """Return a kept state; raise StageError if it is damaged or of another training."""
     try:
-        state = read_state(data, device)
-        if not isinstance(state, dict) or state["identity"] != identity:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        if state["identity"] != identity:
             raise ValueError("it belongs to other settings, spaces or examples")
     except FOREIGN as error:
         raise StageError(
-            f"the state to resume train_segmenter from cannot be used ({error}): delete it, and training starts from "
+            f"the state to resume train_segmenter from is unusable ({error}): delete it, and training starts from "
             "the beginning"
         ) from error
     return state

@@ -1,4 +1,4 @@
-"""Judges a segmenter on examples that were held out: the learning curve, and which epoch is kept."""
+"""Judging a segmenter on held-out examples: the learning curve, and which epoch is kept."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from stages.segmenter.workers import Workers
 
 
 class Epoch(TypedDict):
-    """One point of the learning curve. Losses are mean squares of differences of what the heads are fitted to."""
+    """One point of the learning curve. Losses are mean squares of differences to the heads' target."""
 
     epoch: int
     train_loss: float  # on augmented images
     val_loss: float | None  # on the held-out images; None without any
     val_deviation: float | None  # standard error of val_loss, as the mean over held-out images; None of fewer than two
-    mean_loss: float  # of the trivial predictor, each space's mean: what a segmenter must beat
+    mean_loss: float  # of the trivial predictor, each space's mean; a segmenter must beat it
     correlation: dict[str, float | None]  # of predicted and true errors over held-out pixels, for each space
-    kept: bool  # whether its weights took the place of those kept before; the last such epoch is the segmenter
+    kept: bool  # whether its weights replaced those kept before; the last such epoch is the segmenter
 
 
 @dataclass
 class Best:
-    """The least loss of validation so far, and its standard error."""
+    """The smallest validation loss so far, and its standard error."""
 
     least_loss: float = math.inf
     margin: float = 0.0
 
     def accepts(self, loss: float | None, deviation: float | None) -> bool:
-        """Return whether a loss is within one standard error of the least so far, which it may become."""
+        """Return whether a loss is within one standard error of the smallest so far, which it may become."""
         if loss is None or deviation is None:
             return True
         if loss < self.least_loss:
@@ -45,7 +45,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Judged:
-    """What held-out examples say of a segmenter. None where there are too few."""
+    """Figures of a segmenter on held-out examples. None where there are too few."""
 
     loss: float | None
     deviation: float | None
@@ -61,14 +61,14 @@ def judged(
     mean_L: Sequence[float],
     workers: Workers,
 ) -> Judged:
-    """Return what the held-out examples of all workers say.
+    """Return the figures of the held-out examples of all workers.
 
     Args:
-        segmenter: whose heads are judged.
-        unbounded: what its method of that name does, in parts if memory is short.
+        segmenter: the one to judge.
+        unbounded: its method of that name, in parts if memory is short.
         batches: the held-out examples of this worker.
-        mean_L: what the trivial predictor says.
-        workers: all of them, which judge together.
+        mean_L: output of the trivial predictor.
+        workers: all workers, which judge together.
     """
     device = next(segmenter.parameters()).device
     total_L8 = torch.zeros(len(segmenter.spaces), 8, dtype=torch.float64, device=device)
@@ -92,7 +92,7 @@ def judged(
 def _sums(segmenter: Segmenter, guess_NLHW: Tensor, root_NLHW: Tensor, mean_L11: Tensor) -> tuple[Tensor, Tensor]:
     """Return sums over pixels, `[L, 8]`, and over images, `[3]`.
 
-    Those over pixels are, with g what the heads say and f what they are fitted to, p the predicted and t the true
+    Those over pixels are, with g the heads' output and f its target, p the predicted and t the true
     error: 1, (g - f)², (mean f - f)², p, t, p², t², pt. Those over images are, with d an image's mean of (g - f)²: 1,
     d, d².
     """

@@ -1,4 +1,4 @@
-"""What the workers of a data-parallel training tell each other; one that is alone answers itself."""
+"""Communication between the workers of a data-parallel training; a single worker answers itself."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Workers:
-    """Worker `rank` of `world`. Several need `torch.distributed` to be set up, and must ask the same in one order."""
+    """Worker `rank` of `world`. Several need `torch.distributed`, and must make the same calls in the same order."""
 
     rank: int = 0
     world: int = 1
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Return those of the items that are this worker's."""
+        """Return this worker's share of the items."""
         return items[self.rank :: self.world]
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Workers:
         return [item for part in parts for item in part]
 
     def of_first(self, value: T) -> T:
-        """Return what the first worker has."""
+        """Return the first worker's value."""
         box: list[Any] = [value]
         if self.world > 1:
             torch_distributed.broadcast_object_list(box, src=0)
@@ -47,7 +47,7 @@ class Workers:
         return found
 
     def first_says(self, answer: bool, device: torch.device) -> bool:
-        """Return the first worker's answer; cheap enough to be asked at every step."""
+        """Return the first worker's answer; cheap enough to ask at every step."""
         if self.world == 1:
             return answer
         flag = torch.tensor([answer], dtype=torch.int32, device=device)

@@ -42,7 +42,7 @@ def test_products_are_those_of_the_rounded_numbers_rounded_once(dtype, widened):
     for ours, theirs in zip(found, wanted, strict=False):
         assert ours.dtype == dtype
         torch.testing.assert_close(ours, theirs.to(dtype), rtol=torch.finfo(dtype).eps, atol=0.01)
-    assert torch.equal(found[-1], x * x), "what is no product runs as it would"
+    assert torch.equal(found[-1], x * x), "other operations run unchanged"
     assert widened.count(dtype) == 2 + 2 + 3, "the numbers of a convolution and two products"
 
 

@@ -1,4 +1,4 @@
-"""The step budget benchmark in miniature: what a setting saves and loses, beside whole schedules and equal steps."""
+"""The step budget benchmark in miniature: what a setting saves and loses against whole schedules and equal steps."""
 
 import math
 

@@ -66,7 +66,7 @@ def test_half_precision_is_loaded_as_float32(tmp_path: Path):
     assert torch.equal(generator.synthesis.b4.const, tiny().synthesis.b4.const.half().float())
 
 
-def test_the_format_is_told_by_content_and_not_by_name(tmp_path: Path):
+def test_the_format_is_recognised_by_content_and_not_by_name(tmp_path: Path):
     assert same(load_generator(saved(tmp_path / "a.pkl")), tiny())
     generator = tiny()
     data = network_pickle(generator.state_dict(), ada_arguments(generator.config))
@@ -163,10 +163,10 @@ def test_stored_layout_and_precision_do_not_matter(tmp_path: Path):
             0.5,
             "the init argument 'magnitude_ema_beta', which no StyleGAN2 has",
         ),
-        ("synthesis_kwargs", "channel_base", "many", "channel_base 'many': a number is read"),
+        ("synthesis_kwargs", "channel_base", "many", "channel_base 'many': expected a number"),
         ("mapping_kwargs", "activation", "linear", "activation 'linear': only 'lrelu' is read"),
         ("mapping_kwargs", "layer_features", 9, "layer_features 9: only 5 is read"),
-        ("mapping_kwargs", "num_layers", [8], "num_layers a list: a number is read"),
+        ("mapping_kwargs", "num_layers", [8], "num_layers a list: expected a number"),
         (None, "img_channels", 1, "img_channels: Input should be 3"),
         (None, "img_resolution", 12, "img_resolution must be a power of two of at least 8, got 12"),
         (None, "mapping_kwargs", [], "mapping_kwargs is a list, not a dict"),
@@ -233,7 +233,7 @@ def module_with(**state: object) -> bytes:
     return pickled({"G_ema": Persistent("Generator", _init_kwargs=ada_arguments(tiny().config), **state)})
 
 
-def test_what_is_no_module_or_tensor_is_refused_by_name(tmp_path: Path):
+def test_what_is_not_a_module_or_tensor_is_refused_by_name(tmp_path: Path):
     path = tmp_path / "a.pkl"
     assert "holds a list for the module 'm'" in refused(written(path, module_with(_modules={"m": []})))
     assert "holds a int for the tensor 'p'" in refused(written(path, module_with(_parameters={"p": 3})))
@@ -290,7 +290,7 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path):
     missing = tmp_path / "missing.pkl"
     assert refused(missing) == f"checkpoint {missing} cannot be read: No such file or directory"
     assert "is a folder" in refused(tmp_path)
-    assert "is no regular file" in refused("/dev/zero")
+    assert "is not a regular file" in refused("/dev/zero")
 
 
 def test_files_too_large_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -326,9 +326,9 @@ def test_zip_archives_are_described(tmp_path: Path):
         (None, "is a safetensors file without the configuration of a generator"),
         ({"format": "pt"}, "is a safetensors file without the configuration of a generator"),
         ({"format": FORMAT, "family": "vae"}, "holds a generator of the family 'vae'"),
-        ({"format": FORMAT, "family": "stylegan2"}, "is torn or not as published (KeyError: 'config')"),
-        ({"format": FORMAT, "family": "stylegan2", "config": "{"}, "is torn or not as published (JSONDecodeError"),
-        ({"format": FORMAT, "family": "stylegan2", "config": "[" * 100_000}, "is torn or not as published"),
+        ({"format": FORMAT, "family": "stylegan2"}, "is truncated or not as published (KeyError: 'config')"),
+        ({"format": FORMAT, "family": "stylegan2", "config": "{"}, "is truncated or not as published (JSONDecodeError"),
+        ({"format": FORMAT, "family": "stylegan2", "config": "[" * 100_000}, "is truncated or not as published"),
         ({"format": FORMAT, "family": "stylegan2", "config": "{}"}, "z_dim: Field required"),
     ],
 )
@@ -338,7 +338,7 @@ def test_other_safetensors_are_refused(tmp_path: Path, metadata, message):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pickle"])
-def test_a_file_torn_anywhere_is_refused(tmp_path: Path, kind: str):
+def test_a_file_truncated_anywhere_is_refused(tmp_path: Path, kind: str):
     generator = tiny()
     data = (
         saved(tmp_path / "whole").read_bytes()
@@ -346,7 +346,10 @@ def test_a_file_torn_anywhere_is_refused(tmp_path: Path, kind: str):
         else network_pickle(generator.state_dict(), ada_arguments(generator.config))
     )
     for length in (*range(1, 40), *range(40, len(data), len(data) // 60), len(data) - 1):
-        assert "read today" in (message := refused(written(tmp_path / "torn", data[:length]))) or "torn" in message
+        assert (
+            "read today" in (message := refused(written(tmp_path / "truncated", data[:length])))
+            or "truncated" in message
+        )
 
 
 def test_a_pickle_damaged_anywhere_is_loaded_or_refused(tmp_path: Path):

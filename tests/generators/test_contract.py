@@ -216,7 +216,7 @@ def test_a_delta_in_any_space_changes_the_image(spacious: Generator):
         assert not torch.allclose(spacious.synthesize(w, {space: deltas[space]}, masks), image)
 
 
-def test_a_delta_is_added_to_the_feature_behind_its_block(spacious: Generator):
+def test_a_delta_is_added_to_the_feature_after_its_block(spacious: Generator):
     w, deltas, masks = codes(spacious)
     space = spacious.spaces[-1]
     state = spacious.begin(w)

@@ -57,7 +57,7 @@ def test_a_prior_about_something_else_is_refused(tmp_path):
         load_prior(tmp_path / "prior", seed="8")
 
 
-def test_what_is_no_prior_is_refused(tmp_path):
+def test_what_is_not_a_prior_is_refused(tmp_path):
     path = tmp_path / "prior"
     with pytest.raises(GeneratorError, match=r"cannot be read: .*No such file"):
         load_prior(path)

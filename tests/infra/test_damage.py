@@ -110,7 +110,7 @@ def test_one_pass_notes_all_damage():
     Damages().check()
 
 
-def test_receipts_that_cannot_be_read_are_told_beside_the_others(folder_ledger):
+def test_receipts_that_cannot_be_read_are_told_next_to_the_others(folder_ledger):
     good = commit(folder_ledger)
     folder_ledger.store.write("receipts/invert/f00d/other.json", b"{")
     damaged = []

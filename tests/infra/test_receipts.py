@@ -1,4 +1,4 @@
-"""A bundle is all there or not there at all, whoever dies when."""
+"""A bundle is all there or not there at all, whatever process dies at any time."""
 
 import hashlib
 import pickle
@@ -134,7 +134,7 @@ def test_without_conditional_writes_what_stands_is_complete(make_store):
     assert names(ledger) == {ADDRESS.receipt_name, standing.files[0].name}
 
 
-def test_without_conditional_writes_a_receipt_that_is_just_being_written_over_is_no_failure(make_store):
+def test_without_conditional_writes_a_receipt_that_is_just_being_written_over_is_not_a_failure(make_store):
     """Some servers show nothing while one file takes another's place."""
     ledger = Ledger(make_store("rclone"))
     attempt = ledger.begin(ADDRESS)
@@ -178,7 +178,7 @@ def test_without_conditional_writes_an_attempt_that_is_overwritten_gives_way(mak
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"stage": "inv', b"[]", b'{"stage": "invert"}'])
-def test_a_torn_receipt_is_named_and_says_what_to_do(ledger, damage):
+def test_a_truncated_receipt_is_named_and_says_what_to_do(ledger, damage):
     commit(ledger)
     ledger.store.write(ADDRESS.receipt_name, damage)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Signals and kills at random moments of whole runs, with a table of what came of each.
+"""Signals and kills at random moments of whole runs, with a table of the results.
 
     python -m tests.integration.chaos [--seed 7] [--signals 60] [--kills 20] [--json FILE]
 
@@ -47,7 +47,7 @@ AS_IT_SHOULD, TOO_LATE = "as it should", "as it should, after the last line"
 
 @dataclass(frozen=True)
 class Trial:
-    """One disturbance, and what came of it."""
+    """One disturbance and its result."""
 
     disturbance: str
     at_s: float

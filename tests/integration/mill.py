@@ -189,7 +189,7 @@ def _equal(a: object, b: object) -> bool:
 
 
 def _as_from_a_terminal() -> None:
-    """Take what a shell may have set otherwise: behind `nohup` or `&` SIGINT is ignored, and children inherit that."""
+    """Take what a shell may have set otherwise: under `nohup` or `&`, SIGINT is ignored, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})

@@ -117,8 +117,8 @@ def test_every_good_sample_is_recorded(outcomes):
         ("train-damaged-001", "train-damaged-001.png does not decode", "replace it in the shard"),
         ("train-damaged-002", "train-damaged-002.png does not decode", "replace it in the shard"),
         ("held-cut-002", "incomplete: the shard ends after", "upload the shard again"),
-        ("twice-000@", "duplicate key 'twice-000': the first is at byte 0", "give it a key of its own"),
-        ("imageless-001", "got txt", "add one, or take the sample out of the shard"),
+        ("twice-000@", "duplicate key 'twice-000': the first is at byte 0", "give it a different key"),
+        ("imageless-001", "got txt", "add one, or remove the sample of the shard"),
     ],
 )
 def test_every_bad_sample_is_quarantined_with_what_is_wrong_and_where(outcomes, key, what, remedy):

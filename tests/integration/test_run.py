@@ -40,7 +40,7 @@ def actors(pid: int, doing: str) -> list[int]:
 
 
 def workers_and_servers(pid: int) -> set[int]:
-    """Return the processes below a driver but for Ray's agents, which take a minute to see that they are alone."""
+    """Return the processes below a driver except Ray's agents, which take a minute to see that they are alone."""
     return {one for one, title in descendants(pid).items() if not title.endswith("Agent")}
 
 
@@ -125,7 +125,7 @@ def test_a_driver_killed_on_the_way_costs_nothing_but_the_units_in_flight(new_mi
     }
 
 
-def test_ctrl_c_leaves_a_state_that_the_same_command_goes_on_from(finished: Mill, finished_copy: Mill):
+def test_ctrl_c_leaves_a_state_that_the_same_command_resumes_from(finished: Mill, finished_copy: Mill):
     for stage in ("refine_maps", "invert"):
         finished_copy.forget(stage)
     driver = finished_copy.start("run")

@@ -95,14 +95,14 @@ def _change(_folder: Path) -> None:
 def _advance(folder: Path) -> None:
     """Say how far it is, and end once somebody has taken note of it."""
     report_progress(3, 10, "steps", "epoch 1 of 4")
-    while not (folder / "go on").exists():
+    while not (folder / "continue").exists():
         time.sleep(0.02)
     report_progress(10, 10, "steps")
 
 
 def go_on(folder: Path) -> None:
     """Let a task end that waits until its progress is known."""
-    (folder / "go on").touch()
+    (folder / "continue").touch()
 
 
 def _wait(_folder: Path) -> None:

@@ -244,7 +244,7 @@ def test_an_override_that_fits_nowhere_is_refused(tmp_path, override):
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "a: [1\n"])
-def test_what_is_no_configuration_is_refused(tmp_path, text):
+def test_what_is_not_a_configuration_is_refused(tmp_path, text):
     with pytest.raises(ConfigError, match=r"run\.yaml"):
         load_config(write(tmp_path, text))
 

@@ -58,7 +58,7 @@ class Outer(Section):
     other: Inner | None = None  # if there is one
 
 
-def test_meanings_are_what_stands_beside_the_fields():
+def test_meanings_are_what_stands_next_to_the_fields():
     assert list(keys_of(Outer)) == [
         Key("name", "required", "What it is called, in two lines."),
         Key("inner", None, "What is inside"),

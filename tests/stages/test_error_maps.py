@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.adam import step
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import pixels_of
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.reduction import fit_reduced
 from stages.maps.region import Region
 from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -207,7 +206,7 @@ def test_an_inversion_that_becomes_infinite_rejects_its_image(sources):
     assert "W+" in rejected.reason
 
 
-def test_no_samples_are_no_records(sources):
+def test_no_samples_give_no_records(sources):
     assert results(sources, []) == []
 
 

@@ -107,7 +107,7 @@ def test_a_sample_that_cannot_be_refined_is_quarantined_alone_with_its_reason(na
     np.testing.assert_array_equal(before.arrays["assignment_HW"], after.arrays["assignment_HW"])
 
 
-def test_a_space_without_any_predicted_error_is_no_fault_where_others_have_some():
+def test_a_space_without_any_predicted_error_is_not_a_fault_where_others_have_some():
     (found,) = run(stage(), sample(error_LHW=broken(0, np.s_[1])))
     assert isinstance(found, Record)
 

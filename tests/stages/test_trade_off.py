@@ -1,4 +1,4 @@
-"""A sweep of thresholds: each goes on from its neighbour's codes, and nothing is inverted that need not be."""
+"""A sweep of thresholds: each starts from its neighbour's codes, and nothing is inverted needlessly."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from generators.latents import Codes
-from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter, Photograph
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import fit
 from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
 from stages.trade_off import Inverted, Mapped, Sweep, TradeOff, warm_schedule, warm_start
 from tests import tiny
 
@@ -94,7 +93,7 @@ def test_the_editable_area_falls_with_the_threshold(points):
     assert all(one.share_L.sum() == 1 for images in points for one in images)
 
 
-def test_only_what_is_assigned_anew_is_inverted_anew(points):
+def test_only_reassigned_images_are_inverted_again(points):
     moved = [[one is not other for one, other in zip(*two, strict=True)] for two in pairwise(points)]
     assert moved == [[False, False, False], [True, True, False], [False, True, False]]
     for before, after in pairwise(points):
@@ -122,7 +121,7 @@ def test_a_threshold_starts_from_the_codes_of_the_one_before(inverter, images, p
     assert (first.psnr_db, first.lpips) == (last.psnr_db, last.lpips)
 
 
-def test_going_on_under_more_faithful_spaces_brings_images_closer(points):
+def test_continuing_under_more_faithful_spaces_brings_images_closer(points):
     _, w_plus, f2, _ = points
     assert f2[1].psnr_db > w_plus[1].psnr_db
 
@@ -146,7 +145,7 @@ def test_a_delta_is_kept_where_it_still_acts_and_is_zero_elsewhere(inverter):
     assert not start.deltas["F4"].any()
 
 
-def test_going_on_is_a_share_of_the_schedule_and_gentler():
+def test_continuing_is_a_share_of_the_schedule_and_gentler():
     warm = warm_schedule(Schedule(steps=1001, learning_rate=0.05), 0.25)
     assert (warm.steps, warm.learning_rate, warm.ramp_up) == (250, 0.025, 0.3)
     assert warm_schedule(Schedule(steps=1), 0.25).steps == 1

@@ -167,7 +167,7 @@ def zeros(height: int, width: int, maps: int = 2, value: float = 0.1) -> Example
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        (zeros(24, 23), "wanted an image [24, 24, 3] of uint8 and maps [2, 24, 24] for W+, F4, got [24, 23, 3]"),
+        (zeros(24, 23), "expected an image [24, 24, 3] of uint8 and maps [2, 24, 24] for W+, F4, got [24, 23, 3]"),
         (zeros(24, 24, maps=3), "got [24, 24, 3] of uint8 and [3, 24, 24]"),
         (replace(zeros(24, 24), image_HW3=np.zeros((24, 24, 3), np.float32)), "of float32"),
         (zeros(24, 24, value=np.nan), "its error maps hold negative or unbounded numbers"),
@@ -308,7 +308,7 @@ def test_a_state_of_another_training_is_refused():
         (QUICK, InMemory(examples(3)), b""),
     ]
     for stage, source, data in others:
-        with pytest.raises(StageError, match="the state to resume train_segmenter from cannot be used"):
+        with pytest.raises(StageError, match="the state to resume train_segmenter from is unusable"):
             train(stage, source, CPU, states=Kept(data))
     train(QUICK.model_copy(update={"cache_mb": 1}), InMemory(examples(3)), CPU, states=Kept(state))
 

@@ -142,7 +142,7 @@ def test_a_truncation_is_fixed_when_the_generator_is_made():
             tiny_biggan(truncation=wrong)
 
 
-def test_a_code_is_z_beside_the_class_embedding_in_every_row():
+def test_a_code_is_z_next_to_the_class_embedding_in_every_row():
     generator = tiny_biggan()
     z, label = torch.randn(2, 6), torch.tensor([[0, 0, 1, 0, 0, 0, 0], [0, 0.5, 0, 0, 0, 0, 0.5]])
     columns = generator.embeddings.weight.T
@@ -228,6 +228,6 @@ def test_gradcheck_of_codes_and_deltas():
         ({"hidden_act": "gelu"}, "Extra inputs are not permitted"),
     ],
 )
-def test_shapes_that_are_no_biggan_deep_are_refused(changes: dict[str, object], message: str):
+def test_shapes_that_are_not_biggan_deep_are_refused(changes: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         BigGANDeepConfig.model_validate(tiny_biggan().config.model_dump() | changes)

@@ -139,7 +139,7 @@ def test_spaces_are_those_that_change_an_image_of_this_size(resolution: int, spa
         ({"activation": "lrelu"}, "Extra inputs are not permitted"),
     ],
 )
-def test_shapes_that_are_no_stylegan2_are_refused(changes: dict[str, object], message: str):
+def test_shapes_that_are_not_stylegan2_are_refused(changes: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         StyleGAN2Config.model_validate({"z_dim": 4, "w_dim": 4, "img_resolution": 8} | changes)
 

@@ -96,7 +96,7 @@ def test_a_mean_w_may_be_a_row(tmp_path: Path):
 KEYS = {
     "params_ema": lambda: {"params_ema": state(), "params": prefixed("", basicsr(state()))},
     "only params": lambda: {"params": state()},
-    "ema beside g": lambda: {"g": {name: 0 * tensor for name, tensor in state().items()}, "ema": state()},
+    "ema next to g": lambda: {"g": {name: 0 * tensor for name, tensor in state().items()}, "ema": state()},
     "generator": lambda: {"generator": state(), "discriminator": {"convs.0.0.weight": torch.ones(1)}},
     "nested": lambda: {"models": {"netG_ema": state(), "netG": basicsr(state())}},
     "bare": state,
@@ -120,7 +120,7 @@ def test_the_generator_is_found_under_other_keys_and_prefixes(tmp_path: Path, na
     ("name", "remark"),
     [
         ("params_ema", "the weights are those of 'params_ema' ('params' passed over)"),
-        ("ema beside g", "the weights are those of 'ema' ('g' passed over)"),
+        ("ema next to g", "the weights are those of 'ema' ('g' passed over)"),
         ("nested", "the weights are those of 'models.netG_ema' ('models.netG' passed over)"),
         ("Lightning", "the weights are those of 'state_dict.g_ema' ('state_dict.generator' passed over)"),
         ("bare", "the file is a bare state dictionary"),

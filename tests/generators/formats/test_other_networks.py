@@ -59,7 +59,7 @@ def test_a_module_of_other_software_is_named(tmp_path: Path):
     )
     message = refused(tmp_path, {"G_ema": made})
     assert "wants 'torch.nn.modules.linear.Linear', which is never loaded" in message
-    assert "it stands for the module 'mapping'" in message
+    assert "it represents the module 'mapping'" in message
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -73,7 +73,7 @@ def tensorflow(networks: int = 3, arguments: dict | None = None, **changes: obje
     return tensorflow_pickle(named, tensorflow_arguments(generator.config) | (arguments or {}), networks, **changes)
 
 
-def test_stylegan_is_told_by_its_version(tmp_path: Path):
+def test_stylegan_is_recognised_by_its_version(tmp_path: Path):
     assert "version 3: only 4 and 5, StyleGAN2, is read; StyleGAN has 3" in refused(tmp_path, tensorflow(version=3))
 
 

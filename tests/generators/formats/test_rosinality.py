@@ -115,7 +115,7 @@ def test_a_file_in_that_layout_holds_the_generator_it_was_made_of(tmp_path: Path
     assert widths[0] == widths[1]
 
 
-def test_what_a_training_keeps_beside_the_weights_is_not_looked_at(tmp_path: Path):
+def test_what_a_training_keeps_next_to_the_weights_is_not_looked_at(tmp_path: Path):
     generator = made()
     network = torch.nn.Linear(2, 2)
     optimiser = torch.optim.Adam(network.parameters())

@@ -22,7 +22,7 @@ from tests.generators.converted import (
 from tests.generators.published import ada_arguments, network_pickle, tiny
 
 EXAMPLES = int(os.environ.get("INVERTMILL_FUZZ_EXAMPLES", "40"))
-"""Of each format; a long search sets it, and then draws anew at every run."""
+"""Of each format; a long search sets it, and then draws new ones in every run."""
 FORMATS = ("own", "nvidia", "tensorflow", "rosinality", "rosinality, legacy")
 BYTES_OF_NOTE = [
     b"\x00",
@@ -95,7 +95,7 @@ def test_a_mutated_file_is_loaded_or_refused(tmp_path: Path, name: str):
             generator, refusal = load_generator(path), ""
         except CheckpointError as error:
             generator, refusal = None, str(error)
-        assert len(refusal) < 3000  # a message is to be read
+        assert len(refusal) < 3000  # messages must be readable
         if generator is not None:
             assert isinstance(generator, Generator)
             assert sum(tensor.numel() for tensor in generator.state_dict().values()) < 4 * len(data)

@@ -80,12 +80,12 @@ def test_lists_may_be_nested_deep():
     [
         (b"j\xff\xff\xff\x7f.", "gets memo 2147483647, which was not put"),
         (b"Nr\xff\xff\xff\x7f\x85\x85\x86.", "empty stack"),  # a memo of 2^31 entries
-        (b"\x8e" + struct.pack("<Q", 2**40) + b"abc.", "is torn"),
-        (b"\x8d" + struct.pack("<Q", 2**62) + b"abc.", "is torn"),
-        (b"B" + struct.pack("<I", 2**32 - 1) + b"abc.", "is torn"),
-        (b"\x95" + struct.pack("<Q", 2**60), "is torn"),
-        (b"\x8b" + struct.pack("<i", 2**31 - 1) + b"1.", "is torn"),
-        (b"\x96" + struct.pack("<Q", 2**40) + b"abc.", "is torn"),
+        (b"\x8e" + struct.pack("<Q", 2**40) + b"abc.", "is truncated"),
+        (b"\x8d" + struct.pack("<Q", 2**62) + b"abc.", "is truncated"),
+        (b"B" + struct.pack("<I", 2**32 - 1) + b"abc.", "is truncated"),
+        (b"\x95" + struct.pack("<Q", 2**60), "is truncated"),
+        (b"\x8b" + struct.pack("<i", 2**31 - 1) + b"1.", "is truncated"),
+        (b"\x96" + struct.pack("<Q", 2**40) + b"abc.", "is truncated"),
     ],
     ids=["get", "put", "bytes", "text", "short text", "frame", "number", "bytearray"],
 )
@@ -124,14 +124,14 @@ def test_operations_are_counted_through_nested_streams(monkeypatch: pytest.Monke
         (b"\x80\x04.", "takes from an empty stack"),
         (b"\x80\x04t.", "goes back to a mark that was not set"),
         (b"\x80\x04K\x01(\x85.", "takes from an empty stack"),
-        (b"\x80\x04K\x01", "is torn"),
-        (b"\x80\x04\xff.", "is torn"),
+        (b"\x80\x04K\x01", "is truncated"),
+        (b"\x80\x04\xff.", "is truncated"),
         (b"\x80\x04K\x01)R.", "what is called is a int"),
         (b"\x80\x04ccollections\nOrderedDict\nNR.", "the arguments of a call is a NoneType"),
         (b"\x80\x04ccollections\nOrderedDict\nK\x01\x85R.", "the items of an OrderedDict is a int"),
         (b"\x80\x04]K\x01K\x02s.", "what items are set in is a list"),
         (b"\x80\x04}K\x01a.", "what is appended to is a dict"),
-        (b"\x80\x04}(K\x01u.", "is torn or no valid pickle"),
+        (b"\x80\x04}(K\x01u.", "is truncated or not a valid pickle"),
         (b"\x80\x04}(]K\x02u.", "a key is a list"),
         (b"\x80\x04ccollections\nOrderedDict\n]]()\x85\x85K\x01ea\x85R.", "a key is a tuple"),
         (b"\x80\x04}}b.", "sets the state of a dict, which has none"),
@@ -151,7 +151,7 @@ def test_operations_are_counted_through_nested_streams(monkeypatch: pytest.Monke
         (b"\x80\x04cnumpy\ndtype\n" + text("f8,(9999999,)f8") + b"\x85R.", "only plain numbers are read"),
         (b"\x80\x04cnumpy\ndtype\n" + text("f8") + b"\x85R(K\x03" + text(">") + b"tb.", "only little-endian is read"),
         (b"\x80\x04cnumpy\ndtype\n" + text("f8") + b"\x85RNb.", "the state of a numpy dtype is a NoneType"),
-        (b"\x80\x04cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n" + text("f8") + b"\x85RC\x01a\x86R.", "is torn"),
+        (b"\x80\x04cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n" + text("f8") + b"\x85RC\x01a\x86R.", "truncated"),
     ],
 )
 def test_pickles_that_no_generator_has_are_refused(data: bytes, message: str):
@@ -186,7 +186,7 @@ def test_tensors_stay_inside_their_storage(arguments: tuple[object, ...], messag
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is torn"),
+        (b"", "is truncated"),
         (stream(storage_root(), bytes(8), 3), "announces a storage of 2 numbers, then of 3, in 8 bytes"),
         (stream(storage_root(), bytes(7), 2), "announces a storage of 2 numbers, then of 2, in 7 bytes"),
         (stream(storage_root(count=2**40), bytes(8), 2**40), "announces a storage of 1099511627776 numbers"),
@@ -201,7 +201,7 @@ def test_tensors_stay_inside_their_storage(arguments: tuple[object, ...], messag
         (pickle.dumps(MAGIC) + pickle.dumps(1000), "not the legacy torch.save's"),
         (pickle.dumps(1) + pickle.dumps(1001), "not the legacy torch.save's"),
         (pickle.dumps(MAGIC) + pickle.dumps(1001) + pickle.dumps({"little_endian": False}), "not little-endian"),
-        (load_from_bytes(b""), "is torn|never loaded"),
+        (load_from_bytes(b""), "is truncated|never loaded"),
     ],
 )
 def test_storages_that_torch_would_not_write_are_refused(data: bytes, message: str):

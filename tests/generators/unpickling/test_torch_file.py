@@ -36,7 +36,7 @@ def test_tensors_are_read_with_their_type_and_layout(legacy: bool, dtype: torch.
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_what_stands_beside_tensors_is_read_or_ignored(legacy: bool):
+def test_what_stands_next_to_tensors_is_read_or_ignored(legacy: bool):
     network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     held = {
         "state": network.state_dict(),
@@ -114,7 +114,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "encrypted": (changed("archive/data/0", 8, "<H", 1), "the compressed or encrypted entry"),
     "two sizes": (changed("archive/data/0", 24, "<I", 2**31), "the compressed or encrypted entry"),
     "overlapping": (overlapping, "lies inside another"),
-    "past its end": (changed("archive/data/0", 42, "<I", 2**30), "is torn"),
+    "past its end": (changed("archive/data/0", 42, "<I", 2**30), "is truncated"),
     "elsewhere": (changed("archive/data/0", 42, "<I", 3), "is not where its directory says"),
     "another name": (
         lambda: with_directory(archive_of(entries()), "archive/data/0", renamed),
@@ -122,7 +122,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "too many": (lambda: archive_of(entries()) + b"PK\x01\x02" * 50_001, "more than 50,000 entries"),
     "no pickle": (lambda: archive_of({"archive/version": b"3"}), "without the data.pkl of torch.save"),
-    "nothing in it": (lambda: b"PK\x03\x04" + archive_of({}), "without the data.pkl of torch.save|is torn"),
+    "nothing in it": (lambda: b"PK\x03\x04" + archive_of({}), "without the data.pkl of torch.save|is truncated"),
     "big-endian": (lambda: archive_of({**entries(), "archive/byteorder": b"big"}), "not little-endian"),
     "storage too short": (lambda: archive_of({**entries(), "archive/data/0": b"1234"}), "but holds 4 bytes"),
     "storage too long": (lambda: archive_of({**entries(), "archive/data/0": bytes(99)}), "but holds 99 bytes"),
@@ -130,7 +130,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: archive_of({name: data for name, data in entries().items() if not name.endswith("data/0")}),
         "announces storage '0' of 3 numbers of torch.float32, but holds 0 bytes",
     ),
-    "torn": (lambda: archive_of(entries())[:-30], "is torn"),
+    "truncated": (lambda: archive_of(entries())[:-30], "is truncated"),
     "script": (
         lambda: archive_of({"archive/data.pkl": rooted(b"c__torch__\nNet\n)\x81")}),
         "wants '__torch__.Net', which is never loaded",
@@ -185,8 +185,8 @@ LEGACY: dict[str, tuple[bytes, str]] = {
     ),
     "two sizes": (stream(storages(("7", "7"), (1, 2)), bytes(12), 1), "announces storage '7' twice"),
     "keys of keys": (stream(storage_root(), bytes(8), 2, keys=(("7",),)), "lists other storages"),
-    "no numbers": (stream(storage_root())[:-8], "is torn"),
-    "torn": (stream(storage_root(), bytes(8), 2)[:60], "is torn"),
+    "no numbers": (stream(storage_root())[:-8], "is truncated"),
+    "truncated": (stream(storage_root(), bytes(8), 2)[:60], "is truncated"),
 }
 
 
@@ -197,8 +197,8 @@ def test_streams_that_torch_would_not_write_are_refused(case: str):
         load_torch_file(data)
 
 
-def test_other_files_are_no_torch_files():
-    with pytest.raises(CheckpointError, match=r"is no torch\.save file"):
+def test_other_files_are_not_torch_files():
+    with pytest.raises(CheckpointError, match=r"is not a torch\.save file"):
         load_torch_file(b"nothing")
     assert MAGIC.to_bytes(10, "little") in torch_file.LEGACY
 

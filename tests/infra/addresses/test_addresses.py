@@ -60,7 +60,7 @@ def test_a_file_is_itself(place):
     assert names(f"{top}/shards/b") == ["b"]
 
 
-def test_a_name_that_exists_as_it_is_written_is_no_pattern(place):
+def test_a_name_that_exists_as_it_is_written_is_not_a_pattern(place):
     top = place("cars [2019]/a.tar", "cars 2/a.tar", "set{a}/b.tar", "seta/b.tar", "what?/c.tar", "whats/c.tar")
     for name in ("cars [2019]/a.tar", "set{a}/b.tar", "what?/c.tar"):
         found = InputAddress.parse(f"{top}/{name}").find(OPTIONS)
@@ -93,7 +93,7 @@ def test_patterns_find_objects_once_and_sorted(place):
 def test_what_is_asked_for_by_name_and_missing_is_an_error(place):
     top = place("train/a.tar", "train/b.tar")
     for address in ("train/{a,b,c}.tar", "{train,val}/*.tar"):
-        with pytest.raises(NotFoundError, match=r"1 of what is named, the first is '(c.tar|train/c.tar|val/?)'"):
+        with pytest.raises(NotFoundError, match=r"1 named shards, the first is '(c.tar|train/c.tar|val/?)'"):
             names(f"{top}/{address}")
     with pytest.raises(NotFoundError, match=r"no (file|object) or folder .*train/c.tar"):
         names(f"{top}/train/c.tar")
@@ -169,7 +169,7 @@ def test_sixteen_folders_of_one_store_are_listed_once_each(place):
 # ---- this machine
 
 
-def test_relative_addresses_are_anchored_at_a_folder_whose_name_is_no_pattern(tmp_path):
+def test_relative_addresses_are_anchored_at_a_folder_whose_name_is_not_a_pattern(tmp_path):
     folder = tmp_path / "set [1] {a,b} ?"
     (folder / "shards").mkdir(parents=True)
     (folder / "shards" / "a.tar").write_bytes(b"x")
@@ -180,7 +180,7 @@ def test_relative_addresses_are_anchored_at_a_folder_whose_name_is_no_pattern(tm
     assert anchored("file:///abs/*.tar", "/x") == "file:///abs/*.tar"
 
 
-def test_file_addresses_are_paths_whose_percent_codes_are_no_patterns(tmp_path):
+def test_file_addresses_are_paths_whose_percent_codes_are_not_patterns(tmp_path):
     (tmp_path / "a [b]").mkdir()
     (tmp_path / "a [b]" / "a.tar").write_bytes(b"x")
     (tmp_path / "a b").mkdir()
@@ -219,7 +219,7 @@ def test_an_address_of_no_place_is_refused(address, says):
         ("shards/a.tar ", "begins or ends with a space"),
         (" s3://bucket/a.tar", "begins or ends with a space"),
         ("~nobody-of-this-name/a.tar", "no file or folder"),
-        ("{a.tar", "unmatched brace"),
+        ("{a.tar", "unclosed brace"),
         ("{0..9999999999}.tar", "more than 1,000,000 names"),
         ("[z-a].tar", "not a valid pattern"),
         ("*/../a.tar", "after a pattern"),
@@ -252,11 +252,11 @@ def test_links_that_lead_nowhere_are_named(tmp_path):
     assert [entry.name for entry in found.entries] == ["a.tar"]
     assert "2 links lead nowhere, the first is 'gone.tar'" in found.warnings[0]
     for name in ("gone.tar", "self.tar"):
-        with pytest.raises(NotFoundError, match=f"{name} is a link to .*, which is not there"):
+        with pytest.raises(NotFoundError, match=f"{name} is a link to .*, which does not exist"):
             names(f"{tmp_path}/{name}")
 
 
-def test_what_is_no_file_is_not_opened(tmp_path):
+def test_what_is_not_a_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.tar")
     (tmp_path / "a.tar").write_bytes(b"x")
     assert names(f"{tmp_path}/*.tar") == ["a.tar"]

@@ -30,7 +30,7 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path):
         FolderStore(tmp_path / "file" / "store").check()
 
 
-def test_no_hidden_file_stays_behind(tmp_path):
+def test_no_hidden_file_remains(tmp_path):
     store = FolderStore(tmp_path)
     store.write("a/b", b"1")
     store.write("a/b", b"2")
@@ -66,7 +66,7 @@ def test_folders_that_vanish_while_they_are_written_to_are_made_again(tmp_path):
     ("code", "kind", "says"),
     [
         (errno.ENOSPC, StoreError, "free space"),
-        (errno.EROFS, StoreError, "give this user the right"),
+        (errno.EROFS, StoreError, "give this user the permission"),
         (errno.EINVAL, StoreError, "choose another folder"),
         (errno.EIO, TransientError, "check the disk"),
     ],

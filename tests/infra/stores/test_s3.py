@@ -78,7 +78,7 @@ def test_an_unreachable_endpoint_is_transient_and_named(make_store):
             call()
 
 
-def test_an_endpoint_that_is_no_address_is_refused_at_once():
+def test_an_endpoint_that_is_not_an_address_is_refused_at_once():
     with pytest.raises(ValidationError, match="endpoint_url"):
         S3Options(endpoint_url="localhost:9000")
     with pytest.raises(StoreError, match="http://"):

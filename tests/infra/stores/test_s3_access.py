@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from generators.fetch import fetch
 from infra.addresses.addresses import InputAddress
 from infra.errors import StoreError
-from infra.fetching.fetch import fetch
 from infra.stores.s3 import S3Store
 from infra.stores.s3_client import S3Options, configured_endpoint
 from tests.infra.conftest import BUCKET
@@ -69,7 +69,7 @@ def test_anonymous_requests_are_unsigned_even_where_there_are_credentials(minist
 def test_a_server_that_takes_no_anonymous_requests_is_told_apart(ministack_bucket, monkeypatch):
     with (
         guarded(ministack_bucket, lambda _: "Access Denied", monkeypatch) as (address, _),
-        pytest.raises(StoreError, match="take out anonymous: true"),
+        pytest.raises(StoreError, match="remove anonymous: true"),
     ):
         read_all(f"{address}/", S3Options(anonymous=True))
 

@@ -25,7 +25,7 @@ def answer(code: str, status: int, message: str = "said so") -> boto.ClientError
         (answer("NoSuchBucket", 404), StoreError, "aws s3 mb s3://mill --endpoint-url http://host:9000"),
         (answer("SignatureDoesNotMatch", 403), StoreError, "AWS_SECRET_ACCESS_KEY"),
         (answer("ExpiredToken", 400), StoreError, "AWS_SESSION_TOKEN"),
-        (answer("AccessDenied", 403), StoreError, "right to list, read and write"),
+        (answer("AccessDenied", 403), StoreError, "permission to list, read and write"),
         (answer("PermanentRedirect", 301), StoreError, "AWS_REGION"),
         (answer("RequestTimeTooSkewed", 403), StoreError, "clock"),
         (answer("InsufficientStorage", 507), StoreError, "free space"),

@@ -97,7 +97,7 @@ def test_patience_ends_with_an_error_that_stops_a_run(place, told):
     assert told[-1].over
 
 
-def test_a_stream_goes_on_where_it_was(place, ministack_bucket, told, monkeypatch):
+def test_a_stream_continues_where_it_was(place, ministack_bucket, told, monkeypatch):
     port, store = place
     monkeypatch.setattr("infra.stores.s3._READ_BLOCK", 1000)
     S3Store(BUCKET, "waiting").write("long", b"0123456789" * 1000)

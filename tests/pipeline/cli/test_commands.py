@@ -87,7 +87,7 @@ def test_verify_names_what_is_wrong_and_ends_with_one(invertmill, committed):
     assert f"its receipt is kept as {kept}" in output
 
 
-def test_report_makes_summary_and_page_anew(invertmill, committed):
+def test_report_makes_summary_and_page_again(invertmill, committed):
     code, output, errors = invertmill("report", committed.folder / "run.yaml")
     page = (committed.folder / "out/report.html").read_text()
     summary = tiny.read_json(committed.folder / "out/summary.json")
@@ -117,14 +117,14 @@ def test_every_command_refuses_a_configuration_that_is_not_there(invertmill, tmp
     assert len(errors.splitlines()) == 1
 
 
-def test_a_configuration_that_is_no_text_is_refused(invertmill, tmp_path):
+def test_a_configuration_that_is_not_text_is_refused(invertmill, tmp_path):
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00input")
     code, _, errors = invertmill("plan", tmp_path / "run.yaml")
     assert code == 2
     assert "run.yaml is not valid YAML" in errors
 
 
-def test_a_set_value_that_is_no_yaml_is_refused_with_the_override(invertmill, fresh):
+def test_a_set_value_that_is_not_yaml_is_refused_with_the_override(invertmill, fresh):
     code, _, errors = invertmill("plan", fresh.folder / "run.yaml", "--set", "input=[a")
     assert code == 2
     assert errors.startswith("error: --set input=[a: the value is not valid YAML")

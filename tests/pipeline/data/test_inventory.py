@@ -124,7 +124,7 @@ def test_what_another_run_scanned_meanwhile_is_not_taken_away(shards, ledger):
     others = []
 
     class Slow(FolderStore):
-        """While this run reads the shard, another one has done all of it."""
+        """While this run reads the shard, a second run has done all of it."""
 
         def open(self, name):
             if not others:

@@ -1,4 +1,4 @@
-"""An input that is no shards is refused before any work; one of which a part is readable is not."""
+"""Input other than shards is refused before any work; partly readable input is not."""
 
 import gzip
 
@@ -35,7 +35,7 @@ def check(folder, files, *, others=False):
         ({"a.tar": b"", "b.tar": b""}, "a.tar is empty"),
     ],
 )
-def test_what_is_no_shard_is_refused_with_what_it_is(tmp_path, files, said):
+def test_what_is_not_a_shard_is_refused_with_what_it_is(tmp_path, files, said):
     with pytest.raises(ConfigError, match=r"^input: ") as caught:
         check(tmp_path, files)
     assert said in str(caught.value)
@@ -62,7 +62,7 @@ def test_an_input_of_which_a_part_may_be_read_is_not_refused(tmp_path, files):
     check(tmp_path, files)
 
 
-def test_one_new_file_that_is_no_tar_does_not_stop_a_run_over_known_shards(tmp_path):
+def test_one_new_file_that_is_not_a_tar_does_not_stop_a_run_over_known_shards(tmp_path):
     check(tmp_path, {"a.tar": gzip.compress(TAR)}, others=True)
 
 

@@ -1,4 +1,4 @@
-"""What was not read of the input is told by shard and counted by kind."""
+"""Unread input is listed by shard and counted by kind."""
 
 import gzip
 
@@ -34,7 +34,7 @@ def test_an_input_that_was_read_whole_says_nothing(tmp_path):
     assert (found.faults, found.notes, found.passed_over) == ({}, {}, {})
 
 
-def test_faults_are_counted_by_kind_and_told_by_shard(tmp_path):
+def test_faults_are_counted_by_kind_and_listed_by_shard(tmp_path):
     zipped = {"a.tar": gzip.compress(GOOD), "b.tar": GOOD, "c.tar": GOOD[:700], "d.tar": GOOD[:1024]}
     first, *lines = unread(tmp_path, [zipped]).lines()
     assert first == "not read: 3 of 4 shards, or parts of them (1 compressed, 2 truncated)"

@@ -97,7 +97,7 @@ def test_the_sun_is_labelled_where_it_was_painted():
 
 
 def test_what_moves_is_what_is_labelled():
-    """Only the car's colour differs: pixels that are not the car's stay, but for its antialiased edge."""
+    """Only the car's colour differs: pixels outside the car and its antialiased edge stay equal."""
     first, second = (draw_scenes(with_parameter("car_hue", value)) for value in (-0.4, 0.4))
     assert torch.equal(first.labels, second.labels)
     changed = (first.image - second.image).abs().amax(dim=1)[0] > 0.02
@@ -108,7 +108,7 @@ def test_what_moves_is_what_is_labelled():
     assert (changed & car).sum() > 0.4 * car.sum()
 
 
-def test_what_lies_in_front_hides_what_lies_behind(scenes):
+def test_objects_in_front_hide_those_further_back(scenes):
     bottom = scenes.labels[:, -2]
     assert set(bottom.unique().tolist()) == {ROAD}
     assert (scenes.labels[:, 0] != FIELD).all()

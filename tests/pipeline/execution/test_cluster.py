@@ -41,8 +41,8 @@ def test_a_host_that_does_not_exist_is_refused_with_its_name():
     assert "no Ray cluster answers at compute.address nowhere.invalid:6379" in refused("nowhere.invalid:6379")
 
 
-def test_what_listens_but_is_no_cluster_is_refused_in_time_without_noise():
-    """In a process of its own: Ray goes on trying in the background."""
+def test_what_listens_but_is_not_a_cluster_is_refused_in_time_without_noise():
+    """In a separate process: Ray keeps trying in the background."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         program = (
@@ -84,7 +84,7 @@ def test_a_cluster_that_no_longer_answers_is_lost_after_a_while(monkeypatch, add
 
 
 def test_a_cluster_that_wants_a_token_is_told_from_one_that_does_not_answer(monkeypatch):
-    """What Ray 2.60 writes again and again on standard error, while it goes on trying."""
+    """What Ray 2.60 writes again and again on standard error, while it keeps trying."""
     refusal = b"Failed to get cluster ID from GCS server: Unauthenticated: RPC error: InvalidAuthToken: missing"
     over = threading.Event()
     monkeypatch.setattr(cluster, "_init", lambda address: (os.write(2, refusal), over.wait(60)))

@@ -45,6 +45,6 @@ def test_an_unconditional_generator_has_no_labels(fresh, setting: str):
 
 
 @pytest.mark.parametrize("setting", ["label=-1", "label=cat", "label={member: cls, kind: x}"])
-def test_a_setting_that_is_no_label_is_refused_with_its_name(fresh, setting: str):
+def test_a_setting_that_is_not_a_label_is_refused_with_its_name(fresh, setting: str):
     with pytest.raises(ConfigError, match="label"):
         fresh.plan(setting)

@@ -31,7 +31,7 @@ def test_states_of_committed_trainings_go_and_those_of_others_stay(plan):
     assert [entry.name.split("/")[1] for entry in plan.ledger.store.list("training/")] == ["0123456789abcdef"]
 
 
-def test_the_state_of_a_training_that_nobody_went_on_with_goes_after_a_week(plan):
+def test_the_state_of_a_training_that_nobody_resumed_is_removed_after_a_week(plan):
     store = plan.ledger.store
     for fingerprint, days in (("abandoned", 8), ("recent", 6)):
         states = StoredStates(store, fingerprint, ["unit"], every_s=0)

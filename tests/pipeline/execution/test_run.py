@@ -15,7 +15,7 @@ from pipeline.execution.run import Run
 
 
 class Heard(Progress):
-    """Notes what goes on at the moment."""
+    """Notes the current activity."""
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))

@@ -186,7 +186,7 @@ def test_a_command_that_ends_by_itself_leaves_signals_as_they_were():
     assert end(process, signal.SIGINT)[:2] == (0, "as ever\n")
 
 
-def test_a_signal_while_the_program_is_torn_down_changes_nothing():
+def test_a_signal_while_the_program_shuts_down_changes_nothing():
     body = "import atexit\natexit.register(lambda: (ready(), time.sleep(1)))\nrun_interruptible(lambda: None)"
     assert end(start(body), signal.SIGTERM)[:2] == (0, "")
 

@@ -44,7 +44,7 @@ def test_a_run_that_has_read_its_shards_knows_its_units(fresh):
     assert found["invert"].samples == 8
 
 
-def test_hours_and_bytes_are_estimated_once_a_unit_is_committed(fresh):
+def test_hours_and_bytes_are_estimated_after_the_first_committed_unit(fresh):
     scan_input(fresh.plan())
     assert (stages(fresh)["error_maps"].hours_left, stages(fresh)["error_maps"].bytes_left) == (None, None)
     plan = fresh.plan()

@@ -145,7 +145,7 @@ def test_a_damaged_pointer_is_found(committed, damage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_damaged_receipt_is_found_in_every_stage_beside_all_else(committed, stage):
+def test_a_damaged_receipt_is_found_in_every_stage_next_to_all_else(committed, stage):
     path = committed.file(f"receipts/{stage}/*/*.json")
     tiny.truncated(path, 0.5)
     lost = committed.file("receipts/predict_maps/*/train-a-*-000004-000005.json")
@@ -230,7 +230,7 @@ def test_bundles_of_other_stages_are_set_aside_without_looking_for_the_segmenter
     assert told.startswith("invert: unit ")
 
 
-def test_what_is_wrong_with_a_shard_is_told_with_what_to_do_and_is_no_problem_of_the_run(fresh):
+def test_what_is_wrong_with_a_shard_is_told_with_what_to_do_and_is_not_a_problem_of_the_run(fresh):
     tiny.truncated(fresh.folder / "shards/train-a.tar", 0.5)
     commit_all(fresh.plan())
     fresh.index().publish()

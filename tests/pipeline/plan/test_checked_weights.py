@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import RunError
 from stages.base.errors import WeightsError
-from stages.perceptual.backbones import PUBLISHED
+from stages.perceptual.distance import PUBLISHED
 from tests import tiny
 from tests.generators.converted import rosinality_state
 from tests.generators.published import tiny as tiny_stylegan2
@@ -29,7 +29,7 @@ def alex(path: Path) -> None:
 
 
 def broken(path: Path) -> None:
-    path.write_bytes(b"PK\x03\x04 torn")
+    path.write_bytes(b"PK\x03\x04 truncated")
 
 
 def whole_network(path: Path) -> None:
@@ -43,7 +43,7 @@ def page(path: Path) -> None:
 WRONG = {
     "heads only": (heads, "features.0.weight is missing"),
     "another backbone": (alex, r"features\.0\.weight is \[64, 3, 11, 11\] where \[64, 3, 3, 3\] was wanted"),
-    "torn": (broken, "cannot be read"),
+    "truncated": (broken, "cannot be read"),
     "a whole network": (whole_network, "cannot be read"),
     "a web page": (page, "cannot be read"),
 }
@@ -98,7 +98,7 @@ def test_right_weights_of_the_segmenters_backbone_pass(fresh):
 
 @pytest.mark.parametrize(
     ("write", "message"),
-    [(whole_network, "it is one of torch.save"), (page, "is not a zip file"), (None, "no such segmentation network")],
+    [(whole_network, "got a file of torch.save"), (page, "is not a zip file"), (None, "no such segmentation network")],
 )
 def test_a_wrong_segmentation_network_is_refused(fresh, write, message: str):
     if write is not None:
@@ -132,6 +132,6 @@ def test_a_plan_says_what_is_not_in_a_checkpoint(invertmill, fresh):
 
 def test_a_committed_run_needs_no_check_of_what_it_was_made_with(committed, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        "stages.perceptual.source.PerceptualSource.check", lambda self: pytest.fail("the weights were loaded")
+        "stages.inversion.sources.PerceptualSource.check", lambda self: pytest.fail("the weights were loaded")
     )
     committed.plan().check_weights()

@@ -98,7 +98,7 @@ def test_of_many_that_choose_at_once_each_round_has_one_winner(fresh):
     assert sum(count for one in rounds for count in one.taken.values()) == 20
 
 
-def test_a_round_that_is_gone_is_chosen_anew_behind_the_others(fresh):
+def test_a_round_that_is_gone_is_chosen_again_after_the_others(fresh):
     choosing(fresh, "supervision.samples=20")
     add(fresh, "train-b", 30)
     plan = choosing(fresh, "supervision.samples=20")

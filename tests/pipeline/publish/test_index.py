@@ -123,7 +123,7 @@ def test_samples_of_a_unit_that_was_given_up_appear_once_it_succeeds(committed):
     assert {row["key"].partition("-")[0] for row in rows(committed)} == {"train", "held"}
 
 
-def test_a_bundle_that_was_made_anew_is_what_the_index_leads_to(committed):
+def test_a_bundle_that_was_made_again_is_what_the_index_leads_to(committed):
     committed.file("receipts/invert/*/held-b*.json").unlink()
     shutil.rmtree(committed.file("bundles/invert/*/held-b*"))
     recompute(committed, "invert")

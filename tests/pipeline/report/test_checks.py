@@ -54,7 +54,7 @@ def test_the_verdict_stands_in_summary_terminal_and_report(values, holds, verdic
         assert f"{written['rule']}: {verdict}." in page
 
 
-def test_steps_stand_beside_what_they_bought():
+def test_steps_stand_next_to_what_they_bought():
     summary = summary_of(RISES)
     assert (summary.steps_single, summary.steps_sam) == (501, 1001)
     assert dict(summary.headlines())["steps, SAM"] == "1,001 steps, a space alone 501 steps"

@@ -150,7 +150,7 @@ def test_a_run_back_at_an_earlier_threshold_renews_pointer_and_report(invertmill
     assert pointer(committed) == first
 
 
-def test_a_report_that_another_machine_left_beside_the_bundles_is_renewed(invertmill, committed):
+def test_a_report_that_another_machine_left_next_to_the_bundles_is_renewed(invertmill, committed):
     invertmill("run", committed.folder / "run.yaml")
     path = committed.folder / "store/reports/summary.json"
     path.write_text(path.read_text().replace("receipts/publish", "receipts/elsewhere"))

@@ -79,7 +79,7 @@ def test_a_sample_whose_error_maps_are_missing_is_left_out(committed):
     assert read(committed) == []
 
 
-def test_a_sample_that_only_repeats_a_key_and_one_that_is_no_picture_are_left_out(fresh):
+def test_a_sample_that_only_repeats_a_key_and_one_that_is_not_a_picture_are_left_out(fresh):
     first, second, third = tiny.broken_samples("held-b", 3)
     write_shard(fresh.folder / "shards/held-b.tar", [first, second, third, {**first}])
     commit_all(fresh.plan())

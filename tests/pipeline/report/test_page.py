@@ -271,7 +271,7 @@ def test_a_long_quarantine_is_cut_and_says_so_but_no_reason_is_hidden(tmp_path):
     assert "1,503 of them are not shown here" in page.text
 
 
-def test_a_key_that_is_no_text_is_shown_as_its_bytes(tmp_path):
+def test_a_key_that_is_not_text_is_shown_as_its_bytes(tmp_path):
     page = page_of(tmp_path, quarantine=[Quarantined("s.tar", "caf\udce9", "undecodable name")])
     assert r"caf\udce9" in page.text
 

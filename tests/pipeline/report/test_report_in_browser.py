@@ -109,7 +109,7 @@ def test_the_curves_follow_light_and_dark(browser, report):
     assert brightness["body", True] < 150 < 350 < brightness[".panel text", True]
 
 
-def test_an_image_is_enlarged_by_a_click_and_the_arrow_keys_go_on(browser, report):
+def test_an_image_is_enlarged_by_a_click_and_the_arrow_keys_continue(browser, report):
     browser.open(report)
     browser.evaluate("document.querySelector('.zoom').click()")
     assert texts(browser, "dialog[open] p") == [f"Input of {PICTURES[0].key}"]

@@ -64,7 +64,7 @@ def test_the_printed_order_of_spaces_is_the_order_of_their_figures(figures, said
     assert dict(summary.headlines())["PSNR, held out"] == said
 
 
-def test_how_right_the_maps_are_stands_beside_the_other_figures():
+def test_map_quality_is_shown_next_to_the_other_figures():
     values = SUMMARY.as_json()
     assert "maps" not in values
     assert values["average_precision_predicted_map"] == SUMMARY.maps.average_precision_predicted_map

@@ -54,7 +54,7 @@ class Fatal(Supervision):
 
 
 def epochs_in(ledger: Ledger) -> int:
-    """Return how many epochs the stored state has behind it."""
+    """Return the number of epochs completed in the stored state."""
     stored = [ledger.store.read(entry.name) for entry in ledger.store.list("training/")]
     states = [torch.load(io.BytesIO(state_in(data)), weights_only=True) for data in stored]
     return max((len(state["curve"]) for state in states), default=0)
@@ -92,7 +92,7 @@ def ray_cluster(on_server):  # whose environment the workers need
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # it warns of its own defaults
 @pytest.mark.usefixtures("ray_cluster")
-def test_two_workers_train_to_the_end_though_one_is_killed_and_go_on_from_the_state_in_the_store(on_server, tmp_path):
+def test_two_workers_train_to_the_end_though_one_is_killed_and_resume_from_the_state_in_the_store(on_server, tmp_path):
     job, notes = on_server(), tmp_path / "notes"
     trained = train_on_ray(job, workers=2, gpus_per_worker=0)
     assert (notes / "killed").exists()
@@ -103,7 +103,7 @@ def test_two_workers_train_to_the_end_though_one_is_killed_and_go_on_from_the_st
     assert len(reads) == 2
     assert not any("held-b" in unit for units in reads for unit in units), "nobody looked at everything again"
     passes = max(sum(unit.endswith("-000000-000004") for unit in units) for units in reads)  # each is an epoch
-    assert passes <= EPOCHS - KILLED_AFTER + 2 + PICTURED, "they went on from the latest state"
+    assert passes <= EPOCHS - KILLED_AFTER + 2 + PICTURED, "they resumed from the latest state"
     receipt = job.commit(trained, 0.0, "2 workers")
     assert len(receipt.recorded) == COUNTS["train-a"]
     assert list(job.supervision.ledger.store.list("training/")) == []

@@ -61,7 +61,7 @@ def reading(training: TrainJob, kind: type[Supervision]) -> TrainJob:
     return dataclasses.replace(training, supervision=kind(**fields))
 
 
-def test_a_training_that_died_goes_on_from_the_store_and_leaves_nothing_there(committed, tmp_path):
+def test_a_training_that_died_resumes_from_the_store_and_leaves_nothing_there(committed, tmp_path):
     shutil.copytree(committed.folder, tmp_path / "undisturbed")
     undisturbed = Committed(tmp_path / "undisturbed")
     job(undisturbed, *ALWAYS).run(CPU)
@@ -96,7 +96,7 @@ def test_a_state_belongs_to_the_data_it_was_trained_on(committed):
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data[:-2] + b"\0" + data[-1:], lambda _: b""])
-def test_a_damaged_state_is_not_gone_on_from(committed, harm):
+def test_a_damaged_state_is_not_resumed_from(committed, harm):
     store = committed.plan().ledger.store
     states = StoredStates(store, "0123", ["unit-a"], every_s=3600)
     states.keep(b"state of a training")

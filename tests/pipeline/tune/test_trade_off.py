@@ -112,7 +112,7 @@ def test_a_curve_does_not_depend_on_the_configured_threshold(measured_run):
         "refine_maps.connected_components=true",
     ],
 )
-def test_whatever_decides_a_curve_makes_it_another_one(measured_run, change):
+def test_whatever_decides_a_curve_makes_it_different(measured_run, change):
     assert len(list(measured(measured_run.plan()))) == 2
     assert list(measured(measured_run.plan(change))) == []
 

@@ -31,7 +31,7 @@ def records(group):
 
 
 def meet(event):
-    assert event.wait(PATIENCE_S), "nothing else went on meanwhile"
+    assert event.wait(PATIENCE_S), "nothing else ran meanwhile"
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_results_come_in_the_order_of_the_samples_whichever_is_ready_first(monke
     assert keys(batched_worker(prepare, records, 3)(samples(8))) == [str(i) for i in range(8)]
 
 
-def test_batches_are_full_but_for_the_last_and_no_samples_make_none():
+def test_batches_are_full_except_the_last_and_no_samples_make_none():
     sizes = []
 
     def compute(group):
@@ -118,7 +118,7 @@ def test_records_are_made_while_the_next_batch_is_computed():
     assert len(list(batched_worker(key_of, compute, 2)(samples(8)))) == 8
 
 
-def test_a_call_computes_after_another_that_it_prepares_beside_and_that_records_beside_it():
+def test_a_call_prepares_and_records_while_a_second_call_computes():
     first_computes, second_is_ready, second_computes = (threading.Event() for _ in range(3))
     device = threading.Lock()
 
@@ -153,7 +153,7 @@ def test_a_call_computes_after_another_that_it_prepares_beside_and_that_records_
         assert keys(second.result()) == ["b0", "b1", "b2", "b3"]
 
 
-def test_no_more_is_held_than_two_batches_of_prepared_samples_and_the_records_behind():
+def test_no_more_is_held_than_two_batches_of_prepared_samples_and_the_records_after():
     held, most, lock = {"prepared": 0, "unrecorded": 0}, {"prepared": 0, "unrecorded": 0}, threading.Lock()
 
     def count(what, change):
@@ -182,7 +182,7 @@ def test_no_more_is_held_than_two_batches_of_prepared_samples_and_the_records_be
 
 @pytest.mark.parametrize("where", ["prepare", "compute", "record"])
 @pytest.mark.parametrize("key", ["0", "5", "11"])
-def test_an_error_that_no_sample_causes_reaches_the_caller_and_the_worker_goes_on_with_the_next_call(where, key):
+def test_an_error_that_no_sample_causes_reaches_the_caller_and_the_worker_continues_with_the_next_call(where, key):
     broken = True
 
     def fail(here, failing):
@@ -278,7 +278,7 @@ def test_the_culprit_is_found_by_halves_and_what_was_recorded_before_it_is_kept(
 
 @pytest.mark.parametrize("where", ["prepare", "compute", "record"])
 @pytest.mark.parametrize(("count", "batch"), [(2, 1), (2, 2), (7, 3)])
-def test_what_every_sample_of_a_call_meets_is_no_samples_fault(where, count, batch):
+def test_what_every_sample_of_a_call_meets_is_not_a_samples_fault(where, count, batch):
     worker, _ = failing_worker(where, {str(i) for i in range(count)}, batch)
     with pytest.raises(KeyError, match="0 at 0x7f00dead1234"):
         worker(samples(count))

@@ -69,7 +69,7 @@ def test_other_errors_are_not_taken_for_it():
         InParts(broken, "the test")(torch.ones(4))
 
 
-def test_an_empty_batch_is_no_reason_to_halve():
+def test_an_empty_batch_is_not_a_reason_to_halve():
     assert InParts(Room(1), "the test")(torch.ones(0)).shape == (0,)
 
 
@@ -98,7 +98,7 @@ def test_parts_change_a_prediction_by_rounding_at_most(backbone):
 
 
 def full_above(most: int):
-    """Return a wrapper that makes a network whose memory suffices for so many images in a training step."""
+    """Return a wrapper that makes a network whose memory suffices for this number of images in a training step."""
 
     class Small(torch.nn.Module):
         def __init__(self, network: torch.nn.Module) -> None:

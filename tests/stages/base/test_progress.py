@@ -5,7 +5,7 @@ import threading
 from stages.base.progress import WorkProgress, listening, report_progress
 
 
-def test_a_report_reaches_whoever_listens_whatever_thread_it_comes_from():
+def test_a_report_reaches_every_listener_from_any_thread():
     heard: list[WorkProgress] = []
     with listening(heard.append):
         report_progress(1, 4, "steps", "epoch 1 of 2")

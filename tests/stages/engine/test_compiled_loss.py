@@ -25,7 +25,7 @@ def work() -> Work:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++, and there is none")
-def test_compiled_inversions_are_those_of_the_loss_and_fewer_spaces_compile_nothing_anew(work, caplog):
+def test_compiled_inversions_are_those_of_the_loss_and_fewer_spaces_compile_nothing_again(work, caplog):
     torch.compiler.reset()
     schedule = Schedule(steps=4, learning_rate=0.05)
     items = [work.item(i, schedule) for i in (3, 0, 1, 2, 3)]
@@ -39,7 +39,7 @@ def test_compiled_inversions_are_those_of_the_loss_and_fewer_spaces_compile_noth
         torch.testing.assert_close(ours.trace.terms["total"], theirs.trace.terms["total"], rtol=1e-3, atol=0)
 
 
-def test_without_a_compiler_it_says_so_once_and_goes_on_uncompiled(work, caplog, monkeypatch):
+def test_without_a_compiler_it_says_so_once_and_continues_uncompiled(work, caplog, monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/g++",))
     torch.compiler.reset()
     compiled, target = CompiledLoss(work.loss, CPU), work.target

@@ -144,7 +144,7 @@ def test_after_a_step_that_failed_the_batch_takes_items_of_other_shapes():
     assert found(engine, [3.0]) == alone([3.0])
 
 
-def test_a_step_that_fails_fails_the_images_in_the_batch_and_the_next_ones_go_on():
+def test_a_step_that_fails_fails_the_images_in_the_batch_and_the_next_ones_continue():
     distance = Distance()
     engine = Engine(distance, 2)
     distance.go.clear()

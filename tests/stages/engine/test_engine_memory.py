@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from generators.source import GeneratorSource
 from stages.base.stage import Sample
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
@@ -21,10 +20,10 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.maps.region import fit
 from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 PATIENCE_S = 20
@@ -127,7 +126,7 @@ def test_the_batch_and_what_its_step_allocated_are_gone_when_the_allocator_gives
     assert alive == [0, 0]
 
 
-def test_images_in_flight_begin_anew_before_those_that_wait_and_finished_ones_do_not(inverter, begins):
+def test_images_in_flight_begin_again_before_those_that_wait_and_finished_ones_do_not(inverter, begins):
     order = []
 
     def noted(number: int) -> Item:
@@ -171,7 +170,7 @@ def test_memory_that_does_not_suffice_to_begin_an_image_is_not_that_images_fault
         assert_equal(one, other)
 
 
-def test_where_one_image_does_not_fit_it_fails_with_what_to_do_and_the_engine_goes_on(inverter, begins, caplog):
+def test_where_one_image_does_not_fit_it_fails_with_what_to_do_and_the_engine_continues(inverter, begins, caplog):
     room = Room(inverter, fits=0)
     room.go.set()
     engine = Engine(room, 2)

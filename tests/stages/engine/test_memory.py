@@ -4,14 +4,13 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from generators.source import GeneratorSource
 from stages.base.memory import out_of_memory
 from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, width_for
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 MB = 1_000_000
@@ -45,7 +44,7 @@ def inverter(folder, device: str = "cpu") -> Inverter:
 )
 def test_images_are_as_many_as_fit_into_a_share_of_what_is_free(free_mb, width):
     assert SHARE == 0.85
-    assert width_for(200 * MB, 300 * MB, free_mb * MB) == width  # 100 MB, and 100 an image
+    assert width_for(200 * MB, 300 * MB, free_mb * MB) == width  # 100 MB, and 100 MB per image
 
 
 def test_where_a_second_image_costs_nothing_each_is_given_half_of_what_two_take():
@@ -78,7 +77,7 @@ def test_the_cpus_memory_is_not_measured(tmp_path):
 
 
 class Device:
-    """Stands for the memory of a CUDA device: 1000 taken, 50 a step, 20 an image; `free` is what nobody has."""
+    """A model of a CUDA device's memory: 1000 used, 50 per step, 20 per image; `free` is unused."""
 
     def __init__(self, monkeypatch, free: int, fits: int = 2) -> None:
         self.fits, self.peak = fits, 0

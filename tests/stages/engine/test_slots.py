@@ -72,7 +72,7 @@ def test_an_image_that_diverges_begins_again_at_half_the_rate(work):
     begun = []
 
     def watched(codes, target):
-        """Adam's first step is as long as its rate: the loss is infinite behind 8 and not behind 4."""
+        """Adam's first step is as long as its rate: the loss is infinite beyond 8 and not beyond 4."""
         begun.append(torch.equal(codes.w_plus[1:2], wild.start.w_plus))
         far_N = (codes.w_plus - wild.start.w_plus).abs().amax(dim=(1, 2)) > 6
         return torch.where(far_N, math.inf, loss(codes, target))
@@ -119,7 +119,7 @@ def test_an_image_whose_loss_no_longer_falls_ramps_down_and_leaves(work, ramp_up
         assert_equal(found, invert_all(loss, [shorter], 1)[0])
 
 
-def test_an_image_that_goes_on_improving_takes_every_step(work):
+def test_an_image_that_keeps_improving_takes_every_step(work):
     loss, items = work
     (found,) = invert_all(loss, [finishing(items[3], improvement=0, learning_rate=0.002)], 1)
     assert_equal(found, invert_all(loss, [replace(finishing(items[3], learning_rate=0.002), finish=None)], 1)[0])
@@ -167,5 +167,5 @@ def test_an_image_that_has_diverged_does_not_take_all_its_steps_before_it_begins
     assert len(calls) == 2 * 4  # a window of 2, and as many to ramp down
 
 
-def test_no_jobs_are_no_inversions(work):
+def test_no_jobs_give_no_inversions(work):
     assert invert_all(work[0], [], 3) == []

@@ -1,4 +1,4 @@
-"""What decides how many steps an image takes: its losses window by window, and the error that was predicted."""
+"""The number of steps of an image follows from its losses per window and its predicted error."""
 
 import math
 

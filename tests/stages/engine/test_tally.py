@@ -1,4 +1,4 @@
-"""Progress of inversions: steps of a unit's images, which only grow, whatever is beside them in the batch."""
+"""Progress of inversions: steps of a unit's images, which only grow, whatever else is in the batch."""
 
 import threading
 from functools import partial
@@ -7,7 +7,6 @@ from statistics import fmean
 import pytest
 import torch
 
-from generators.source import GeneratorSource
 from stages.base.progress import WorkProgress, listening
 from stages.base.stage import Sample
 from stages.engine.batch import Item
@@ -15,8 +14,8 @@ from stages.engine.engine import Engine
 from stages.engine.schedule import Schedule
 from stages.engine.tally import Steps, Tally
 from stages.error_maps import ErrorMaps
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
 from tests import tiny
 from tests.stages.engine.test_engine import Distance, item
 
@@ -29,7 +28,7 @@ def heard(work) -> list[WorkProgress]:
 
 
 def invert(engine: Engine, *steps: int) -> None:
-    """Invert images of so many steps; the first begins when all are submitted, so that the batch is always as full."""
+    """Invert images with these numbers of steps; the first begins when all are submitted: the batch stays full."""
     submitted = threading.Event()
 
     def begin(steps: int) -> Item:

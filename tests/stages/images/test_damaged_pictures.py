@@ -23,7 +23,7 @@ RAISING = {
     "AVIF whose payload was overwritten": avif_without_payload(),
     "palette PNG without a palette but with tRNS": raw_png(3, 8, 8, 8, LINES, [(b"tRNS", b"\0")]),
     "PNG whose IHDR is short": b"\x89PNG\r\n\x1a\n\0\0\0\x05IHDR12345\0\0\0\0",
-    "TIFF with nothing behind its header": b"II*\0\xff\xff\xff\x7f",
+    "TIFF with nothing after its header": b"II*\0\xff\xff\xff\x7f",
     "DDS of an unknown kind": b"DDS |\0\0\0" + bytes(120),
     "GIF without a frame": b"GIF89a\x01\0\x01\0\0\0\0;",
     "PPM whose numbers are words": b"P6 wide high 255\n",
@@ -81,7 +81,7 @@ def test_a_picture_that_was_cut_off_is_whole_or_refused_wherever_the_cut_is(form
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if "JPEG" in form])
-def test_a_jpeg_that_lacks_its_end_marker_alone_is_read_also_with_zeros_behind(form):
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_read_also_with_zeros_after(form):
     data = encoded(pixels(0, 40, 48), "JPEG", **FORMS[form])
     whole = decode_picture(data, "cat.jpg").pixels_HW3
     for rest in (b"", b"\xff", b"\0" * 512):
@@ -92,12 +92,12 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_read_also_with_zeros_behind(f
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if "JPEG" in form and "progressive" not in form])
-@pytest.mark.parametrize("behind", [b"", b"about it" * 20])
-def test_an_end_marker_before_the_last_pixel_makes_no_picture(form, behind):
+@pytest.mark.parametrize("appended", [b"", b"about it" * 20])
+def test_an_end_marker_before_the_last_pixel_makes_no_picture(form, appended):
     data = encoded(pixels(0, 40, 48), "JPEG", **FORMS[form])
     for share in (0.6, 0.75, 0.9):
         with pytest.raises(BadSampleError, match="truncated"):
-            decode_picture(data[: int(len(data) * share)] + b"\xff\xd9" + behind, "cat.jpg")
+            decode_picture(data[: int(len(data) * share)] + b"\xff\xd9" + appended, "cat.jpg")
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if "JPEG" in form])
@@ -112,7 +112,7 @@ def test_a_jpeg_whose_last_pixels_are_middle_grey_is_whole(form):
 
 
 @pytest.mark.parametrize("form", ["WEBP", "AVIF"])
-def test_zeros_in_place_of_pixels_are_no_pixels_and_behind_them_no_damage(form):
+def test_zeros_in_place_of_pixels_are_not_pixels_and_after_them_no_damage(form):
     coarse = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
     data = encoded(Image.fromarray(coarse).resize((240, 200), Image.Resampling.BICUBIC), form)
     whole = decode_picture(data, "cat.jpg").pixels_HW3

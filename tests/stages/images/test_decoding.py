@@ -1,4 +1,4 @@
-"""The decoder of pictures: what is told by content, and that the same picture in any form gives the same pixels."""
+"""The decoder of pictures: formats by content, and the same picture in any form gives the same pixels."""
 
 import io
 import logging
@@ -68,7 +68,7 @@ def test_of_an_animated_picture_the_first_frame_is_read(form):
         b"\0" * 100,
     ],
 )
-def test_what_is_no_picture_is_refused_with_what_it_begins_with_and_what_is_read(data):
+def test_what_is_not_a_picture_is_refused_with_what_it_begins_with_and_what_is_read(data):
     reason = refused(data)
     assert reason.startswith(f"cat.jpg does not decode ({len(data)} bytes): it begins with {data[:12]!r}")
     assert "JPEG, PNG, WEBP, AVIF, TIFF, BMP, GIF, PPM" in reason
@@ -167,7 +167,7 @@ def test_colours_of_16_bits_are_their_high_bytes():
 @pytest.mark.parametrize("numbers", [np.float32, np.int32])
 def test_numbers_whose_black_and_white_are_not_known_are_refused(numbers):
     reason = refused(encoded(np.arange(64).reshape(8, 8).astype(numbers), "TIFF"))
-    assert "of which black and white are not known; use 8 or 16 bits" in reason
+    assert "whose black and white are unknown; use 8 or 16 bits" in reason
 
 
 def cut_outs(hidden: np.ndarray) -> dict[str, bytes]:
@@ -262,11 +262,13 @@ def test_damaged_profiles_are_left_out_with_one_warning(caplog):
     with caplog.at_level(logging.WARNING, "stages"):
         for junk in (b"junk", profile()[:200], b"\0" * 500):
             np.testing.assert_array_equal(decoded(encoded(pixels(7), "PNG", icc_profile=junk)), pixels(7))
-    assert set(caplog.messages) == {"ICC profiles of some pictures are damaged: their colours are taken as sRGB"}
+    assert set(caplog.messages) == {
+        "ICC profiles of some pictures are damaged: they are ignored, and their colours read as sRGB"
+    }
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
-def test_long_texts_and_profiles_beside_the_pixels_cost_no_picture(kind):
+def test_long_texts_and_profiles_next_to_the_pixels_cost_no_picture(kind):
     image, packed = pixels(7), zlib.compress(b"about " * 500_000)
     heads = {b"zTXt": b"Comment\0\0", b"iTXt": b"XML:com.adobe.xmp\0\1\0\0\0", b"iCCP": b"profile\0\0"}
     lines = b"".join(b"\0" + row.tobytes() for row in image)

@@ -13,16 +13,15 @@ from generators.checkpoints import save_generator
 from generators.families.biggan_deep import BigGANDeep
 from generators.generator import Generator
 from generators.prior import draw_w
-from generators.source import GeneratorSource
 from stages.base.errors import BadSampleError
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.labels import Label, LabelMember, check_label, class_of
 from stages.inversion import learnt_start
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 from tests.generators.published import tiny as tiny_stylegan2
@@ -64,8 +63,8 @@ def test_a_class_is_read_as_it_is_written(label, members, wanted):
         ({}, {"cls": b"\xff"}, "k.cls is not text"),
         ({"member": "json", "field": "c"}, {"json": b"{"}, "k.json is not JSON"),
         ({"member": "json", "field": "c"}, {"json": b"[" * 99_999}, "k.json is not JSON"),
-        ({"member": "json", "field": "c"}, {"json": b"{}"}, "no class: k.json field c is not there"),
-        ({"member": "json", "field": "c.d"}, {"json": b'{"c": 1}'}, "no class: k.json field c.d is not there"),
+        ({"member": "json", "field": "c"}, {"json": b"{}"}, "no class: k.json field c is missing"),
+        ({"member": "json", "field": "c.d"}, {"json": b'{"c": 1}'}, "no class: k.json field c.d is missing"),
         ({"member": "json", "field": "c"}, {"json": b'{"c": true}'}, "k.json field c is 'True'"),
         ({"member": "json", "field": "c"}, {"json": b'{"c": 1.5}'}, "k.json field c is '1.5'"),
         ({"member": "json", "field": "c"}, {"json": b'{"c": null}'}, "k.json field c is 'None'"),

@@ -13,20 +13,17 @@ from benchmarks.harness.descent import descend
 from generators.families.biggan_deep import BigGANDeep
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
-from generators.source import GeneratorSource
 from stages.base.stage import Record, Sample
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.inversion.loss import start_codes
 from stages.inversion.packing import unpack_codes
+from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.maps.region import Region
 from stages.objective.objective import Objective, prepare_target
-from stages.perceptual.backbones import SmallBackbone
-from stages.perceptual.distance import Perceptual
-from stages.perceptual.source import PerceptualSource
-from stages.perceptual.weights import save_small
+from stages.perceptual.distance import Perceptual, SmallBackbone, save_small
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 
 OBJECTIVE = Objective(lambda_gaussian=1e-6, shrinkage=0.01)
@@ -115,7 +112,7 @@ def test_error_maps_are_of_z_plus_and_f2(sources):
     assert record.arrays["error_LHW"].shape == (2, 32, 32)
 
 
-def test_a_segment_in_f2_is_stored_beside_one_code_a_block(sources):
+def test_a_segment_in_f2_is_stored_with_one_code_per_block(sources):
     stage = Invert(**sources, objective=OBJECTIVE, schedule=Schedule(steps=3))
     assignment_HW = np.zeros((32, 32), np.uint8)
     assignment_HW[:, :16] = 1

@@ -82,7 +82,7 @@ def test_a_photograph_smaller_than_the_result_is_enlarged_once():
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), photograph(0, 4)])
 def test_only_rgb_images_are_fitted(wrong):
-    with pytest.raises(ValueError, match="wanted an RGB image"):
+    with pytest.raises(ValueError, match="expected an RGB image"):
         fit_reduced(wrong, CARS, 256)
 
 
@@ -96,7 +96,7 @@ def test_a_map_at_the_size_of_the_region_has_the_same_mean():
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 384), (256, 384), (5, 384)])
-def test_generated_images_are_reduced_as_photographs_are_where_sides_are_no_multiples(height: int, width: int):
+def test_generated_images_are_reduced_as_photographs_are_where_sides_are_not_multiples(height: int, width: int):
     image_HW3 = photograph(height, width)
     twice_as_large_HW3 = image_HW3.repeat(2, axis=0).repeat(2, axis=1)
     generated_N3HW = fit(image_HW3, Region(height=height, width=width))[None]

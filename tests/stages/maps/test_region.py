@@ -64,7 +64,7 @@ def test_place_works_on_an_assignment_too():
 def test_tensors_of_another_size_are_refused():
     with pytest.raises(ValueError, match="a canvas is square, got 4 x 6"):
         crop(torch.zeros(1, 1, 4, 6), Region(height=2, width=2))
-    with pytest.raises(ValueError, match=r"wanted a region \[..., 2, 2\], got \[1, 1, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"expected a region \[..., 2, 2\], got \[1, 1, 2, 3\]"):
         place(torch.zeros(1, 1, 2, 3), Region(height=2, width=2), 8)
 
 
@@ -109,8 +109,8 @@ def test_images_of_any_size_are_fitted(height, width):
 
 
 @pytest.mark.parametrize("image", [noise(4, 4)[..., 0], noise(4, 4) / 255, np.zeros((0, 4, 3), np.uint8)])
-def test_what_is_no_rgb_image_is_refused(image):
-    with pytest.raises(ValueError, match="wanted an RGB image"):
+def test_what_is_not_an_rgb_image_is_refused(image):
+    with pytest.raises(ValueError, match="expected an RGB image"):
         fit(image, Region(height=4, width=4))
 
 
@@ -129,7 +129,7 @@ def test_labels_stay_within_half_a_pixel_of_the_image():
 
 
 def test_labels_of_another_layout_are_refused():
-    with pytest.raises(ValueError, match=r"wanted labels \[H, W\], got \[2, 2, 1\]"):
+    with pytest.raises(ValueError, match=r"expected labels \[H, W\], got \[2, 2, 1\]"):
         fit_labels(np.zeros((2, 2, 1), np.int32), Region(height=2, width=2))
 
 

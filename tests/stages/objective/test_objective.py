@@ -19,8 +19,7 @@ from stages.objective.objective import (
     reconstruction,
     variation_term,
 )
-from stages.perceptual.backbones import SmallBackbone
-from stages.perceptual.distance import Perceptual
+from stages.perceptual.distance import Perceptual, SmallBackbone
 
 
 def prior(mean: list[float], precision: list[list[float]]) -> Prior:

@@ -52,7 +52,7 @@ def test_a_damaged_file_is_dropped_with_its_link(snapshot, name, harm):
     assert [path.name for path in snapshot.iterdir()] == [other for other in FILES if other != name]
 
 
-def test_files_that_are_no_links_are_left_alone(tmp_path):
+def test_files_that_are_not_links_are_left_alone(tmp_path):
     (tmp_path / "config.json").write_bytes(b"{}")
     assert drop_damaged(tmp_path) == []
 

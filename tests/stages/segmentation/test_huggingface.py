@@ -87,7 +87,7 @@ def test_without_transformers_the_error_says_what_to_install(monkeypatch, tmp_pa
         ({"hub": "owner/name"}, "hub and revision go together"),
         ({"hub": "owner/name", "revision": "main"}, "should match pattern"),
         ({"folder": "a", "revision": "a" * 40}, "hub and revision go together"),
-        ({"folder": "a", "download": True}, "leave it out"),
+        ({"folder": "a", "download": True}, "remove it"),
         ({"folder": "a", "fuse": [1]}, "task is semantic"),
         ({"folder": "a", "task": "panoptic", "merge": {1: 1000}}, r"are -1 to 999, got \[1000\]"),
         ({"folder": "a", "strict_merge": True}, "merge is empty"),
@@ -208,7 +208,7 @@ def test_what_a_panoptic_model_does_not_see_is_void_and_can_be_merged(tmp_path, 
 
 @needs_transformers
 def test_a_semantic_model_cannot_be_panoptic(folders):
-    with pytest.raises(WeightsError, match=r"is no panoptic model; set segmentation\.task: semantic"):
+    with pytest.raises(WeightsError, match=r"is not a panoptic model; set segmentation\.task: semantic"):
         HuggingFace(folder=folders["segformer"], task="panoptic").load("cpu")
 
 
@@ -230,7 +230,7 @@ def test_a_missing_folder_stops_the_run(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
 def test_a_folder_that_lacks_a_file_stops_the_run(folder, name):
     (folder / name).unlink()
-    with pytest.raises(WeightsError, match=r"wanted config\.json, preprocessor_config\.json and model\.safetensors"):
+    with pytest.raises(WeightsError, match=r"expected config\.json, preprocessor_config\.json and model\.safetensors"):
         HuggingFace(folder=folder).load("cpu")
 
 
@@ -246,7 +246,7 @@ def test_weights_that_could_run_code_are_not_read(folder):
 @pytest.mark.parametrize("name", ["SegformerForImageClassification", "os"])
 def test_a_model_for_something_else_stops_the_run(folder, name):
     change(folder, architectures=[name])
-    with pytest.raises(WeightsError, match=f"its architecture is {name}, which is no segmentation model"):
+    with pytest.raises(WeightsError, match=f"its architecture is {name}, which transformers does not know"):
         HuggingFace(folder=folder).load("cpu")
 
 

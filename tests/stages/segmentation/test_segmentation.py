@@ -173,11 +173,11 @@ def test_npy_labels_come_back_exactly_under_any_member_name(dtype):
     ("data", "message"),
     [
         (png(np.zeros((6, 4), np.uint8)), "seg.png is 6 x 4 px, the image is 4 x 6 px"),
-        (png(np.zeros((4, 6, 3), np.uint8)), r"\[4, 6, 3\] of uint8: wanted one integer a pixel"),
-        (npy(np.zeros((4, 6))), "of float64: wanted one integer"),
+        (png(np.zeros((4, 6, 3), np.uint8)), r"\[4, 6, 3\] of uint8: expected one integer per pixel"),
+        (npy(np.zeros((4, 6))), "of float64: expected one integer"),
         (npy(np.zeros((4, 6), object), allow_pickle=True), "without objects"),
-        (npy(np.full((4, 6), 2**31)), "reach 2147483648, and labels are 32 bit"),
-        (npy(np.zeros((4, 6), np.int64))[:-9], "promises 192 bytes, and 183 follow"),
+        (npy(np.full((4, 6), 2**31)), "reach 2147483648, but labels have 32 bit"),
+        (npy(np.zeros((4, 6), np.int64))[:-9], "announces 192 bytes, but 183 follow"),
         (png(np.random.default_rng(0).integers(0, 9, (4, 6), np.uint8))[:60], "does not decode"),
         (b"", "is empty"),
         (b"\xff\xd8\xff\xe0 not a png", "does not decode"),
@@ -214,10 +214,10 @@ def test_labels_of_another_size_or_aspect_than_their_photograph_are_refused_howe
         png(np.zeros(size, np.uint8)), 2, 3, lambda labels: fit_labels(labels, region), photograph=Geometry(4, 6)
     )
     (fault,) = Labels().load("cpu")([sample])
-    assert str(fault) == (f"seg.png is {size[0]} x {size[1]} px, the image is 4 x 6 px: make them of the same size")
+    assert str(fault) == (f"seg.png is {size[0]} x {size[1]} px, the image is 4 x 6 px: make both the same size")
 
 
-def test_labels_stored_beside_a_sideways_photograph_are_turned_with_it_also_as_npy():
+def test_labels_stored_next_to_a_sideways_photograph_are_turned_with_it_also_as_npy():
     labels_HW = np.arange(24, dtype=np.uint8).reshape(6, 4)  # as the photograph is looked at
     stored_HW = np.rot90(labels_HW)
     assert stored_HW.shape == (4, 6)
@@ -241,7 +241,7 @@ def test_a_npy_that_promises_terabytes_is_refused_before_they_are_allocated():
     data = npy(np.zeros((4, 6), np.int64)).replace(honest + b" " * (len(promise) - len(honest)), promise)
     (fault,) = Labels().load("cpu")([labelled(data)])
     assert isinstance(fault, BadSampleError)
-    assert "promises 1920000000000000 bytes, and 192 follow" in str(fault)
+    assert "announces 1920000000000000 bytes, but 192 follow" in str(fault)
 
 
 def test_merging_renames_the_listed_classes_at_once_and_leaves_the_others():
@@ -300,7 +300,7 @@ def test_the_value_range_is_what_black_and_white_become(exported):
 def test_a_too_small_image_is_a_fault_of_its_sample(exported):
     fault, labels_HW = ExportedNetwork(weights=exported, min_side_px=33).load("cpu")([blank(32, 64), blank(34, 34)])
     assert isinstance(fault, BadSampleError)
-    assert "the image is 32 x 64 px, and threshold.pt2 needs 33 px" in str(fault)
+    assert "the image is 32 x 64 px, but threshold.pt2 needs 33 px" in str(fault)
     assert labels_HW.shape == (34, 34)
 
 
@@ -308,7 +308,7 @@ def test_a_photograph_too_small_to_mean_anything_is_a_fault_of_its_sample_howeve
     enlarged = SegmentInput(steps().image_HW3, photograph=Geometry(31, 50))
     (fault,) = ExportedNetwork(weights=exported).load("cpu")([enlarged])
     assert isinstance(fault, BadSampleError)
-    assert "the image is 31 x 50 px, and threshold.pt2 needs 32 px" in str(fault)
+    assert "the image is 31 x 50 px, but threshold.pt2 needs 32 px" in str(fault)
 
 
 def test_a_size_that_the_network_was_not_exported_for_is_a_fault_of_its_sample(exported):
@@ -318,7 +318,7 @@ def test_a_size_that_the_network_was_not_exported_for_is_a_fault_of_its_sample(e
 
 
 def test_a_network_with_other_classes_than_configured_stops_the_run(exported):
-    with pytest.raises(WeightsError, match=r"wanted logits \[1, 21, h, w\], got \[1, 3, "):
+    with pytest.raises(WeightsError, match=r"expected logits \[1, 21, h, w\], got \[1, 3, "):
         ExportedNetwork(weights=exported, labels=21).load("cpu")([steps()])
 
 
@@ -340,7 +340,7 @@ def test_a_missing_or_broken_network_stops_the_run(tmp_path):
     with pytest.raises(WeightsError, match=r"network\.pt2: no such segmentation network"):
         ExportedNetwork(weights=path).load("cpu")
     path.write_bytes(b"not an archive")
-    with pytest.raises(WeightsError, match=r"wanted a network written by torch\.export\.save"):
+    with pytest.raises(WeightsError, match=r"expected a network written by torch\.export\.save"):
         ExportedNetwork(weights=path).load("cpu")
 
 

@@ -42,7 +42,7 @@ def test_examples_of_a_window_are_mixed_across_its_units():
 
 
 @pytest.mark.parametrize("least", [1, 4, 100])
-def test_what_is_left_out_at_the_start_changes_nothing_behind_it(least):
+def test_what_is_left_out_at_the_start_changes_nothing_after_it(least):
     whole = order(COUNTS, least, passes=3)
     for start in range(20):
         assert order(COUNTS, least, start=start, passes=3) == whole[start:]

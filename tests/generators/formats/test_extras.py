@@ -1,4 +1,4 @@
-"""What forks keep beside a generator is passed over, whatever it is: nothing of it is run, nor called hostile."""
+"""Whatever forks store with a generator is skipped: it is neither run nor called hostile."""
 
 import argparse
 import collections
@@ -151,7 +151,7 @@ def test_it_is_passed_over_in_a_pickle_of_nvidias(tmp_path: Path, name: str):
 def with_beside(operations: bytes) -> bytes:
     """Return a torch file of a sound generator, and of what some operations make."""
     entries = entries_of(content())
-    entries[PICKLE] = entries[PICKLE].removesuffix(b".") + text("beside") + operations + b"s."
+    entries[PICKLE] = entries[PICKLE].removesuffix(b".") + text("extra") + operations + b"s."
     return archive_of(entries)
 
 
@@ -160,7 +160,7 @@ LIKE_A_FORK = ("own name", "NEWOBJ", "NEWOBJ_EX", "BUILD", "in a storage", "in a
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_an_attack_beside_a_sound_generator_runs_nothing(tmp_path: Path, attack: str):
+def test_an_attack_next_to_a_sound_generator_runs_nothing(tmp_path: Path, attack: str):
     sentinel, path = tmp_path / "sentinel", tmp_path / "a.pt"
     path.write_bytes(with_beside(HOSTILE[attack](str(sentinel))))
     with nullcontext() if attack in LIKE_A_FORK else pytest.raises(CheckpointError):
@@ -182,8 +182,8 @@ def test_what_the_weights_depend_on_is_named(tmp_path: Path):
     (tmp_path / "a.pt").write_bytes(torch_file(held))
     with pytest.raises(CheckpointError) as caught:
         load_generator(tmp_path / "a.pt")
-    assert "test_beside.Trainer', which is never loaded" in str(caught.value)
-    assert "it stands for 'conv1.conv.weight'" in str(caught.value)
+    assert "test_extras.Trainer', which is never loaded" in str(caught.value)
+    assert "it represents 'conv1.conv.weight'" in str(caught.value)
     assert "hostile" not in str(caught.value)
 
 

@@ -1,1 +1,0 @@
-"""Files from object storage and web servers, kept on this machine by their digest."""
