@@ -45,6 +45,7 @@ from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.prior import estimate_prior
+from generators.source import GeneratorSource
 from stages.engine.adam import adam
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
@@ -53,10 +54,11 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
-from stages.inversion.sources import GeneratorSource
 from stages.maps.region import Region, fit
 from stages.objective.precision import Precision
-from stages.perceptual.distance import PUBLISHED, Perceptual, load_perceptual
+from stages.perceptual.backbones import PUBLISHED
+from stages.perceptual.distance import Perceptual
+from stages.perceptual.weights import load_perceptual
 
 STEPS = 1001
 """Steps of the thesis's schedule, to which `images_per_hour` is scaled."""

@@ -34,6 +34,7 @@ import torch
 from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.harness.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
+from generators.source import GeneratorSource
 from infra.receipts import Ledger
 from infra.shards.shards import write_shard
 from infra.stores.folder import FolderStore
@@ -51,9 +52,10 @@ from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
-from stages.inversion.sources import GeneratorSource, PerceptualSource, column
 from stages.maps.region import Region, fit
+from stages.maps.spaces import column
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from stages.predict_maps import PredictMaps
 from stages.segmenter.network import SegmenterNetwork, load_segmenter, new_segmenter, save_segmenter
 

@@ -16,13 +16,15 @@ import torch
 
 from generators.errors import ArgumentError, CheckpointError, UnknownFormatError
 from generators.families.stylegan2 import Noise
-from generators.fetch import fetch, fetch_folder
 from generators.formats.biggan_deep import CONFIG_FILE, WEIGHTS_FILE, folder_digest, read_biggan_deep, read_config
 from generators.formats.content import READ_TODAY, read_weights
 from generators.formats.own import save_generator
 from generators.formats.weights import build
 from generators.generator import Generator
-from generators.remote import SCHEMES, names_folder, scheme_of, shown
+from infra.errors import FetchError
+from infra.fetching.fetch import fetch, fetch_folder
+from infra.fetching.remote import SCHEMES
+from infra.fetching.uri import names_folder, scheme_of, shown
 
 __all__ = ["load_generator", "save_generator"]
 
@@ -84,7 +86,18 @@ def checked_sha256(sha256: str) -> str:
 
 
 def local_path(path_or_uri: str | Path, sha256: str | None) -> Path:
-    """Return where a checkpoint is on this machine, fetched through the cache if it is elsewhere."""
+    """Return where a checkpoint is on this machine, fetched through the cache if it is elsewhere.
+
+    Raises:
+        CheckpointError: it cannot be fetched, or its digest is not `sha256`.
+    """
+    try:
+        return _fetched(path_or_uri, sha256)
+    except FetchError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _fetched(path_or_uri: str | Path, sha256: str | None) -> Path:
     text = str(path_or_uri)
     scheme = scheme_of(text)
     if not scheme:
@@ -143,7 +156,7 @@ def _from_folder(folder: Path, noise: Noise, truncation: float, sha256: str | No
 def checked_digest(path: Path, found: str, wanted: str | None) -> str:
     """Return the digest of a checkpoint; raises CheckpointError where it is not the one that is wanted."""
     if wanted not in (None, found):
-        raise CheckpointError(f"checkpoint {path} has the SHA-256 {found}, not {wanted}: it is another one")
+        raise CheckpointError(f"SHA-256 mismatch for checkpoint {path}: expected {wanted}, got {found}")
     return found
 
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
-from generators.cache import cache_folder, one_at_a_time, put
 from generators.errors import GeneratorError
 from generators.generator import Generator
+from infra.fetching.cache import cache_folder, one_at_a_time
+from infra.files import put
 
 FORMAT = "invertmill-prior"
 VERSION = 1  # raised when the same arguments give another prior

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from generators.source import GeneratorSource
 from infra.addresses.addresses import anchored
 from infra.stores.storage import S3Options
 from pipeline.config_keys import literals, models_in, nearest
@@ -30,10 +31,10 @@ from stages.engine.stopping import Budget, Finish
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import Region
 from stages.objective.objective import Objective
 from stages.objective.precision import Precision
+from stages.perceptual.source import PerceptualSource
 from stages.segmentation import Labels, Segmentation, Superpixels
 from stages.train_segmenter import TrainSegmenter
 

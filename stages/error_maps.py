@@ -22,9 +22,9 @@ from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion, Trace, fate
 from stages.images.labels import class_of
 from stages.inversion.inverter import Inverter, InvertingStage, Photograph
-from stages.inversion.sources import column
 from stages.maps.reduction import at_size, fit_reduced, reduced
 from stages.maps.region import to_uint8
+from stages.maps.spaces import column
 from stages.maps.truth import auroc, known_occluder
 from stages.objective.objective import Target
 

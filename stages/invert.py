@@ -22,8 +22,8 @@ from stages.engine.stopping import Budget, Finish
 from stages.images.labels import class_of
 from stages.inversion.inverter import Inverter, InvertingStage, Photograph
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
-from stages.inversion.sources import column
 from stages.inversion.viewer import Measures
+from stages.maps.spaces import column
 
 
 @dataclass(frozen=True)

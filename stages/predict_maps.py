@@ -18,9 +18,9 @@ from stages.base.in_parts import InParts
 from stages.base.stage import Record, Rejected, Sample, Stage, Worker
 from stages.base.transfer import to_device, to_host
 from stages.images.image_member import ImageMember
-from stages.inversion.sources import column
 from stages.maps.reduction import fit_reduced
 from stages.maps.region import Region
+from stages.maps.spaces import column
 from stages.maps.truth import auroc, known_occluder
 from stages.segmenter.network import load_segmenter
 

@@ -15,11 +15,11 @@ from stages.base.batched_worker import batched_worker
 from stages.base.errors import BadSampleError
 from stages.base.stage import Record, Rejected, Sample, Stage, Worker
 from stages.images.image_member import ImageMember
-from stages.inversion.sources import column
 from stages.maps.assignment import assign_spaces
 from stages.maps.connected_parts import connected_parts
 from stages.maps.reduction import at_size, reduced_size
 from stages.maps.region import Region, fit, fit_labels, to_uint8
+from stages.maps.spaces import column
 from stages.segmentation import Segmentation, SegmentInput, Superpixels
 
 __all__ = ["RefineMaps", "assign_spaces"]

@@ -15,7 +15,8 @@ from PIL import Image
 
 from generators.checkpoints import save_generator
 from infra.shards.shards import write_shard
-from stages.perceptual.distance import SmallBackbone, save_small
+from stages.perceptual.backbones import SmallBackbone
+from stages.perceptual.weights import save_small
 from tests.generators.published import tiny
 
 SIDE_PX = 32

@@ -19,7 +19,8 @@ from stages.engine.schedule import Schedule
 from stages.maps.assignment import assign_spaces, segment_means
 from stages.maps.region import Region, fit, to_uint8
 from stages.objective.objective import gaussian_term, variation_term
-from stages.perceptual.distance import Perceptual, load_perceptual
+from stages.perceptual.distance import Perceptual
+from stages.perceptual.weights import load_perceptual
 from stages.segmenter.network import SegmenterNetwork, new_segmenter
 from stages.segmenter.optimiser import rate_at
 

@@ -16,9 +16,11 @@ from generators.directions.direction import Direction, shown_names
 from generators.directions.own import read_own
 from generators.directions.published import NPY, read_npy, read_torch
 from generators.errors import CheckpointError, DirectionError, UnknownFormatError
-from generators.fetch import fetch
-from generators.remote import SCHEMES, scheme_of, shown
 from generators.unpickling.torch_file import LEGACY, ZIP
+from infra.errors import FetchError
+from infra.fetching.fetch import fetch
+from infra.fetching.remote import SCHEMES
+from infra.fetching.uri import scheme_of, shown
 
 MAX_BYTES = 64 * 2**20
 """The largest file that is read; 1,000 directions of [18, 512] have 37 MB."""
@@ -75,7 +77,7 @@ def read_directions(path_or_uri: str | Path, *, sha256: str | None = None) -> Di
         data = _read(path)
     except DirectionError:
         raise
-    except CheckpointError as error:
+    except (CheckpointError, FetchError) as error:
         raise DirectionError(str(error)) from error
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and sha256.lower() != digest:

@@ -10,9 +10,9 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from generators.cache import put
 from generators.directions.direction import MAX_NAME, Direction, Provenance, check_finite, checked_delta
 from generators.errors import DirectionError, UnknownFormatError
+from infra.files import put
 
 FORMAT = "invertmill-directions"
 VERSION = "1"

@@ -15,9 +15,10 @@ from infra.addresses.folder_search import search_folders
 from infra.addresses.found import Found
 from infra.addresses.patterns import TARS, escape, is_pattern, split_parts, unescape
 from infra.errors import NotFoundError, StoreError
-from infra.stores.s3_client import S3Options
+from infra.stores import folder
+from infra.stores.storage import BY_SCHEME, open_store, scheme_of
+from infra.stores.store import BucketStore, StoreOptions
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,}")
 _FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -32,10 +33,10 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class InputAddress:
-    """A parsed input address: a bucket, or None for this machine, and the parts of a path, with patterns among them."""
+    """An input address, parsed: a bucket or None for this machine, and the parts of a path, patterns among them."""
 
     written: str
-    bucket: str | None
+    bucket: str | None  # as s3://BUCKET
     parts: tuple[str, ...]
 
     @classmethod
@@ -49,10 +50,10 @@ class InputAddress:
             raise StoreError(
                 f"an input address names shards, as in s3://BUCKET/FOLDER/ or FOLDER/*.tar; got {written!r}"
             )
-        scheme = _SCHEME.match(written)
-        if scheme and scheme[1].lower() == "s3":
-            return cls._in_bucket(written, written[scheme.end() :])
-        if scheme and scheme[1].lower() != "file":
+        scheme = scheme_of(written)
+        if scheme and scheme in BY_SCHEME and scheme != folder.SCHEME:
+            return cls._in_bucket(written, scheme, written.partition("://")[2])
+        if scheme and scheme != folder.SCHEME:
             raise StoreError(
                 f"shards are read from s3://BUCKET/FOLDER/ or folders, got {written!r}; other services are reached "
                 "through their S3-compatible endpoint (endpoint_url)"
@@ -65,16 +66,16 @@ class InputAddress:
         return cls(written, None, _as_folder(split_parts(path)))
 
     @classmethod
-    def _in_bucket(cls, written: str, rest: str) -> "InputAddress":
+    def _in_bucket(cls, written: str, scheme: str, rest: str) -> "InputAddress":
         bucket, _, key = rest.partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise StoreError(
-                "an S3 address is s3://BUCKET/FOLDER/, with the bucket's exact name (patterns begin after it), got "
-                f"{written!r}"
+                f"an address in a bucket is {scheme}://BUCKET/FOLDER/, with the bucket's exact name (patterns begin "
+                f"after it), got {written!r}"
             )
-        return cls(written, bucket, _as_folder(split_parts(key)))
+        return cls(written, f"{scheme}://{bucket}", _as_folder(split_parts(key)))
 
-    def find(self, options: S3Options) -> Found:
+    def find(self, options: StoreOptions | None = None) -> Found:
         """Return the shards that the address names now.
 
         Raises:
@@ -84,17 +85,19 @@ class InputAddress:
         try:
             if self.bucket is None:
                 return search_folders(self.parts)
-            return search_bucket(self.bucket, self.parts, options)
+            bucket = open_store(self.bucket, options)
+            assert isinstance(bucket, BucketStore)
+            return search_bucket(bucket, self.parts)
         except NotFoundError as error:
             hints = "".join(f"; {hint}" for pattern, hint in _HINTS if pattern.search(unescape(self.written)))
             raise NotFoundError(f"{error}{hints}") from error
 
 
-def anchored(address: str, folder: str) -> str:
-    """Return an address with a relative path resolved against a folder, whose name is never a pattern."""
-    if _SCHEME.match(address) or _FILE.match(address) or address.startswith(("/", "~")):
+def anchored(address: str, folder_path: str) -> str:
+    """Return an address with a relative path resolved against a folder, whose name is no pattern whatever it holds."""
+    if scheme_of(address) or _FILE.match(address) or address.startswith(("/", "~")):
         return address
-    return f"{escape(folder).rstrip('/')}/{address}"
+    return f"{escape(folder_path).rstrip('/')}/{address}"
 
 
 def shown(address: str) -> str:

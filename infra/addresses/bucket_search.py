@@ -16,36 +16,33 @@ from infra.addresses.patterns import (
     unescape,
 )
 from infra.errors import NotFoundError, StoreError
-from infra.stores.s3 import S3Store
-from infra.stores.s3_client import S3Options
-from infra.stores.store import Entry
+from infra.stores.store import BucketStore, Entry
 
 _LOOKED_AT = 100
 """Number of objects that a hint is based on."""
 
 
-def search_bucket(bucket: str, parts: Sequence[str], options: S3Options) -> Found:
-    """Return the shards of a key whose parts are names or patterns; a folder means its tar files.
+def search_bucket(whole: BucketStore, parts: Sequence[str]) -> Found:
+    """Return the shards of a key whose parts are names or patterns; a folder stands for its tar files.
 
     Raises:
         NotFoundError: there are none, or one that is named without a wildcard is missing.
         StoreError: the bucket cannot be read.
     """
-    whole = S3Store(bucket, "", options)
     prefix, rest = _literal_prefix(whole, parts)
     if rest and not is_pattern(rest[0]):
         return _named(whole, prefix, unescape(rest[0]))
     if len(rest) == 1 and may_be_literal(rest[0]) and _exists(whole, prefix + unescape(rest[0])):
         return _named(whole, prefix, unescape(rest[0]))
-    store = S3Store(bucket, prefix, options)
+    store = whole.within_bucket(prefix)
     entries = _matching(store, expand_braces("/".join(rest)))
     if not entries:
         raise NotFoundError(f"no shards in {store.url}{_instead(store)}")
     return Found(store, tuple(entries[name] for name in sorted(entries)))
 
 
-def _literal_prefix(whole: S3Store, parts: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the folder named by the parts before the first pattern, and the other parts, at least one."""
+def _literal_prefix(whole: BucketStore, parts: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the folder that the parts before the first pattern name, and the other parts, of which there is one."""
     prefix = ""
     for position, part in enumerate(parts[:-1]):
         folder = f"{prefix}{unescape(part)}/"
@@ -55,14 +52,14 @@ def _literal_prefix(whole: S3Store, parts: Sequence[str]) -> tuple[str, Sequence
     return prefix, parts[-1:]
 
 
-def _named(whole: S3Store, prefix: str, name: str) -> Found:
-    """Return the object of a key, or the tar files of its folder, for which an empty object may stand."""
-    bucket, options, key = whole.bucket, whole.options, prefix + name
+def _named(whole: BucketStore, prefix: str, name: str) -> Found:
+    """Return the object of a key, or the tar files of the folder that it names, which an empty object may stand for."""
+    key = prefix + name
     entry = _entry(whole, key)
     if entry is not None and (entry.size or not _holds(whole, f"{key}/")):
-        return Found(S3Store(bucket, prefix, options), (Entry(name, entry.size, entry.version),))
+        return Found(whole.within_bucket(prefix), (Entry(name, entry.size, entry.version),))
     if _holds(whole, f"{key}/"):
-        store = S3Store(bucket, f"{key}/", options)
+        store = whole.within_bucket(f"{key}/")
         entries = _matching(store, (TARS,))
         if not entries:
             raise NotFoundError(f"no shards in {store.url}{_instead(store)}")
@@ -70,8 +67,8 @@ def _named(whole: S3Store, prefix: str, name: str) -> Found:
     near = sorted({_head(entry.name, len(key)) for entry in itertools.islice(whole.list(key), _LOOKED_AT)})
     hint = ""
     if near:
-        hint = f"; it is the beginning of {some(near, 'names')}: write s3://{bucket}/{near[0]} or s3://{bucket}/{key}*"
-    raise NotFoundError(f"there is no object or folder s3://{bucket}/{key}; correct the address{hint}")
+        hint = f"; it is the beginning of {some(near, 'names')}: write {whole.url}/{near[0]} or {whole.url}/{key}*"
+    raise NotFoundError(f"there is no object or folder {whole.url}/{key}; correct the address{hint}")
 
 
 def _head(name: str, length: int) -> str:
@@ -80,31 +77,31 @@ def _head(name: str, length: int) -> str:
     return name if slash < 0 else name[: slash + 1]
 
 
-def _entry(store: S3Store, key: str) -> Entry | None:
-    """Return an object's entry, None if there is none; a server may answer 403 for a missing object."""
+def _entry(store: BucketStore, key: str) -> Entry | None:
+    """Return an object's entry, None if there is none; a server may answer 403 for what is missing."""
     try:
         return store.entry(key)
     except StoreError:
         return None
 
 
-def _holds(store: S3Store, prefix: str) -> bool:
+def _holds(store: BucketStore, prefix: str) -> bool:
     return next(store.list(prefix), None) is not None
 
 
-def _exists(store: S3Store, key: str) -> bool:
+def _exists(store: BucketStore, key: str) -> bool:
     return _entry(store, key) is not None or _holds(store, f"{key}/")
 
 
-def _instead(store: S3Store) -> str:
+def _instead(store: BucketStore) -> str:
     folders = store.folders("")
     return (
         f"; it has {some(folders, 'folders')}: name one of them, or write **/*.tar for all" if folders else f"; {CHECK}"
     )
 
 
-def _matching(store: S3Store, patterns: Iterable[str]) -> dict[str, Entry]:
-    """Return the objects that match any of the patterns, by name; for a folder, its tar files."""
+def _matching(store: BucketStore, patterns: Iterable[str]) -> dict[str, Entry]:
+    """Return the objects that match any of the patterns, by name; of a name that is a folder, its tar files."""
     groups: dict[str, list[str]] = {}
     for pattern in patterns:
         groups.setdefault(literal_part(pattern).rpartition("/")[0], []).append(pattern)
@@ -121,8 +118,8 @@ def _matching(store: S3Store, patterns: Iterable[str]) -> dict[str, Entry]:
     return found
 
 
-def _matching_in(store: S3Store, patterns: Sequence[str]) -> tuple[dict[str, Entry], list[str]]:
-    """Return what matches patterns that share a folder, with one listing, and the missing names."""
+def _matching_in(store: BucketStore, patterns: Sequence[str]) -> tuple[dict[str, Entry], list[str]]:
+    """Return what matches patterns that share a folder, with one listing, and the names that are not there."""
     names = {unescape(pattern) for pattern in patterns if not has_wildcard(pattern)}
     wild = [pattern for pattern in patterns if has_wildcard(pattern)]
     expressions = [pattern_regex(pattern) for pattern in wild]

@@ -1,5 +1,6 @@
 """The result of the search for shards."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.stores.store import Entry, Store
@@ -16,6 +17,6 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-def some(names: list[str], what: str) -> str:
-    """Return the number of names, and the first by name."""
+def some(names: Sequence[str], what: str) -> str:
+    """Return how many of something there are, and the first by name."""
     return f"{len(names)} {what}, the first is {min(names)!r}"

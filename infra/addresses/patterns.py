@@ -3,8 +3,10 @@
 A special character alone in brackets stands for itself: `[[]`, `[]]`, `[{]`, `[}]`, `[*]`, `[?]`, `[,]`.
 """
 
-import itertools
+import math
 import re
+
+from braceexpand import alphabet, braceexpand
 
 from infra.errors import StoreError
 
@@ -16,6 +18,12 @@ MAX_NAMES = 1_000_000
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
 _ESCAPED = re.compile(r"\[([\[\]{}*?,])\]")
+_LETTERS = re.compile(r"[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?")
+_INNERMOST = re.compile(r"\{([^{}]*)\}")
+_COUNTED = re.compile("\0<([0-9]+)>")
+_PROTECTED = {character: f"\0({ord(character)})" for character in "{},"}
+"""What stands for escaped characters while brace lists are expanded; no address holds a NUL."""
+_UNPROTECTED = re.compile(r"\x00\(([0-9]+)\)")
 _TO_ESCAPE = re.compile(r"([\[\]{}*?])")
 _WILDCARD = re.compile(r"[*?\[]")
 _SPECIAL = re.compile(r"[*?\[{]")
@@ -34,26 +42,25 @@ def unescape(pattern: str) -> str:
 
 
 def expand_braces(pattern: str) -> tuple[str, ...]:
-    """Return every name a pattern's brace lists stand for, in their order.
+    """Return every name that a pattern's brace lists stand for, in their order, as webdataset expands them.
 
-    `{a,b}` lists, `{000..127}` counts with the zeros it shows, `{0..9..3}` in steps; lists may nest. Escaped
-    characters stay escaped. Raises `StoreError` if a brace is not closed, or the lists stand for too many names.
+    `{a,b}` lists, `{000..127}` counts with the zeros it shows, `{0..9..3}` in steps, `{a..e}` through letters; lists
+    may nest. Braces without a comma or a count stand for themselves. Escaped characters stay escaped.
+
+    Raises `StoreError` if braces do not match, or the lists stand for more than `MAX_NAMES` names.
     """
-    tokens = _TOKEN.findall(pattern)
-    if "{" not in tokens:
+    protected = _ESCAPED.sub(lambda escaped: _PROTECTED.get(escaped[1], escaped[0]), pattern)
+    if "{" not in protected:
         return (pattern,)
-    opening = tokens.index("{")
-    closing = _closing(tokens, opening)
-    if closing is None:
+    count = _count(protected)
+    if count is None:
         raise StoreError(
-            f"unclosed brace in {pattern!r}; write lists as {{a,b}}, counts as {{000..127}}, a brace as [{{]"
+            f"unmatched brace in {pattern!r}; write lists as {{a,b}}, counts as {{000..127}}, a brace as [{{]"
         )
-    middles = _alternatives(tokens[opening + 1 : closing])
-    tails = expand_braces("".join(tokens[closing + 1 :]))
-    if len(middles) * len(tails) > MAX_NAMES:
+    if count > MAX_NAMES:
         raise StoreError(f"the brace lists of {pattern!r} stand for more than {MAX_NAMES:,} names; use wildcards")
-    before = "".join(tokens[:opening])
-    return tuple(before + middle + tail for middle, tail in itertools.product(middles, tails))
+    names = braceexpand(protected, escape=False)
+    return tuple(_UNPROTECTED.sub(lambda code: f"[{chr(int(code[1]))}]", name) for name in names)
 
 
 def split_parts(pattern: str) -> tuple[str, ...]:
@@ -143,26 +150,26 @@ def _closing(tokens: list[str], opening: int) -> int | None:
     return None
 
 
-def _alternatives(inside: list[str]) -> tuple[str, ...]:
-    counted = _RANGE.fullmatch("".join(inside))
-    if counted:
-        return _count(counted[1], counted[2], int(counted[3] or 1))
-    parts, depth = [""], 0
-    for piece in inside:
-        depth += {"{": 1, "}": -1}.get(piece, 0)
-        if piece == "," and depth == 0:
-            parts.append("")
+def _count(pattern: str) -> int | None:
+    """Return how many names brace lists stand for, without making them; None if braces do not match.
+
+    The innermost lists are counted first, and stand in the outer ones as their number.
+    """
+    counts: list[int] = []
+
+    def names(text: str) -> int:
+        return math.prod(counts[int(number)] for number in _COUNTED.findall(text))
+
+    def counted(group: re.Match[str]) -> str:
+        if counter := _RANGE.fullmatch(group[1]):
+            step = abs(int(counter[3] or 1)) or 1
+            counts.append(abs(int(counter[2]) - int(counter[1])) // step + 1)
+        elif _LETTERS.fullmatch(group[1]):
+            counts.append(len(alphabet))  # at most
         else:
-            parts[-1] += piece
-    return tuple(name for part in parts for name in expand_braces(part))
+            counts.append(sum(map(names, group[1].split(","))))
+        return f"\0<{len(counts) - 1}>"
 
-
-def _count(first: str, last: str, step: int) -> tuple[str, ...]:
-    start, stop = int(first), int(last)
-    step = abs(step) or 1
-    padded = any(len(text.lstrip("-")) > 1 and text.lstrip("-").startswith("0") for text in (first, last))
-    width = max(len(first), len(last)) if padded else 0
-    numbers = range(start, stop + 1, step) if start <= stop else range(start, stop - 1, -step)
-    if len(numbers) > MAX_NAMES:
-        raise StoreError(f"{{{first}..{last}}} counts more than {MAX_NAMES:,} names; use wildcards")
-    return tuple(f"{number:0{width}d}" for number in numbers)
+    while (shorter := _INNERMOST.sub(counted, pattern)) != pattern:
+        pattern = shorter
+    return None if {"{", "}"} & set(pattern) else names(pattern)

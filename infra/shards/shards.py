@@ -2,16 +2,16 @@
 
 import io
 import tarfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.errors import ChangedError, ShardError
+from infra.files import staged
 from infra.shards.member_names import printable, split_name
 from infra.shards.scan import Member, ShardFault, ShardSample, ShardScan, scan_shard
 from infra.shards.tar_walk import Tape, TarMember, walk_tar
-from infra.stores.store import RESERVED_PREFIX, Store
+from infra.stores.store import Store
 
 __all__ = [
     "KEY_FIELD",
@@ -78,18 +78,18 @@ def write_shard(path: Path, samples: Iterable[Mapping[str, bytes | str]]) -> Non
 
     Equal samples give equal bytes. Raises `ShardError` if webdataset would read back other keys or extensions.
     """
-    staged = path.with_name(f"{RESERVED_PREFIX}{uuid.uuid4().hex}.part")
-    try:
-        with staged.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for sample in samples:
-                key = str(sample[KEY_FIELD])
-                for extension, content in sample.items():
-                    if extension != KEY_FIELD:
-                        data = content.encode() if isinstance(content, str) else content
-                        add_member(archive, key, extension, data)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+    with staged(path) as partial:
+        _write_tar(partial, samples)
+
+
+def _write_tar(path: Path, samples: Iterable[Mapping[str, bytes | str]]) -> None:
+    with tarfile.open(path, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for sample in samples:
+            key = str(sample[KEY_FIELD])
+            for extension, content in sample.items():
+                if extension != KEY_FIELD:
+                    data = content.encode() if isinstance(content, str) else content
+                    add_member(archive, key, extension, data)
 
 
 def add_member(archive: tarfile.TarFile, key: str, extension: str, data: bytes) -> None:

@@ -6,17 +6,29 @@ import math
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
 
-from infra.errors import ChangedError, NotFoundError
+from infra.errors import ChangedError, NotFoundError, StoreError
+from infra.files import partial_path
 from infra.stores.os_errors import explained
-from infra.stores.store import RESERVED_PREFIX, Entry, Store, checked_name, is_reserved
+from infra.stores.store import Entry, Store, StoreOptions, checked_name, is_reserved
+
+SCHEME = "file"
+Options = StoreOptions
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FOLDER_ATTEMPTS = 20
+
+
+def at(url: str, _options: StoreOptions) -> Store:
+    """Return the store at `file:///FOLDER`; raises `StoreError` if the address names another machine."""
+    parts = urlsplit(url, allow_fragments=False)
+    if parts.netloc not in ("", "localhost"):
+        raise StoreError(f"a file address names no other machine, got {url!r}; write file:///FOLDER")
+    return FolderStore(unquote(parts.path))
 
 
 class FolderStore(Store):
@@ -169,7 +181,7 @@ class FolderStore(Store):
     def _staged(self, path: Path, data: bytes | Path) -> Path:
         """Return a hidden, flushed file with this content, in the folder of `path` (made if needed)."""
         for last in (*(False,) * _FOLDER_ATTEMPTS, True):
-            staged = path.parent / f"{RESERVED_PREFIX}{uuid.uuid4().hex}.part"
+            staged = partial_path(path)
             try:
                 _make_folder(path.parent)
                 stream = staged.open("xb")

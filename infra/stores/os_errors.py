@@ -2,17 +2,11 @@
 
 import contextlib
 import errno
-import glob
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from infra.errors import InfraError, NotFoundError, StoreError, TransientError
 
-PROCESS = uuid.uuid4().hex[:12]
-"""This process in names of files, unique among those of other machines too."""
-_LEFT_S = 24 * 3600.0
 _PASSING = {
     errno.ENOTCONN,
     errno.ECONNRESET,
@@ -39,24 +33,6 @@ def explained(path: Path, action: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _explain(error, path, action) from error
-
-
-@contextlib.contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Yield a file to write, which then replaces the path; remove it if it could not be written whole.
-
-    It belongs to this process: others may write to the same path. Files of killed processes are removed after a day.
-    """
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
-        with contextlib.suppress(OSError):
-            if left.lstat().st_mtime < time.time() - _LEFT_S:
-                left.unlink()
-    partial = path.with_name(f"{path.name}.{PROCESS}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _explain(error: OSError, path: Path, action: str) -> InfraError:

@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 import math
+import re
 import threading
 import time
 import uuid
@@ -22,11 +23,24 @@ from infra.errors import ChangedError, StoreError, TransientError
 from infra.stores.os_errors import explained
 from infra.stores.s3_client import S3Options, client_of, with_endpoint
 from infra.stores.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
-from infra.stores.store import RESERVED_PREFIX, Entry, Store, checked_key, checked_name, is_reserved
+from infra.stores.store import (
+    RESERVED_PREFIX,
+    BucketStore,
+    Entry,
+    Store,
+    StoreOptions,
+    checked_key,
+    checked_name,
+    is_reserved,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+SCHEME = "s3"
+Options = S3Options
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,}")
 _MIB = 1 << 20
 _READ_BLOCK = 8 * _MIB
 _MULTIPART = TransferConfig(multipart_threshold=64 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=4)
@@ -36,13 +50,22 @@ _probed: dict[tuple[str, str], bool] = {}
 _probe_lock = threading.Lock()
 
 
+def at(url: str, options: StoreOptions) -> Store:
+    """Return the store at `s3://BUCKET/PREFIX`; raises `StoreError` if the address is not of that form."""
+    assert isinstance(options, S3Options)
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise StoreError(f"an S3 address is s3://BUCKET/PREFIX, with the bucket's exact name, got {url!r}")
+    return S3Store(bucket, prefix.strip("/"), options)
+
+
 class _BrokenBodyError(botocore.exceptions.HTTPClientError):
     """The body of an answer broke off."""
 
     fmt = "the answer broke off: {error}"
 
 
-class S3Store(Store):
+class S3Store(BucketStore):
     """Objects of one bucket below one prefix.
 
     An object appears whole or not at all, as S3 guarantees. Whether `create` is exclusive depends on the server (of
@@ -53,13 +76,23 @@ class S3Store(Store):
         self.bucket = bucket
         self.prefix = f"{prefix.removesuffix('/')}/" if prefix else ""
         self.options = with_endpoint(options or S3Options())
-        self.url = f"s3://{bucket}/{self.prefix}".removesuffix("/")
+        self.bucket_url = f"s3://{bucket}"
+        self.url = f"{self.bucket_url}/{self.prefix}".removesuffix("/")
         self.waits = waits
         self._client: S3Client | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[..., "S3Store"], tuple[str, str, S3Options]]:
         return functools.partial(S3Store, waits=self.waits), (self.bucket, self.prefix, self.options)
+
+    @property
+    def service(self) -> str:
+        """The endpoint, `AWS` without one."""
+        return self.options.endpoint_url or "AWS"
+
+    def within_bucket(self, prefix: str) -> "S3Store":
+        """Return the store below a prefix of the same bucket; "" is the whole bucket."""
+        return S3Store(self.bucket, prefix, self.options, waits=self.waits)
 
     def patient(self) -> "S3Store":
         """Return this store with calls that wait, up to `patience_s`, while the server does not answer."""
@@ -135,7 +168,7 @@ class S3Store(Store):
                 raise
             return Entry(name, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
-    def folders(self, prefix: str) -> list[str]:
+    def folders(self, prefix: str) -> Sequence[str]:
         """Return some of the folders directly below `prefix`, which ends in a slash or is empty; one request."""
         with self._explained():
             answer = self._api.list_objects_v2(

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import boto3
 import botocore.loaders
@@ -10,8 +10,9 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from infra.stores.store import StoreOptions
 from infra.stores.waiting import make_patient
 
 if TYPE_CHECKING:
@@ -22,20 +23,26 @@ _CLIENTS = 16
 _loader = botocore.loaders.Loader()  # its cache of service descriptions makes each further client 5 times cheaper
 
 
-class S3Options(BaseModel):
+class S3Options(StoreOptions):
     """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null uses boto3's settings
-    region: str | None = None  # null uses boto3's settings
-    profile: str | None = None  # profile of the AWS configuration; null uses boto3's settings
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null is what boto3 finds
+    region: str | None = None  # null is what boto3 finds
+    profile: str | None = None  # of the AWS configuration; null is what boto3 finds
     connect_timeout_s: PositiveFloat = 5  # for a connection
     read_timeout_s: PositiveFloat = 60  # between two parts of an answer
     attempts: PositiveInt = 5  # attempts per request, within seconds
     patience_s: NonNegativeFloat = 3600  # how long a run waits for a store that no longer answers
     anonymous: bool = False  # send unsigned requests, for public buckets
     requester_pays: bool = False  # agree to pay for requests to a requester-pays bucket
+
+    @classmethod
+    def for_fetching(cls) -> Self:
+        """Return the options of the environment; without any credentials requests are unsigned, for public buckets."""
+        try:
+            return cls(anonymous=boto3.Session().get_credentials() is None)
+        except BotoCoreError:  # no such profile, for instance: making the client says so
+            return cls()
 
 
 def with_endpoint(options: S3Options) -> S3Options:

@@ -3,15 +3,18 @@
 import math
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
+
+from pydantic import BaseModel, ConfigDict
 
 from infra.errors import StoreError
+from infra.files import HIDDEN
 
-RESERVED_PREFIX = ".invertmill-"
-"""Prefix of base names that a store reserves (unfinished writes, probes); never listed."""
+RESERVED_PREFIX = HIDDEN
+"""How the base names begin that a store keeps for itself (unfinished writes, probes); never listed."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,17 @@ class Entry:
     size: int
     version: str
     modified: float = field(default=0.0, compare=False)  # in seconds since 1970, by the store's clock
+
+
+class StoreOptions(BaseModel):
+    """How a kind of store is reached. A kind without options of its own uses this class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def for_fetching(cls) -> Self:
+        """Return the options with which a single file is fetched: those that the environment gives."""
+        return cls()
 
 
 class Store(ABC):
@@ -106,6 +120,26 @@ class Store(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+
+class BucketStore(Store):
+    """A store in a bucket of an object storage service; shards are found in it by prefix."""
+
+    bucket_url: str
+    """The address of its bucket, as s3://BUCKET."""
+
+    @property
+    @abstractmethod
+    def service(self) -> str:
+        """What tells the service apart from others of its kind that may hold a bucket of the same name."""
+
+    @abstractmethod
+    def within_bucket(self, prefix: str) -> "BucketStore":
+        """Return the store below a prefix of the same bucket, reached in the same way; "" is the whole bucket."""
+
+    @abstractmethod
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return some of the folders directly below `prefix`, which ends in a slash or is empty; one request."""
 
 
 def checked_name(name: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from generators import load_generator
-from generators.cache import put
 from generators.checkpoints import save_generator
 from generators.families.biggan_deep import BigGANDeep
 from generators.families.stylegan2 import StyleGAN2
 from generators.generator import Generator
-from generators.remote import shown
+from infra.fetching.uri import shown
+from infra.files import flush, partial_file, publish, put
 from pipeline.errors import CommandError
 from stages.maps.region import to_uint8
 
@@ -125,25 +124,15 @@ def convert(source: str, target: Path, dtype: str, *, force: bool, sha256: str |
     about = generator.about or f"{generator.format} {Path(shown(source)).name}, SHA-256 {generator.digest[:16]}"
     about += f"; {generator.remark}" if generator.remark else ""
     half = ", half precision" if dtype == "float16" and not generator.about.endswith(", half precision") else ""
-    partial = _make_folder(target.parent) / f".{target.name}.{uuid.uuid4().hex}.partial"
     try:
-        save_generator(generator, partial, about=about + half, dtype=DTYPES[dtype])
-        written = load_generator(partial)
-        _check_same(generator, written, DTYPES[dtype])
-        _publish(partial, target, force=force)
+        with partial_file(target) as partial:
+            save_generator(generator, partial, about=about + half, dtype=DTYPES[dtype])
+            written = load_generator(partial)
+            _check_same(generator, written, DTYPES[dtype])
+            _publish(partial, target, force=force)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return written
-
-
-def _make_folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    return path
 
 
 def _cannot_write(path: Path, error: OSError) -> CommandError:
@@ -164,14 +153,13 @@ def _check_same(generator: Generator, written: Generator, dtype: torch.dtype) ->
 
 
 def _publish(partial: Path, target: Path, *, force: bool) -> None:
-    with partial.open("rb") as stream:
-        os.fsync(stream.fileno())
     if not force:
+        flush(partial)
         with contextlib.suppress(OSError):  # a filesystem without links
             os.link(partial, target)  # unlike a rename, it does not replace a file that has appeared meanwhile
             return
         _check_free(target)
-    partial.replace(target)
+    publish(partial, target)
 
 
 def _check_free(target: Path) -> None:

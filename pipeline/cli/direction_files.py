@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from generators import load_generator
-from generators.cache import put
 from generators.directions import Direction, save_directions
 from generators.directions.direction import Layers, in_layers
 from generators.directions.sampling import seeded_w
 from generators.generator import Generator
+from infra.files import put
 from pipeline.errors import CommandError
 from stages.maps.region import to_uint8
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from generators.source import GeneratorSource
+from infra.files import digest_of
 from pipeline.errors import RunError
-from stages.inversion.sources import GeneratorSource
 from stages.segmentation import HuggingFace
 
 DIGITS = 16
@@ -95,5 +96,4 @@ def folder_digest(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _digest(path: Path, _size: int, _modified_ns: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest_of(path)

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from generators.cache import digest_of
+from infra.files import digest_of, staged
 from infra.receipts import Ledger, Receipt
-from infra.stores.os_errors import explained, staged
+from infra.stores.os_errors import explained
 
 SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
 """The files of a training's bundle."""
@@ -74,7 +74,5 @@ class TrainedSegmenter:
         if self.path.is_file() and digest_of(self.path) == self.sha256:
             return
         data = ledger.read_file(self.receipt, SEGMENTER_FILE)
-        with explained(self.path, "write"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with staged(self.path) as partial:  # several actors may come at once
-                partial.write_bytes(data)
+        with explained(self.path, "write"), staged(self.path) as partial:  # several actors may come at once
+            partial.write_bytes(data)

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.demo.scenes import PARAMETERS, Z_DIM, draw_scenes, scene_parameters
-from stages.perceptual.distance import SmallBackbone, save_small
+from stages.perceptual.backbones import SmallBackbone
+from stages.perceptual.weights import save_small
 
 CHANNELS = (12, 24, 32, 48, 64)
 OTHER_SCENE = 0.7

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from generators.generator import Generator
+from generators.source import GeneratorSource
 from infra.damage import Damages
 from infra.receipts import Address, Receipt
 from infra.stores.store import Store
@@ -27,10 +28,10 @@ from stages.base.stage import GraphStage, Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.images.labels import Label, check_label
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.reduction import reduced_size
 from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
+from stages.perceptual.source import PerceptualSource
 
 __all__ = ["MapStep", "Plan"]
 

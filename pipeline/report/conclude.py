@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from infra.errors import StoreError
+from infra.files import staged
 from infra.receipts import Receipt
-from infra.stores.os_errors import explained, staged
+from infra.stores.os_errors import explained
 from pipeline.data import inventory
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError

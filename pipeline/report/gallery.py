@@ -20,9 +20,9 @@ from stages.base.stage import Record, Sample
 from stages.images.image_member import ImageMember
 from stages.inversion.inverter import Inverter
 from stages.inversion.packing import unpack_codes
-from stages.inversion.sources import column
 from stages.maps.reduction import fit_reduced, reduced
 from stages.maps.region import crop, fit, to_uint8
+from stages.maps.spaces import column
 
 PICTURES = 24
 WORST = 6

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from infra.stores.os_errors import staged
+from infra.files import staged
 from pipeline.report.charts import (
     Curve,
     Drawing,
@@ -125,7 +125,6 @@ def write_report(
         psnr_db=psnr_db,
         latents=latents,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with staged(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a key may hold what is no text
 

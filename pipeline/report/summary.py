@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.report.checks import Check, psnr_order
 from pipeline.report.map_quality import MapQuality
 from pipeline.tune.curve import TradeOffCurve
-from stages.inversion.sources import column
+from stages.maps.spaces import column
 
 Row = Mapping[str, Any]
 UNKNOWN = "–"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.tune.knee import knee
-from stages.inversion.sources import column
+from stages.maps.spaces import column
 
 FLAT_DB = 0.1
 """A curve whose ends are closer than this has no knee."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from generators.latents import Codes, masks_of, resize_masks
 from generators.prior import Prior, cached_prior
+from generators.source import GeneratorSource
 from stages.base.stage import Stage
 from stages.engine.adam import Loss
 from stages.engine.batch import Item
@@ -26,13 +27,13 @@ from stages.images.labels import Label, check_label
 from stages.inversion.class_start import ClassStarts
 from stages.inversion.learnt_start import LearntStart
 from stages.inversion.loss import loss_of, start_codes
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.inversion.viewer import Viewer
 from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, fit, place
 from stages.maps.spaces import chosen_spaces
 from stages.objective.objective import Objective, Target, prepare_target
 from stages.objective.precision import Precision, lowered
+from stages.perceptual.source import PerceptualSource
 
 
 @dataclass(frozen=True)

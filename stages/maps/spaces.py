@@ -32,3 +32,8 @@ def chosen_spaces(chosen: Sequence[str] | None, offered: Sequence[str]) -> tuple
             f"others change what it gives; add {offered[0]}"
         )
     return ordered
+
+
+def column(space: str) -> str:
+    """Return how a space is written in the names of parquet columns: `W+` is `w_plus`, `F4` is `f4`."""
+    return space.lower().replace("+", "_plus")

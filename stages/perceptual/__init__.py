@@ -1,5 +1,5 @@
 """LPIPS, the perceptual distance."""
 
-from stages.perceptual.distance import load_perceptual
+from stages.perceptual.weights import load_perceptual
 
 __all__ = ["load_perceptual"]

@@ -15,9 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.errors import CheckpointError
+from generators.formats.weights import check_fit
+from generators.weight_files import read_weight_file
 from stages.base.errors import WeightsError
 from stages.base.seeded import seeded
 from stages.segmenter.calibration import Calibration
+from stages.segmenter.deeplab_v3_plus import DeepLabV3Plus
+from stages.segmenter.published import COUNTER, OPENINGS, read_published
 
 FORMAT = "invertmill-segmenter"
 LEAK = 0.2  # slope of the heads' LeakyReLU in the authors' code
@@ -27,7 +32,14 @@ CALIBRATION = "calibration.error_LK"  # name of the tensor in a checkpoint, if t
 Target = Literal["error", "root"]
 """What the heads are fitted to: the error itself (Eq. 3.2 as printed), or its square root."""
 
-Backbone = Literal["auto", "light", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"]
+Backbone = Literal[
+    "auto",
+    "light",
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_plus_resnet101",
+]
 
 ENOUGH = 2000
 """Number of images from which a backbone of 59 million random weights can be trained."""
@@ -36,7 +48,9 @@ ENOUGH = 2000
 class SegmenterNetwork(BaseModel):
     """The network's configuration. The thesis has `deeplabv3_resnet101`; `light` is for laptops and small images.
 
-    `auto` is the thesis's with `weights` or at least 2,000 training images, and otherwise `light`.
+    `deeplabv3_plus_resnet101` is the one of the segmenters that the method's authors published.
+
+    `auto` is the thesis's with `weights` or at least 2,000 images to learn from, and otherwise `light`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -153,10 +167,39 @@ def save_segmenter(segmenter: Segmenter, about: str) -> bytes:
 def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
     """Return the segmenter of a checkpoint, frozen and in evaluation mode, with the checkpoint's `digest`.
 
-    Raises WeightsError if the file is missing, damaged or not a segmenter.
+    The checkpoint is one that train_segmenter wrote, or one that the method's authors published (`published`); its
+    content decides.
+
+    Raises WeightsError where the file is missing, damaged or not a segmenter.
     """
     path = Path(path)
-    data, metadata, tensors = _read_checkpoint(path)
+    data = _read(path)
+    segmenter = _published(path, data) if data.startswith(OPENINGS) else _trained(path, data)
+    segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
+    return segmenter.eval().requires_grad_(False).to(device)
+
+
+def _published(path: Path, data: bytes) -> Segmenter:
+    try:
+        spaces, channels, tensors = read_published(data)
+        config = SegmenterNetwork(backbone="deeplabv3_plus_resnet101", head_channels=channels)
+        with torch.device("meta"):
+            segmenter = Segmenter(config, spaces)
+        shapes = {name: tensor.shape for name, tensor in segmenter.state_dict().items()}
+        check_fit("segmenter as published", {name: shapes[name] for name in shapes if COUNTER not in name}, tensors)
+    except CheckpointError as error:
+        raise WeightsError(f"{path} {error}") from error
+    except ValidationError as error:
+        raise WeightsError(
+            f"{path} holds a segmenter of an odd number of features, which is not as published"
+        ) from error
+    counters = {name: torch.zeros(shapes[name], dtype=torch.int64) for name in shapes if COUNTER in name}
+    segmenter.load_state_dict(tensors | counters, assign=True)
+    return segmenter
+
+
+def _trained(path: Path, data: bytes) -> Segmenter:
+    metadata, tensors = _read_checkpoint(path, data)
     try:
         config = SegmenterNetwork.model_validate(metadata["config"])
         with torch.device("meta"):
@@ -168,8 +211,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segm
         raise WeightsError(
             f"{path}: its configuration and its weights do not agree ({error}); train it again"
         ) from error
-    segmenter.digest = hashlib.sha256(data).hexdigest()[:16]
-    return segmenter.eval().requires_grad_(False).to(device)
+    return segmenter
 
 
 def _target_of(metadata: Mapping[str, Any]) -> Target:
@@ -180,19 +222,26 @@ def _target_of(metadata: Mapping[str, Any]) -> Target:
     return target
 
 
-def _read_checkpoint(path: Path) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such segmenter; correct the path, or run train_segmenter") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _read_checkpoint(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
         tensors = safetensors.torch.load(data)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[FORMAT])
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such segmenter; correct the path, or run train_segmenter") from None
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{path} is not a checkpoint written by train_segmenter ({type(error).__name__}: {error}); correct the path"
+            f"{path}: wanted a checkpoint written by train_segmenter, or one as the method's authors published; got "
+            f"neither ({type(error).__name__}: {error})"
         ) from error
-    return data, metadata, tensors
+    return metadata, tensors
 
 
 # ---- networks
@@ -217,8 +266,10 @@ def _backbone(config: SegmenterNetwork) -> nn.Module:
     if config.backbone == "light":
         return _Light(config.head_channels)
     if config.backbone == "auto":
-        raise ValueError("the backbone 'auto' depends on the number of images: call for_images first")
-    from torchvision.models import segmentation  # takes seconds to import, and a plan does not need it
+        raise ValueError("the backbone 'auto' is named by the images to learn from: call for_images first")
+    if config.backbone == "deeplabv3_plus_resnet101":
+        return DeepLabV3Plus(config.head_channels)
+    from torchvision.models import segmentation  # takes seconds to import, and a plan need not wait for it
 
     deeplab: nn.Module = getattr(segmentation, config.backbone)(
         weights=None, weights_backbone=None, num_classes=config.head_channels
@@ -265,14 +316,12 @@ def _fill_backbone(backbone: nn.Module, path: Path, name: str) -> None:
 def _backbone_weights(backbone: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
     """Return ImageNet weights in the names of a DeepLab's backbone; the classifier of the file is dropped."""
     try:
-        found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pth(path)
+        file = read_weight_file(path, ignored="classifier.")
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weight file; correct train_segmenter.network.weights") from None
-    except Exception as error:  # a damaged file can raise anything
-        raise WeightsError(
-            f"{path}: expected .safetensors, or .pth with tensors only, but it cannot be read: {error}"
-        ) from error
-    tensors = {key.removeprefix("features."): tensor for key, tensor in found.items()}
+    except CheckpointError as error:
+        raise WeightsError(f"{path} cannot be read: it {error}; give a .safetensors or .pth file of tensors") from error
+    tensors = {key.removeprefix("features."): tensor for key, tensor in file.tensors.items()}
     wanted = backbone.state_dict()
     faults = [key for key, value in wanted.items() if key not in tensors or tensors[key].shape != value.shape]
     faults = [key for key in faults if not key.endswith("num_batches_tracked")]  # older files lack it
@@ -285,10 +334,3 @@ def _backbone_weights(backbone: nn.Module, path: Path, name: str) -> dict[str, T
         if not bool(tensors[key].isfinite().all()):
             raise WeightsError(f"{path} holds {key} with NaN or infinite numbers; give an undamaged file")
     return {key: tensors.get(key, value) for key, value in wanted.items()}
-
-
-def _read_pth(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict):
-        raise TypeError(f"expected a dict of tensors, got a {type(state).__name__}")
-    return {str(key): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel
 
+from generators.errors import CheckpointError
+from generators.weight_files import read_state
 from stages.base.errors import StageError
 from stages.segmenter.examples import ExampleSource
 
-FOREIGN = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError)  # errors of a wrong state
+FOREIGN = (CheckpointError, RuntimeError, KeyError, TypeError, ValueError)  # what a wrong state raises
 
 
 class States(Protocol):
@@ -48,8 +49,8 @@ def packed(state: dict[str, Any]) -> bytes:
 def opened(data: bytes, identity: str, device: torch.device) -> dict[str, Any]:
     """Return a kept state; raise StageError if it is damaged or of another training."""
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-        if state["identity"] != identity:
+        state = read_state(data, device)
+        if not isinstance(state, dict) or state["identity"] != identity:
             raise ValueError("it belongs to other settings, spaces or examples")
     except FOREIGN as error:
         raise StageError(

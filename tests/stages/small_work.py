@@ -18,7 +18,8 @@ from stages.inversion.loss import loss_of, start_codes
 from stages.maps.region import Region
 from stages.objective.objective import Objective, Target, prepare_target
 from stages.objective.precision import Precision, lowered
-from stages.perceptual.distance import Perceptual, SmallBackbone
+from stages.perceptual.backbones import SmallBackbone
+from stages.perceptual.distance import Perceptual
 
 REGION = Region(top=4, height=24, width=32)
 OBJECTIVE = Objective(lambda_gaussian=1e-3)

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.adam import step
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import pixels_of
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.reduction import fit_reduced
 from stages.maps.region import Region
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 CPU = torch.device("cpu")

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from generators.checkpoints import save_generator
+from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.inversion.viewer import MAX_PSNR_DB
 from stages.invert import Invert
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 CPU = torch.device("cpu")

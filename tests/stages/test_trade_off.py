@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from generators.latents import Codes
+from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter, Photograph
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import fit
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from stages.trade_off import Inverted, Mapped, Sweep, TradeOff, warm_schedule, warm_start
 from tests import tiny
 

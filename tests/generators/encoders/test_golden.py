@@ -2,8 +2,6 @@
 
 import functools
 import json
-import math
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from torch import Tensor
 from generators.encoders.networks import EncoderNetwork, NetworkConfig, meta_network
 from generators.encoders.published import TYPES
 from tests.generators.encoders.small import published_name
+from tests.recipe import normal, segmenter_tensor
 
 ROWS, W_DIM = 14, 512  # of a generator of 256 px
 TOLERANCE = 1e-3  # largest difference per largest value
@@ -54,14 +53,9 @@ def recipe(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, Tensor]
 def drawn(name: str, shape: tuple[int, ...]) -> Tensor:
     if name.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
-    n = np.random.default_rng(zlib.crc32(f"pub:{name}".encode())).standard_normal(shape)
-    if name.endswith("running_var"):
-        n = 1 + 0.1 * np.abs(n)
-    elif len(shape) >= 2 and not name.endswith(".linear.weight"):
-        n *= 2 / math.sqrt(math.prod(shape[1:]))
-    elif len(shape) == 1:
-        n = 0.1 * n + (0.5 if name.endswith("weight") else 0)
-    return torch.from_numpy(n.astype(np.float32))
+    if name.endswith(".linear.weight"):
+        return torch.from_numpy(normal(name, shape).astype(np.float32))
+    return segmenter_tensor(name, shape)
 
 
 @pytest.mark.parametrize("output_px", [256, 512, 1024])

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from generators import CheckpointError, load_encoder, load_generator
+from stages.base.errors import WeightsError
+from stages.perceptual import load_perceptual
 from tests.generators.archives import archive_of, archive_of_pairs, bomb, entries_of, put, with_directory
 from tests.generators.converted import (
     rosinality_state,
@@ -21,7 +23,11 @@ from tests.generators.hostile import HOSTILE, load_from_bytes, storage_root, str
 from tests.generators.published import tiny
 
 PICKLE = "archive/data.pkl"
-LOADERS = {"load_generator": load_generator, "load_encoder": load_encoder}
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "load_generator": load_generator,
+    "load_encoder": load_encoder,
+    "load_perceptual": lambda path: load_perceptual("squeeze", path),
+}
 
 CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "NVIDIA's pickle": lambda attack: b"\x80\x04}" + text("G_ema") + attack + b"s.",
@@ -98,22 +104,22 @@ def seen(folder: Path) -> dict[str, bytes]:
 
 
 def refuse(folder: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, loader: str) -> str:
-    """Load a file and return why it is refused; fail if anything appears next to it, in the working folder or above."""
+    """Load a file and return why it is refused; fail if a file appears in its folder or above."""
     inside = folder / "a" / "b"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
     (inside / "hostile.bin").write_bytes(data)
     before = seen(folder)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises((CheckpointError, WeightsError)) as caught:
         LOADERS[loader](inside / "hostile.bin")
     assert seen(folder) == before
     assert not Path("/tmp/evil").exists()
     return str(caught.value)
 
 
+@pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("attack", HOSTILE)
-@pytest.mark.parametrize("loader", LOADERS)
 def test_nothing_is_executed_wherever_a_pickle_hides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, attack: str, loader: str
 ):
@@ -122,8 +128,8 @@ def test_nothing_is_executed_wherever_a_pickle_hides(
     assert not sentinel.exists()
 
 
-@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("name", FILES)
 def test_no_file_does_more_than_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, loader: str):
     assert "hostile.bin" in refuse(tmp_path, FILES[name](), monkeypatch, loader)
 

@@ -219,7 +219,7 @@ def test_an_address_of_no_place_is_refused(address, says):
         ("shards/a.tar ", "begins or ends with a space"),
         (" s3://bucket/a.tar", "begins or ends with a space"),
         ("~nobody-of-this-name/a.tar", "no file or folder"),
-        ("{a.tar", "unclosed brace"),
+        ("{a.tar", "unmatched brace"),
         ("{0..9999999999}.tar", "more than 1,000,000 names"),
         ("[z-a].tar", "not a valid pattern"),
         ("*/../a.tar", "after a pattern"),

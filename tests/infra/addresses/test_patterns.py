@@ -1,4 +1,5 @@
 import pytest
+import webdataset
 
 from infra.addresses.patterns import expand_braces, has_wildcard, literal_part, pattern_regex
 from infra.errors import StoreError
@@ -16,7 +17,16 @@ from infra.errors import StoreError
         ("{0..9..4}", ("0", "4", "8")),
         ("{a,b}-{0..1}", ("a-0", "a-1", "b-0", "b-1")),
         ("{x{0..1},y}", ("x0", "x1", "y")),
-        ("{a}", ("a",)),
+        ("{a}", ("{a}",)),
+        ("{a{0..1}}", ("{a0}", "{a1}")),
+        ("{a..e..2}", ("a", "c", "e")),
+        ("{-1..1}", ("-1", "0", "1")),
+        ("{00..10..5}", ("00", "05", "10")),
+        ("{a[,]b,c}", ("a[,]b", "c")),
+        ("[{]{a,[}]}", ("[{]a", "[{][}]")),
+        ("a}", ("a}",)),
+        ("a\\{b,c}", ("a\\b", "a\\c")),
+        ("{x{a,b}{0..2},y}", ("xa0", "xa1", "xa2", "xb0", "xb1", "xb2", "y")),
         ("{a,}", ("a", "")),
     ],
 )
@@ -24,8 +34,40 @@ def test_brace_lists_stand_for_names(pattern, wanted):
     assert expand_braces(pattern) == wanted
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{0..999999999}",
+        "{0..9999}{0..9999}",
+        "{a{0..9999}{0..9999},b}",
+        "{0..1000000..1}",
+        "{1,2}" * 40,
+        "{a..z}" * 5,
+    ],
+)
+def test_lists_of_too_many_names_are_refused_before_they_are_made(pattern):
+    with pytest.raises(StoreError, match="stand for more than 1,000,000 names; use wildcards"):
+        expand_braces(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["{a-{000..999},b-{000..999}}", "{0..999999}"])
+def test_lists_of_many_names_are_expanded(pattern):
+    assert len(expand_braces(pattern)) in (2_000, 1_000_000)
+
+
+def test_brace_lists_are_those_of_webdataset():
+    for pattern in ("a-{00..12}.tar", "{a,b{1..3}}/{x,}", "{9..7}", "{a..c}"):
+        assert list(expand_braces(pattern)) == webdataset.shardlists.expand_urls(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["{a,b}}", "}{a,b}", "{{a,b}"])
+def test_braces_that_do_not_match_are_refused(pattern):
+    with pytest.raises(StoreError, match="unmatched brace"):
+        expand_braces(pattern)
+
+
 def test_an_open_brace_is_refused_with_how_to_write_it():
-    with pytest.raises(StoreError, match=r"unclosed brace in 'a-\{0..7.tar'.*\{000..127\}"):
+    with pytest.raises(StoreError, match=r"unmatched brace in 'a-\{0..7.tar'.*\{000..127\}"):
         expand_braces("a-{0..7.tar")
 
 

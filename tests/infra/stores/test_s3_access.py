@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from generators.fetch import fetch
 from infra.addresses.addresses import InputAddress
 from infra.errors import StoreError
+from infra.fetching.fetch import fetch
 from infra.stores.s3 import S3Store
 from infra.stores.s3_client import S3Options, configured_endpoint
 from tests.infra.conftest import BUCKET

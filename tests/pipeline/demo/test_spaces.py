@@ -11,7 +11,7 @@ from pipeline.demo.write_shards import demo_samples
 from pipeline.report.checks import psnr_order
 from stages.base.stage import Record, Sample
 from stages.error_maps import ErrorMaps
-from stages.inversion.sources import column
+from stages.maps.spaces import column
 
 DEMO = Path(__file__).parents[3] / "demo.yaml"
 SCENES = 4

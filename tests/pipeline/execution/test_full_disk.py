@@ -6,7 +6,7 @@ import re
 import pytest
 
 from infra.errors import StoreError
-from infra.stores.os_errors import PROCESS
+from infra.files import partial_path
 from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.errors import RunError
 from pipeline.execution.run import Finished
@@ -26,7 +26,7 @@ def test_a_full_disk_is_told_with_what_to_do_and_the_last_report_stays(conclusio
     plan.config = config
     conclusion.write(plan)
     before = {path.name: path.read_bytes() for path in config.folder.iterdir()}
-    (config.folder / f"{name}.{PROCESS}.partial").symlink_to("/dev/full")  # the kernel's disk without space
+    partial_path(config.folder / name).symlink_to("/dev/full")  # the kernel's disk without space
     with pytest.raises(RunError, match=r"No space left on device; free space there.*`invertmill report`"):
         conclusion.write(plan)
     after = {path.name: path.read_bytes() for path in config.folder.iterdir()}

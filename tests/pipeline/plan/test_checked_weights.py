@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import RunError
 from stages.base.errors import WeightsError
-from stages.perceptual.distance import PUBLISHED
+from stages.perceptual.backbones import PUBLISHED
 from tests import tiny
 from tests.generators.converted import rosinality_state
 from tests.generators.published import tiny as tiny_stylegan2
@@ -132,6 +132,6 @@ def test_a_plan_says_what_is_not_in_a_checkpoint(invertmill, fresh):
 
 def test_a_committed_run_needs_no_check_of_what_it_was_made_with(committed, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        "stages.inversion.sources.PerceptualSource.check", lambda self: pytest.fail("the weights were loaded")
+        "stages.perceptual.source.PerceptualSource.check", lambda self: pytest.fail("the weights were loaded")
     )
     committed.plan().check_weights()

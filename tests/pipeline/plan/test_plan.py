@@ -8,7 +8,8 @@ import torch
 
 from infra.shards.shards import write_shard
 from pipeline.data.trained_segmenter import SEGMENTER_FILE, TrainedSegmenter
-from stages.perceptual.distance import SmallBackbone, save_small
+from stages.perceptual.backbones import SmallBackbone
+from stages.perceptual.weights import save_small
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, contents, scan_input
 

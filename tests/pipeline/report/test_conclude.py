@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
+from generators.source import GeneratorSource
 from pipeline.report.conclude import drawing
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 

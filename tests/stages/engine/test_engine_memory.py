@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from generators.source import GeneratorSource
 from stages.base.stage import Sample
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
@@ -20,10 +21,10 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.maps.region import fit
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 PATIENCE_S = 20

@@ -4,13 +4,14 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from generators.source import GeneratorSource
 from stages.base.memory import out_of_memory
 from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, width_for
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 MB = 1_000_000

@@ -7,6 +7,7 @@ from statistics import fmean
 import pytest
 import torch
 
+from generators.source import GeneratorSource
 from stages.base.progress import WorkProgress, listening
 from stages.base.stage import Sample
 from stages.engine.batch import Item
@@ -14,8 +15,8 @@ from stages.engine.engine import Engine
 from stages.engine.schedule import Schedule
 from stages.engine.tally import Steps, Tally
 from stages.error_maps import ErrorMaps
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 from tests.stages.engine.test_engine import Distance, item
 

@@ -13,15 +13,16 @@ from generators.checkpoints import save_generator
 from generators.families.biggan_deep import BigGANDeep
 from generators.generator import Generator
 from generators.prior import draw_w
+from generators.source import GeneratorSource
 from stages.base.errors import BadSampleError
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.labels import Label, LabelMember, check_label, class_of
 from stages.inversion import learnt_start
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 from tests.generators.published import tiny as tiny_stylegan2

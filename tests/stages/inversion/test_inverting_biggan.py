@@ -13,17 +13,20 @@ from benchmarks.harness.descent import descend
 from generators.families.biggan_deep import BigGANDeep
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
+from generators.source import GeneratorSource
 from stages.base.stage import Record, Sample
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.inversion.loss import start_codes
 from stages.inversion.packing import unpack_codes
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.invert import Invert
 from stages.maps.region import Region
 from stages.objective.objective import Objective, prepare_target
-from stages.perceptual.distance import Perceptual, SmallBackbone, save_small
+from stages.perceptual.backbones import SmallBackbone
+from stages.perceptual.distance import Perceptual
+from stages.perceptual.source import PerceptualSource
+from stages.perceptual.weights import save_small
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 
 OBJECTIVE = Objective(lambda_gaussian=1e-6, shrinkage=0.01)

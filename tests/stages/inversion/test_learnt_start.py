@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from generators.prior import draw_w
+from generators.source import GeneratorSource
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.error_maps import ErrorMaps
 from stages.inversion.inverter import Inverter
 from stages.inversion.learnt_start import LearntStart
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.maps.region import Region, crop
 from stages.objective.objective import Objective, prepare_target
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan
 

@@ -17,7 +17,9 @@ from stages.engine.schedule import Schedule
 from stages.inversion.loss import start_codes
 from stages.maps.region import Region, crop
 from stages.objective.objective import TERMS, Objective, losses, prepare_target
-from stages.perceptual.distance import Perceptual, SmallBackbone, load_perceptual
+from stages.perceptual.backbones import SmallBackbone
+from stages.perceptual.distance import Perceptual
+from stages.perceptual.weights import load_perceptual
 from tests.recipe import golden_generator, vgg_trunk
 
 REGION = Region(top=4, height=24, width=32)

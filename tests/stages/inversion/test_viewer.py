@@ -6,12 +6,13 @@ import torch
 from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import draw_w
+from generators.source import GeneratorSource
 from stages.inversion import inverter as inverting
-from stages.inversion.sources import GeneratorSource, PerceptualSource
 from stages.inversion.viewer import MAX_PSNR_DB
 from stages.invert import Invert
 from stages.maps.region import Region
 from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 CPU = torch.device("cpu")

@@ -19,7 +19,8 @@ from stages.objective.objective import (
     reconstruction,
     variation_term,
 )
-from stages.perceptual.distance import Perceptual, SmallBackbone
+from stages.perceptual.backbones import SmallBackbone
+from stages.perceptual.distance import Perceptual
 
 
 def prior(mean: list[float], precision: list[list[float]]) -> Prior:

@@ -11,38 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stages.base.errors import WeightsError
-from stages.perceptual.distance import PUBLISHED, Perceptual, SmallBackbone, load_perceptual, save_small
+from stages.perceptual.backbones import PUBLISHED, SmallBackbone
+from stages.perceptual.distance import Perceptual
+from stages.perceptual.weights import load_perceptual, save_small
+from tests.stages.perceptual.trunks import NETS, pairs, random_trunk, reference
 
 CHANNELS = [4, 6, 8]
-NETS = ["vgg", "alex", "squeeze"]
-
-
-def pairs(count: int, height: int = 40, width: int = 48, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    x, y = torch.rand(2, count, 3, height, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    return x, y
-
-
-def random_trunk(net: str) -> dict[str, torch.Tensor]:
-    """A backbone with the right shapes, under torchvision's key names."""
-    with pytest.warns(UserWarning, match="deprecated|weight enum"), torch.device("meta"):
-        slices = getattr(lpips.pretrained_networks, PUBLISHED[net].network)(pretrained=False)
-    generator = torch.Generator().manual_seed(7)
-    trunk = {}
-    for key, meta in slices.state_dict().items():
-        scale = (2 / meta[0].numel()) ** 0.5 if meta.ndim > 1 else 0.05
-        trunk[f"features.{key.partition('.')[2]}"] = torch.randn(meta.shape, generator=generator) * scale
-    return trunk
-
-
-def reference(net: str, trunk: dict[str, torch.Tensor], spatial: bool) -> lpips.LPIPS:
-    """The lpips package with the given backbone; its own heads."""
-    with pytest.warns(UserWarning, match="deprecated|weight enum"), torch.device("meta"):
-        slices = getattr(lpips.pretrained_networks, PUBLISHED[net].network)(pretrained=False)
-    state = {key: trunk[f"features.{key.partition('.')[2]}"] for key in slices.state_dict()}
-    slices.load_state_dict(state, assign=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lpips.pretrained_networks, PUBLISHED[net].network, lambda **_: slices)
-        return lpips.LPIPS(net=net, pnet_rand=True, spatial=spatial, verbose=False)
 
 
 @pytest.fixture(scope="module", params=NETS)
@@ -77,6 +51,16 @@ def test_distance_and_map_equal_the_lpips_package(net, trunk_file):
     with torch.no_grad():
         torch.testing.assert_close(d(x, y), reference(net, trunk, False)(x, y)[:, 0, 0, 0], rtol=1e-5, atol=0)
         torch.testing.assert_close(d.map(x, y), reference(net, trunk, True)(x, y)[:, 0], rtol=1e-4, atol=1e-7)
+
+
+def test_features_are_those_of_the_lpips_package_bit_for_bit(net, trunk_file):
+    d, (x, _) = load_perceptual(net, trunk_file), pairs(2)
+    theirs = reference(net, load_file(trunk_file), False).net
+    with torch.no_grad():
+        ours, wanted = d.backbone(d.scaling(x)), theirs(d.scaling(x))
+    assert len(ours) == len(wanted) == len(PUBLISHED[net].channels)
+    assert all(map(torch.equal, ours, wanted))
+    assert [feature.shape[1] for feature in ours] == list(PUBLISHED[net].channels)
 
 
 def test_gradients_in_both_images_equal_the_lpips_package(net, trunk_file):
@@ -353,10 +337,10 @@ def test_a_file_that_is_not_a_weight_file_is_refused_and_runs_no_code(tmp_path, 
             load_perceptual("squeeze", path)
     if suffix == ".pth":
         torch.save({"features.0.weight": Payload()}, path)
-        with pytest.raises(WeightsError, match="cannot be read"):
+        with pytest.raises(WeightsError, match=r"features\.0\.weight is missing"):
             load_perceptual("squeeze", path)
         torch.save([torch.zeros(1)], path)
-        with pytest.raises(WeightsError, match="wanted a dict of tensors, got a list"):
+        with pytest.raises(WeightsError, match="holds a list, not a dictionary of tensors"):
             load_perceptual("squeeze", path)
     assert "ran" not in capsys.readouterr().out
 

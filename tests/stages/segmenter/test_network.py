@@ -153,7 +153,7 @@ def test_weights_for_the_default_backbone_are_checked_against_the_one_that_they_
         ("a.pth", pickle.dumps(print), "cannot be read"),
         ("a.pth", b"", "cannot be read"),
         ("a.safetensors", b"\0" * 20, "cannot be read"),
-        ("a.pth", [1, 2], "wanted a dict of tensors, got a list"),
+        ("a.pth", [1, 2], "it holds a list, not a dictionary of tensors"),
     ],
 )
 def test_weights_that_cannot_be_read_stop_the_run(tmp_path, name, content, message):

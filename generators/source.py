@@ -1,20 +1,17 @@
-"""Where a stage's pretrained networks come from: the part of its configuration that names checkpoints."""
+"""Where a pretrained generator comes from: the part of a configuration that names a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_serializer
 
-from generators import load_generator
+from generators.checkpoints import load_generator
 from generators.families.stylegan2 import Noise
 from generators.generator import Generator
-from generators.remote import shown
-
-if TYPE_CHECKING:
-    from stages.perceptual.distance import Perceptual
+from infra.fetching.uri import shown
 
 
 def _path_unless_address(value: object) -> Path | str:
@@ -63,35 +60,3 @@ class GeneratorSource(BaseModel):
     def load(self, device: torch.device) -> Generator:
         """Return the generator, frozen, on `device`; raises `CheckpointError` if the checkpoint is not one."""
         return load_generator(self.checkpoint, device, self.truncation, self.noise, sha256=self.sha256)
-
-
-class PerceptualSource(BaseModel):
-    """A perceptual distance: LPIPS with one of its published backbones, or the demo's small one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: Literal["vgg", "alex", "squeeze", "small"] = "vgg"  # small is the demo's
-    weights: Path | None = None  # of the backbone, torchvision key names; None looks in torchvision's own cache
-
-    def resolved(self) -> PerceptualSource:
-        """Return the same with the path of its weights filled in; raises `WeightsError` if they are nowhere."""
-        from stages.perceptual.distance import (
-            cached_weights,  # lpips imports torchvision: seconds that a plan need not wait
-        )
-
-        return self if self.weights is not None else self.model_copy(update={"weights": cached_weights(self.backbone)})
-
-    def check(self) -> None:
-        """Raise `WeightsError` where the weights are missing, damaged or of another network, by loading them once."""
-        self.resolved().load(torch.device("cpu"))
-
-    def load(self, device: torch.device) -> Perceptual:
-        """Return the distance, frozen, on `device`; raises `WeightsError` if the weights are missing or others."""
-        from stages.perceptual.distance import load_perceptual
-
-        return load_perceptual(self.backbone, weights=self.weights, device=device)
-
-
-def column(space: str) -> str:
-    """Return how a space is written in the names of parquet columns: `W+` is `w_plus`, `F4` is `f4`."""
-    return space.lower().replace("+", "_plus")

@@ -1,0 +1,1 @@
+"""Files from object storage and web servers, kept on this machine by their digest."""

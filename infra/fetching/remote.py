@@ -1,0 +1,107 @@
+"""Files elsewhere, opened: their version as the server tells it, their size, and their bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+from infra.errors import FetchError, InfraError, StoreError, TransientError
+from infra.fetching.uri import WEB, scheme_of, shown, without_secrets
+from infra.stores import folder
+from infra.stores.storage import BY_SCHEME, bucket_of
+from infra.stores.store import BucketStore, Entry
+
+SCHEMES = (*(scheme for scheme in BY_SCHEME if scheme != folder.SCHEME), *WEB)
+"""How the addresses of files begin that are fetched."""
+BLOCK_BYTES = 1 << 20
+OFFLINE = "With its sha256, a copy that is in the cache is used without asking the server"
+
+
+class BrokenOffError(Exception):
+    """The answer ended before the file did; a second attempt may read all of it."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file elsewhere, opened."""
+
+    version: str  # empty where the server tells nothing that changes with the content
+    size: int | None  # None where the server does not tell it
+    blocks: Iterator[bytes]  # raises BrokenOffError
+
+
+@contextlib.contextmanager
+def open_remote(address: str, *, trusted: bool) -> Iterator[Remote]:
+    """Open a file in object storage or on a web server.
+
+    Args:
+        address: `s3://BUCKET/KEY`, `https://…`, or `http://…` where that is safe.
+        trusted: the content will be checked by its digest, so plain http is safe from other machines too.
+
+    Raises:
+        FetchError: the server is unreachable, there is no such file, it may not be read, or the address is of another
+            kind.
+    """
+    if scheme_of(address) in WEB:
+        from infra.fetching.web import open_web  # requests takes 0.1 s to import, which a local file need not wait
+
+        with open_web(address, trusted=trusted) as remote:
+            yield remote
+    else:
+        with _open_stored(address) as remote:
+            yield remote
+
+
+def origin_of(address: str) -> str:
+    """Return what names a file for good: the address, and for object storage the service that holds its bucket."""
+    if scheme_of(address) in WEB:
+        return address
+    try:
+        return f"{bucket_of(address)[0].service} {address}"
+    except StoreError:  # opening it says so
+        return address
+
+
+@contextlib.contextmanager
+def _open_stored(address: str) -> Iterator[Remote]:
+    """Open an object by HEAD, then ranged GETs of one version, each of which the store repeats where it fails."""
+    try:
+        store, key = bucket_of(address)
+        if not key:
+            refuse(address, f"an address in object storage is {scheme_of(address)}://BUCKET/KEY")
+        entry = _entry(store, key)
+        if entry is None:
+            refuse(address, "there is no such object; correct the address")
+        stream = store.open(key)
+    except TransientError as error:
+        refuse(address, f"{error}. {OFFLINE}", error)
+    except StoreError as error:
+        refuse(address, str(error), error)
+    with contextlib.closing(stream):
+        blocks = iter(partial(stream.read, BLOCK_BYTES), b"")
+        yield Remote(f'"{entry.version}" {entry.size}', entry.size, until_broken(blocks, (InfraError,)))
+
+
+def _entry(store: BucketStore, key: str) -> Entry | None:
+    """Return the entry of an object, None if there is none; raises `StoreError` with the reason a server gives."""
+    try:
+        return store.entry(key)
+    except StoreError:
+        store.read(key, 0, 1)  # the answer to a HEAD request has no body that says why it was refused
+        raise
+
+
+def until_broken(blocks: Iterator[bytes], broken: tuple[type[Exception], ...]) -> Iterator[bytes]:
+    """Yield blocks; raise `BrokenOffError` for the errors that an answer which breaks off is told by."""
+    try:
+        yield from blocks
+    except broken as error:
+        raise BrokenOffError(f"the answer broke off: {error}") from error
+
+
+def refuse(address: str, reason: str, cause: Exception | None = None) -> NoReturn:
+    """Raise `FetchError` for an address, without its query in the message."""
+    raise FetchError(f"cannot fetch {shown(address)}: {without_secrets(reason, address)}") from cause
