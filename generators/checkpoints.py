@@ -1,4 +1,4 @@
-"""Reads published checkpoints without running code from them, and the project's own safetensors."""
+"""Read published checkpoints without running code from them, and the project's own safetensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_BYTES = 4 * 2**30
 """The largest checkpoint that is read; the largest published one has 0.4 GB."""
 
 MAX_CONFIG_BYTES = 2**20
-"""The largest configuration beside a checkpoint that is read; the published ones have less than 1 kB."""
+"""The largest configuration file of a checkpoint that is read; the published ones have less than 1 kB."""
 
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
@@ -47,18 +47,18 @@ def load_generator(
 ) -> Generator:
     """Return a pretrained generator: frozen, in eval mode, in float32, with `digest` the SHA-256 of its file.
 
-    No code from the file is run. What it is is told by its content, never by its name. A folder is that of a
+    No code from the file is run. Its content decides the format, never its name. A folder is that of a
     BigGAN-deep; its digest is that of `sha256sum config.json pytorch_model.bin | sha256sum`.
 
     Args:
         path_or_uri: a local path, or an address: `file://`, `s3://BUCKET/KEY`, `https://` (`http://` of this machine,
-            or with `sha256`); one that ends in `/` is a folder. What is fetched is kept in the cache,
+            or with `sha256`); one that ends in `/` is a folder. Fetched files are kept in the cache,
             `$INVERTMILL_CACHE` or `~/.cache/invertmill`.
         device: where to put it.
         truncation: for families whose truncation is fixed when they are loaded (BigGAN-deep's batch-norm statistics);
             StyleGAN2 takes it in `Generator.map`.
         noise: `const` adds the noise buffers of the checkpoint, `none` adds no noise.
-        sha256: what the generator's `digest` must be; with it, a kept copy is used without asking the server.
+        sha256: expected `digest` of the generator; with it, a cached copy needs no server.
 
     Raises:
         CheckpointError: the file is missing, truncated, different from `sha256`, of a format that is not read, or
@@ -79,7 +79,7 @@ def load_generator(
 
 
 def checked_sha256(sha256: str) -> str:
-    """Return a digest in lower case; raises ArgumentError where it is not one."""
+    """Return a digest in lower case; raise ArgumentError if it is not one."""
     if not _SHA256.fullmatch(sha256):
         raise ArgumentError(f"sha256 must be 64 hexadecimal digits, got {sha256[:80]!r}")
     return sha256.lower()
@@ -116,7 +116,7 @@ def _fetched(path_or_uri: str | Path, sha256: str | None) -> Path:
 
 
 def read_file(path: Path, limit: int | None = None, read_today: str = READ_TODAY) -> bytes:
-    """Return a checkpoint's bytes; raises CheckpointError where it is missing or has more than `limit` bytes."""
+    """Return a checkpoint's bytes; raise CheckpointError if it is missing or larger than `limit`."""
     try:
         if path.exists() and not path.is_file():
             raise CheckpointError(f"checkpoint {path} is not a regular file; {read_today}")
@@ -154,7 +154,7 @@ def _from_folder(folder: Path, noise: Noise, truncation: float, sha256: str | No
 
 
 def checked_digest(path: Path, found: str, wanted: str | None) -> str:
-    """Return the digest of a checkpoint; raises CheckpointError where it is not the one that is wanted."""
+    """Return the digest of a checkpoint; raise CheckpointError if it is not the expected one."""
     if wanted not in (None, found):
         raise CheckpointError(f"SHA-256 mismatch for checkpoint {path}: expected {wanted}, got {found}")
     return found
@@ -171,6 +171,6 @@ def blaming(path: Path, read_today: str = READ_TODAY) -> Iterator[None]:
         raise CheckpointError(f"checkpoint {path} {error}") from error
     except ArgumentError:
         raise
-    except Exception as error:  # whatever a hostile file provokes, it is the file's fault
+    except Exception as error:  # whatever a hostile file provokes is the file's fault
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise CheckpointError(f"checkpoint {path} is truncated or not as published ({reason})") from error

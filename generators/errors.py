@@ -1,8 +1,8 @@
-"""Everything that can go wrong with a generator, drawn in one place."""
+"""The errors of generators, drawn in one place."""
 
 
 class GeneratorError(Exception):
-    """Root of the errors that a user can meet in this package."""
+    """Root of the errors that users can meet in this package."""
 
 
 class CheckpointError(GeneratorError):
@@ -10,11 +10,11 @@ class CheckpointError(GeneratorError):
 
 
 class UnknownFormatError(CheckpointError):
-    """A file is of none of the formats that are read, or a kind of one that is not."""
+    """A file has an unsupported format, or an unsupported kind of a supported one."""
 
 
 class ArgumentError(GeneratorError, ValueError):
-    """What the caller asked for is not offered by the family that the checkpoint holds."""
+    """The family of the checkpoint does not offer what the caller requested."""
 
 
 class DirectionError(CheckpointError):

@@ -15,7 +15,7 @@ from generators.latents import NOTHING
 
 @dataclass(frozen=True)
 class State:
-    """What flows from block to block: the feature `[N, C, h, w]` and, where a family has one, the image so far."""
+    """The state between blocks: the feature `[N, C, h, w]` and, if the family has one, the image so far."""
 
     feature: Tensor
     image: Tensor | None = None
@@ -24,8 +24,8 @@ class State:
 class Generator(nn.Module, ABC):
     """A pretrained generator: frozen, in eval mode, driven by codes.
 
-    A family supplies its blocks; which feature a space changes, how codes form an image and how an edit spares what
-    was inverted in a feature space is the same for all and lives here.
+    A family supplies its blocks. Which feature a space changes, how codes form an image, and how an edit leaves regions
+    inverted in a feature space unchanged are the same for all families and defined here.
     """
 
     family: str
@@ -35,18 +35,18 @@ class Generator(nn.Module, ABC):
     num_ws: int
     label_dim: int
     gaussian_slope: float = 1.0
-    """Slope of the LeakyReLU that makes the codes Gaussian (thesis Eq. 3.6); 1 where nothing needs undoing."""
+    """Slope of the LeakyReLU that makes the codes Gaussian (thesis Eq. 3.6); 1 if nothing needs undoing."""
     digest: str = ""
     """SHA-256 of the checkpoint this generator was read from; empty for one made in memory."""
     format: str = ""
-    """Which format the checkpoint was of; empty for a generator made in memory."""
+    """The format of the checkpoint; empty for a generator made in memory."""
     about: str = ""
-    """Where the weights come from, if the checkpoint says so."""
+    """The origin of the weights, if the checkpoint gives it."""
     remark: str = ""
-    """What is not in the checkpoint, and what stands in its place; empty where nothing is missing."""
+    """What is missing from the checkpoint, and what replaces it; empty if nothing is missing."""
 
     def freeze(self) -> Self:
-        """Return this generator in eval mode, its weights fixed; what depends on nothing else is computed once.
+        """Return this generator in eval mode, its weights fixed; values that depend only on them are computed once.
 
         Freeze it again after weights were changed or loaded.
         """
@@ -84,7 +84,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def manner(self) -> tuple[object, ...]:
-        """What its images depend on beside weights and codes: with `digest`, what may stand for them in a cache."""
+        """Options that its images depend on, apart from weights and codes; with `digest`, the key for caches."""
         return ()
 
     @property
@@ -125,7 +125,7 @@ class Generator(nn.Module, ABC):
         *,
         published: bool = False,
     ) -> Tensor:
-        """Return the edited image: a segment inverted in F_k feels the direction only after layer k (thesis Sec. 3.4).
+        """Return the edited image: inside a segment in F_k, the direction acts only after layer k (thesis Sec. 3.4).
 
         Inside layer k, f' = (1 − m) ⊙ (x' + m ⊙ Δf) + m ⊙ f, with x' the edited and f the unedited feature, so that a
         zero edit is the reconstruction for any mask. The image accumulated so far is blended with the same mask.
@@ -133,9 +133,9 @@ class Generator(nn.Module, ABC):
         Args:
             w: `[N, num_ws, w_dim]`.
             deltas: Δf by feature space, `[N, C, h, w]`.
-            masks: m by feature space, `[N, 1, h, w]` in [0, 1]; what one covers is spared without a delta as well.
+            masks: m by feature space, `[N, 1, h, w]` in [0, 1]; a covered region is spared without a delta too.
             direction: δw+, broadcast to `[N, num_ws, w_dim]`.
-            published: do as the authors' code does instead: f' = (1 − m) ⊙ x' + m ⊙ f, and the image skip path
+            published: use the authors' formula instead: f' = (1 − m) ⊙ x' + m ⊙ f, and the image skip path
                 follows the edited code everywhere. A zero edit then differs wherever a mask is soft.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What a generator can be driven with: spaces, codes and masks (thesis Sec. 3.2, 3.3)."""
+"""The codes that drive a generator: spaces, codes and masks (thesis Sec. 3.2, 3.3)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ W_PLUS = "W+"
 """The extended latent space W+; the most editable space of a StyleGAN2."""
 
 Z_PLUS = "Z+"
-"""The latent space Z+, one code a block; the most editable space of a BigGAN-deep."""
+"""The latent space Z+, one code per block; the most editable space of a BigGAN-deep."""
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Codes:
-    """The codes φ = {w+, Δf_k} of a batch of images, with the masks m_k that say where each Δf_k acts.
+    """The codes φ = {w+, Δf_k} of a batch of images, with the masks m_k where each Δf_k acts.
 
     `w_plus` is `[N, num_ws, w_dim]`: codes of the generator's first space, which for BigGAN-deep is `Z+`. `deltas` and
     `masks` are keyed by feature space and hold `[N, C, h, w]` and `[N, 1, h, w]` in [0, 1].
@@ -33,9 +33,9 @@ class Codes:
 
 
 def feature_space(resolution: int) -> str:
-    """Return the name of the feature space behind the block of this resolution: 16 px is `F4`, 32 px `F6`.
+    """Return the name of the feature space after the block of this resolution: 16 px is `F4`, 32 px `F6`.
 
-    The number is the index of the block's last convolution, counted as the thesis does (Sec. 3.3).
+    The number is the index of the block's last convolution, counted as in the thesis (Sec. 3.3).
     """
     return f"F{2 * (resolution.bit_length() - 1) - 4}"
 
@@ -63,7 +63,7 @@ def masks_of(
         shapes: `(C, h, w)` of each feature space.
 
     Returns:
-        `[N, 1, h, w]` float32 masks by space; a space that no image uses is left out.
+        `[N, 1, h, w]` float32 masks by space; a space that no image uses is omitted.
     """
     masks = {}
     for index, space in enumerate(spaces):

@@ -21,8 +21,8 @@ from infra.fetching.cache import cache_folder, one_at_a_time
 from infra.files import put
 
 FORMAT = "invertmill-prior"
-VERSION = 1  # raised when the same arguments give another prior
-RIDGE = 1e-8  # added to the covariance, as the published statistics have it
+VERSION = 1  # raise it when the same arguments give another prior
+RIDGE = 1e-8  # added to the covariance, as in the published statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Prior:
     """What ŵ looks like: ``mean [w_dim]`` and ``precision [w_dim, w_dim]`` (inverse covariance), and the mean w.
 
     All are float64, because the covariance of a generator has a condition number of 1e8 and more. ``mean_w [w_dim]``
-    is no part of Eq. 3.6: it is where an inversion without an encoder starts.
+    is not part of Eq. 3.6: it is where an inversion without an encoder starts.
     """
 
     mean: Tensor
@@ -45,7 +45,7 @@ class Prior:
 
 
 def save_prior(prior: Prior, path: Path, **about: str) -> None:
-    """Write a prior as safetensors, whole or not at all; `about` says where it comes from."""
+    """Write a prior as safetensors, whole or not at all; `about` gives its origin."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(prior).items()}
     put(path, safetensors.torch.save(tensors, {"format": FORMAT, "sha256": _checksum(tensors), **about}))
 
@@ -54,7 +54,7 @@ def load_prior(path: Path, **about: str) -> Prior:
     """Return a prior that `save_prior` wrote, on the CPU.
 
     Raises:
-        GeneratorError: the file is missing, truncated or altered, holds no prior, or one about something else.
+        GeneratorError: the file is missing, truncated or altered, holds no prior, or one of something else.
     """
     try:
         data = path.read_bytes()
@@ -66,11 +66,11 @@ def load_prior(path: Path, **about: str) -> Prior:
     wanted = {"mean": [side], "precision": [side, side], "mean_w": [side], "slope": []}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if metadata.get("format") != FORMAT or found != wanted or any(_is_odd(tensor) for tensor in tensors.values()):
-        raise GeneratorError(f"prior {path} is not one: it was not written by save_prior")
+        raise GeneratorError(f"{path} is not a prior: it was not written by save_prior")
     if metadata.get("sha256") != _checksum(tensors):
-        raise GeneratorError(f"prior {path} is damaged: its numbers do not have the SHA-256 that it states; delete it")
+        raise GeneratorError(f"prior {path} is damaged: its numbers do not match its SHA-256; delete it")
     if different := [name for name, value in about.items() if metadata.get(name) != value]:
-        raise GeneratorError(f"prior {path} is another one: its {', '.join(different)} is not as wanted")
+        raise GeneratorError(f"prior {path} is of other settings: its {', '.join(different)} is not as expected")
     return Prior(tensors["mean"], tensors["precision"], tensors["mean_w"], float(tensors["slope"]))
 
 
@@ -121,10 +121,10 @@ def cached_prior(
     shrinkage: float = 0.0,
     label: Tensor | None = None,
 ) -> Prior:
-    """Return `estimate_prior` of the same arguments, estimated once a machine and then kept in the cache.
+    """Return `estimate_prior` of the same arguments, estimated once per machine and then kept in the cache.
 
-    Processes that ask at the same time wait for the first. Without a digest (a generator made in memory) or a cache
-    that can be written, the prior is estimated as ever.
+    Processes that request it at the same time wait for the first. Without a digest (a generator made in memory) or a
+    writable cache, the prior is estimated every time.
 
     Raises:
         ValueError: see `estimate_prior`.
@@ -163,7 +163,7 @@ def draw_w(
         generator: whose mapping is used, without truncation; of each code the first row is returned.
         samples: number of draws.
         seed: of z, and of the classes where those are drawn.
-        label: ``[label_dim]``, for all draws; without one, a conditional generator gets a class at random for each.
+        label: ``[label_dim]``, for all draws; without one, a conditional generator gets a random class for each draw.
         batch: draws mapped together.
 
     Raises:
@@ -181,18 +181,18 @@ def draw_w(
     return torch.cat(drawn)
 
 
-# Thesis Eq. 3.6 prints Σ; the Mahalanobis distance that it means, and the authors' code computes, takes Σ⁻¹.
+# Thesis Eq. 3.6 prints Σ; the intended Mahalanobis distance, as in the authors' code, needs Σ⁻¹.
 def prior_of(w_SD: Tensor, *, published_mean: bool = False, shrinkage: float = 0.0, slope: float = 5.0) -> Prior:
-    """Return the prior that the given draws of w amount to.
+    """Return the prior of the given draws of w.
 
     Args:
         w_SD: ``[S, w_dim]`` floating, S independent draws of w.
         published_mean: take LeakyReLU(mean of w) for the mean, as the authors' code does, instead of the mean of ŵ;
             the two differ wherever w takes both signs, by up to 0.65 in the network that was measured.
-        shrinkage: how far to move the covariance towards the sphere: it times the mean eigenvalue is added to every
+        shrinkage: how far to move the covariance towards the sphere: this share of the mean eigenvalue is added to each
             eigenvalue. 0 leaves the covariance as it is, which is right for trained generators of 512 dimensions;
-            a small generator whose ŵ barely varies in some directions (eigenvalues 1e-5 beside 60) needs 1e-3 or so,
-            lest those directions alone decide the prior.
+            a small generator whose ŵ barely varies in some directions (eigenvalues from 1e-5 to 60) needs about 1e-3,
+            since otherwise those directions alone decide the prior.
         slope: see `gaussianize`.
 
     Raises:
@@ -241,7 +241,7 @@ def _check_draws(w_SD: Tensor, shrinkage: float) -> None:
     if not shrinkage >= 0:
         raise ValueError(f"shrinkage must be at least 0, got {shrinkage}")
     if w_SD.ndim != 2 or len(w_SD) < 2:
-        raise ValueError(f"wanted at least 2 draws of w, [S, w_dim], got {list(w_SD.shape)}")
+        raise ValueError(f"expected at least 2 draws of w, [S, w_dim], got {list(w_SD.shape)}")
     if len(w_SD) <= w_SD.shape[1] and shrinkage == 0:
         raise ValueError(
             f"{len(w_SD)} draws do not determine the covariance of {w_SD.shape[1]} dimensions: "

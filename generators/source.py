@@ -1,4 +1,4 @@
-"""Where a pretrained generator comes from: the part of a configuration that names a checkpoint."""
+"""The source of a pretrained generator: the part of a configuration that names a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=
 
 
 class GeneratorSource(BaseModel):
-    """A pretrained generator: its checkpoint, and how it is driven."""
+    """A pretrained generator: its checkpoint and options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: Checkpoint  # a path, s3:// or https:// address; one that ends in / is a BigGAN-deep folder
     noise: Noise = "const"  # of StyleGAN2: the noise stored in the checkpoint, or none
     truncation: float = Field(default=1.0, gt=0, le=1)  # of BigGAN-deep's batch-norm statistics
-    sha256: Sha256 | None = None  # what the checkpoint must be; a fetched one is then used without asking the server
+    sha256: Sha256 | None = None  # expected SHA-256 of the checkpoint; a fetched copy then needs no server
 
     @property
     def name(self) -> str:
@@ -43,10 +43,10 @@ class GeneratorSource(BaseModel):
 
     @property
     def identity(self) -> dict[str, object]:
-        """What decides this source's results: the content of the checkpoint, by its path where nobody told its digest.
+        """Everything that decides its results: the content of the checkpoint, by its path if its digest is unknown.
 
         Raises:
-            ValueError: an address does not say what is under it; a plan finds that out.
+            ValueError: the content of an address is unknown until a plan fetches it.
         """
         if self.sha256 is None and not isinstance(self.checkpoint, Path):
             raise ValueError(f"the digest of {self.name} is not known yet")

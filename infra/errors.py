@@ -2,11 +2,11 @@
 
 InfraError
 ├── StoreError            permanent: no such bucket, access denied, bad address, read-only
-│   └── NotFoundError     the file or object is not there
-├── ChangedError          the file or object is of another version than the one that was wanted
-├── TransientError        worth trying again: unreachable, timed out, the server failed
-├── FetchError            a file elsewhere is unavailable, too large, or has another digest than was asked for
-├── ShardError            a shard is not what its scan said it was
+│   └── NotFoundError     the file or object does not exist
+├── ChangedError          the file or object has another version than requested
+├── TransientError        worth a retry: unreachable, timed out, the server failed
+├── FetchError            a file elsewhere is unavailable, too large, or has another digest than requested
+├── ShardError            a shard no longer matches its scan
 └── BundleError           a bundle or receipt is truncated, altered or malformed
     └── DamagedBundleError  committed bundles are damaged; their units can run again
 """
@@ -38,7 +38,7 @@ class TransientError(InfraError):
 
 
 class FetchError(InfraError):
-    """A file in object storage or on a web server cannot be fetched, or is not the wanted one."""
+    """A file in object storage or on a web server cannot be fetched, or has another digest."""
 
 
 class ShardError(InfraError):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their digests: what every other part of infra writes files with."""
+"""Files that appear whole or not at all, and their digests; the rest of infra writes files with these functions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 PROCESS = uuid.uuid4().hex[:12]
 """Identifies this process in file names, also among the processes of other machines."""
 HIDDEN = ".invertmill-"
-"""How the names of files begin that are being written; a store never lists them."""
+"""Prefix of the names of files being written; a store never lists them."""
 PARTIAL = ".partial"
 ABANDONED_S = 24 * 3600.0
-"""Age without a write after which a partial file is taken for the leftover of a killed process."""
+"""Age without a write after which a partial file counts as the leftover of a killed process."""
 
 
 def partial_path(path: Path) -> Path:
@@ -54,7 +54,7 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Flush a partial file to the disk and give it its name, replacing what has it."""
+    """Flush a partial file to the disk and give it its name, replacing any other."""
     flush(partial)
     partial.replace(path)
 
@@ -72,7 +72,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def put_link(path: Path, file: Path) -> None:
-    """Give a file a second name; a copy where the filesystem has no hard links."""
+    """Give a file a second name; copy it if the filesystem has no hard links."""
     with partial_file(path) as partial:
         try:
             os.link(file, partial)

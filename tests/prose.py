@@ -15,16 +15,6 @@ from typing import NamedTuple
 
 PENDING: tuple[str, ...] = (  # files that still need rewriting; shrinks to nothing
     "CHANGELOG.md",
-    "generators/checkpoints.py",
-    "generators/families/biggan_deep.py",
-    "generators/families/stylegan2.py",
-    "generators/generator.py",
-    "generators/latents.py",
-    "generators/prior.py",
-    "infra/addresses/addresses.py",
-    "infra/addresses/patterns.py",
-    "infra/fetching/remote.py",
-    "infra/files.py",
     "infra/receipts.py",
     "pipeline/config.py",
     "pipeline/data/shard_check.py",
@@ -74,9 +64,6 @@ PENDING: tuple[str, ...] = (  # files that still need rewriting; shrinks to noth
     "stages/refine_maps.py",
     "stages/trade_off.py",
     "stages/train_segmenter.py",
-    "tests/generators/test_prior_cache.py",
-    "tests/infra/fetching/test_fetch.py",
-    "tests/infra/test_files.py",
     "tests/stages/engine/test_compiled_loss.py",
     "tests/stages/engine/test_engine_memory.py",
 )
@@ -108,7 +95,7 @@ def rule(pattern: str, better: str) -> Rule:
 
 
 PIECE = (
-    "sample|unit|stage|image|picture|photograph|step|space|worker|actor|machine|window|shard|segment|second|hour|minute|"
+    "sample|unit|stage|image|picture|photograph|step|space|worker|actor|machine|window|shard|segment|second(?! [a-z])|hour|minute|"
     "night|run|pass|file|row|pixel|channel|epoch|batch|request|item|class|map|scene|layer|slot|bundle|key|line|task|entry"
 )
 AMOUNT = (

@@ -26,7 +26,7 @@ Layers = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
 class Provenance(BaseModel):
-    """Where a direction comes from, and what its length means."""
+    """The origin of a direction, and the meaning of its length."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""Reads files of directions, told by their content; no code from a file is run."""
+"""Read files of directions, recognised by their content; no code from a file is run."""
 
 from __future__ import annotations
 

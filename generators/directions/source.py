@@ -1,4 +1,4 @@
-"""What every way to make a direction shares: settings, and the function that makes directions of a generator."""
+"""The common parts of all ways to make a direction: settings, and the function that makes directions of a generator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from generators.directions.direction import Direction, Layers, Provenance, in_la
 from generators.generator import Generator
 
 StoredCodes = Callable[[Sequence[str]], Mapping[str, Tensor]]
-"""Returns w_plus `[num_ws, w_dim]` of the inverted images of some keys, by key; keys that are unknown are left out."""
+"""Returns w_plus `[num_ws, w_dim]` of the inverted images of some keys, by key; unknown keys are omitted."""
 
 
 class DirectionSource(BaseModel, ABC):
@@ -24,7 +24,7 @@ class DirectionSource(BaseModel, ABC):
     layers: Layers | None = None  # first and last row of w_plus that the directions change; all by default
 
     def check(self) -> None:
-        """Raise DirectionError for what can be told without a generator."""
+        """Raise DirectionError for faults that show without a generator."""
 
     @abstractmethod
     def fit(self, generator: Generator, stored: StoredCodes | None = None) -> tuple[Direction, ...]:

@@ -1,4 +1,4 @@
-"""What an encoder does: images in, codes in W+ out, the latent average added."""
+"""An encoder: images in, codes in W+ out, the latent average added."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
 
 
 class ReStyle(Encoder):
-    """An encoder that looks at its own inversion and corrects it, several times (Alaluf et al. 2021).
+    """An encoder that corrects its own inversion several times (Alaluf et al. 2021).
 
     Each pass sees the image next to its present inversion, at first the average image, and adds to its codes.
     """

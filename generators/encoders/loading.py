@@ -1,4 +1,4 @@
-"""Loads published encoders: the content of a file decides what it is, and no code from it is run."""
+"""Load published encoders: the content of a file decides its kind, and no code from it is run."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def load_encoder(
 
     Args:
         path_or_uri: a local path, `file://`, `s3://BUCKET/KEY` or `https://…`, as for `load_generator`.
-        device: where to put it.
+        device: of the result.
         iterations: passes of ReStyle; as published (5) if None. Others make one pass.
-        sha256: what the file's digest must be.
+        sha256: expected digest of the file.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another digest, hostile, not an encoder's or of a type that
@@ -64,7 +64,7 @@ def _content(data: bytes) -> object:
     if data.startswith((ZIP, LEGACY)):
         return load_torch_file(data)
     if data.startswith(b"\x80"):
-        load_pickle(data)  # a hostile file is called that
+        load_pickle(data)  # a hostile file is refused as such
         raise UnknownFormatError("looks like a pickle of a generator (NVIDIA's), not like an encoder")
     if data[8:9] == b"{":
         raise UnknownFormatError("looks like a safetensors file, not like an encoder")

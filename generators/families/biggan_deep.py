@@ -1,6 +1,6 @@
 """BigGAN-deep in plain PyTorch: bottleneck blocks, conditional batch-norm, self-attention (Brock et al. 2019).
 
-Modules carry the names of pytorch-pretrained-BigGAN without its prefix `generator.`. Spectral norm is no part of these
+Modules carry the names of pytorch-pretrained-BigGAN without its prefix `generator.`. Spectral norm is not part of these
 networks: it is folded into the weights when a checkpoint is read.
 """
 
@@ -39,9 +39,9 @@ class BigGANDeepConfig(BaseModel):
     channel_width: PositiveInt = 128
     num_classes: PositiveInt = 1000
     layers: tuple[tuple[bool, PositiveInt, PositiveInt], ...]
-    """Of each block: whether it doubles the side, and its channels before and after in units of `channel_width`."""
+    """For each block: whether it doubles the side, and its channels before and after in units of `channel_width`."""
     attention_layer_position: NonNegativeInt = 8
-    """The block that attention stands before; none has that index in a generator without attention."""
+    """The block before which attention is applied; no block has that index in a generator without attention."""
     eps: PositiveFloat = 1e-4
     n_stats: int = Field(default=51, ge=2)
     """Rows of batch-norm statistics, for truncations evenly from 0 to 1."""
@@ -91,11 +91,11 @@ class BatchNorm(nn.Module):
         self.register_buffer("rstd", torch.empty(channels), persistent=False)
 
     def choose(self, truncation: float) -> None:
-        """Take the statistics for a truncation in (0, 1].
+        """Choose the statistics for a truncation in (0, 1].
 
         Between rows i and i + 1 the published implementation weighs row i by how far the truncation is beyond it, and
         row i + 1 by the rest: the wrong way round. Its images are made this way, so these are too. A truncation that
-        floating-point numbers place just beside its row takes that row's neighbour: 0.14 row 8, 0.58 row 28.
+        floating-point rounding places next to its row takes the neighbouring row: 0.14 row 8, 0.58 row 28.
         """
         share, row = math.modf(truncation / (1.0 / (len(self.running_means) - 1)))
         self.mean, variance = (_between(rows, int(row), share) for rows in (self.running_means, self.running_vars))
@@ -191,8 +191,8 @@ class Attention(nn.Module):
 class BigGANDeep(Generator):
     """A BigGAN-deep generator: class-conditional, without a mapping network.
 
-    A code of `Z+` has one row for the first linear layer and one for every block, each z beside the class embedding,
-    so that an edit can move either in any block. `F2` is the feature behind the block of index 2 (8 × 8): layer 2 of
+    A code of `Z+` has one row for the first linear layer and one per block, each z followed by the class embedding,
+    so that an edit can move either in any block. `F2` is the feature after the block of index 2 (8 × 8): layer 2 of
     the published module list, counted from 0 as the thesis counts the layers of F4 to F10.
     """
 
@@ -219,7 +219,7 @@ class BigGANDeep(Generator):
         self._choose_statistics()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
-        """Load weights as any module does, then choose among their batch-norm statistics."""
+        """Load weights like any module, then choose among their batch-norm statistics."""
         found = super().load_state_dict(state_dict, strict, assign)
         self._choose_statistics()
         return found
@@ -231,7 +231,7 @@ class BigGANDeep(Generator):
 
     @property
     def block_spaces(self) -> tuple[str | None, ...]:
-        """`F2` behind the block of index 2, nothing behind the others."""
+        """`F2` after the block of index 2, nothing after the others."""
         return tuple(FEATURE_SPACE if i == FEATURE_LAYER else None for i in range(len(self.config.layers)))
 
     @property
@@ -248,15 +248,15 @@ class BigGANDeep(Generator):
         return layers[-1][2] * self.config.channel_width, side, side
 
     def map(self, z: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Return codes `[N, num_ws, w_dim]`: z beside the embedded label, the same for every block.
+        """Return codes `[N, num_ws, w_dim]`: z followed by the embedded label, the same for every block.
 
         Args:
-            z: `[N, z_dim]`; the published samples are normal, cut off at 2, times the truncation.
+            z: `[N, z_dim]`; the published samples are normal, truncated at 2, times the truncation.
             label: `[N, label_dim]`, one-hot or any mixture of classes.
             truncation: 1, or the truncation that the generator was loaded with; neither changes the codes.
 
         Raises:
-            ValueError: z or the label has another shape, the label is missing, or the truncation is another one.
+            ValueError: z or the label has another shape, the label is missing, or the truncation differs.
         """
         self._check_inputs(z, label)
         assert label is not None
@@ -273,7 +273,7 @@ class BigGANDeep(Generator):
         return State(self.gen_z(w[:, 0]).unflatten(1, (FIRST_PX, FIRST_PX, -1)).permute(0, 3, 1, 2))
 
     def run_block(self, index: int, state: State, w: Tensor) -> State:
-        """Return the state after block `index`, and after attention if that stands before it."""
+        """Return the state after block `index`, and after attention if that precedes it."""
         x, attention = state.feature, self.config.attention_layer_position
         if index == attention:
             x = self.layers[index](x)

@@ -41,10 +41,10 @@ class StyleGAN2Config(BaseModel):
     channel_base: PositiveInt = 32768
     channel_max: PositiveInt = 512
     block_channels: tuple[PositiveInt, ...] | None = None
-    """Channels of every block, first to last, where they do not follow from `channel_base` and `channel_max`."""
+    """Channels of every block, first to last, if they do not follow from `channel_base` and `channel_max`."""
     conv_clamp: PositiveFloat | None = None
     architecture: Literal["skip", "resnet", "orig"] = "skip"
-    """How features become the image: each block adds to it (skip), or the last makes it, behind residual blocks
+    """How features become the image: each block adds to it (skip), or the last makes it, after residual blocks
     (resnet) or plain ones (orig)."""
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ class StyledConvolution(nn.Module):
         self.up, self.clamp = up, clamp
 
     def freeze(self) -> None:
-        """Sum the squares of the weights, which may not change from now on."""
+        """Sum the squares of the weights, which must not change from now on."""
         self.squares_OI = self._squares(self.weight.detach().double())
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise, gain: float = 1.0) -> Tensor:
@@ -173,7 +173,7 @@ class StyledConvolution(nn.Module):
 
 
 class Residual(nn.Module):
-    """The way around the convolutions of a residual block: a 1×1 convolution, then upsampling."""
+    """The shortcut of a residual block: a 1×1 convolution, then upsampling."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -291,7 +291,7 @@ class StyleGAN2(Generator):
 
     @property
     def block_spaces(self) -> tuple[str | None, ...]:
-        """The feature space behind each block; the last block's would change nothing and is not offered."""
+        """The feature space after each block; the last block's would change nothing and is not offered."""
         first = 16 if self.resolution >= LARGE_PX else 8  # the thesis starts at F4; a small generator has room for F2
         offered = range(first, min(LATEST_FEATURE_PX, self.resolution // 2) + 1)
         return tuple(feature_space(r) if r in offered else None for r in self.config.block_resolutions)
@@ -312,7 +312,7 @@ class StyleGAN2(Generator):
         """Return w+ `[N, num_ws, w_dim]`; truncation moves w towards the mean w, 1 leaves it.
 
         Raises:
-            ValueError: z or the label has another shape, or the label is missing or not wanted.
+            ValueError: z or the label has another shape, or the label is missing or unexpected.
         """
         self._check_inputs(z, label)
         w: Tensor = self.mapping(z, label)

@@ -33,7 +33,7 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class InputAddress:
-    """An input address, parsed: a bucket or None for this machine, and the parts of a path, patterns among them."""
+    """A parsed input address: a bucket or None for this machine, and the parts of a path, patterns among them."""
 
     written: str
     bucket: str | None  # as s3://BUCKET
@@ -94,7 +94,7 @@ class InputAddress:
 
 
 def anchored(address: str, folder_path: str) -> str:
-    """Return an address with a relative path resolved against a folder, whose name is no pattern whatever it holds."""
+    """Return an address with a relative path resolved against a folder, whose name is never a pattern."""
     if scheme_of(address) or _FILE.match(address) or address.startswith(("/", "~")):
         return address
     return f"{escape(folder_path).rstrip('/')}/{address}"

@@ -23,7 +23,7 @@ _LOOKED_AT = 100
 
 
 def search_bucket(whole: BucketStore, parts: Sequence[str]) -> Found:
-    """Return the shards of a key whose parts are names or patterns; a folder stands for its tar files.
+    """Return the shards of a key whose parts are names or patterns; a folder means its tar files.
 
     Raises:
         NotFoundError: there are none, or one that is named without a wildcard is missing.
@@ -42,7 +42,7 @@ def search_bucket(whole: BucketStore, parts: Sequence[str]) -> Found:
 
 
 def _literal_prefix(whole: BucketStore, parts: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the folder that the parts before the first pattern name, and the other parts, of which there is one."""
+    """Return the folder named by the parts before the first pattern, and the other parts, at least one."""
     prefix = ""
     for position, part in enumerate(parts[:-1]):
         folder = f"{prefix}{unescape(part)}/"
@@ -53,7 +53,7 @@ def _literal_prefix(whole: BucketStore, parts: Sequence[str]) -> tuple[str, Sequ
 
 
 def _named(whole: BucketStore, prefix: str, name: str) -> Found:
-    """Return the object of a key, or the tar files of the folder that it names, which an empty object may stand for."""
+    """Return the object of a key, or the tar files of its folder, for which an empty object may stand."""
     key = prefix + name
     entry = _entry(whole, key)
     if entry is not None and (entry.size or not _holds(whole, f"{key}/")):
@@ -78,7 +78,7 @@ def _head(name: str, length: int) -> str:
 
 
 def _entry(store: BucketStore, key: str) -> Entry | None:
-    """Return an object's entry, None if there is none; a server may answer 403 for what is missing."""
+    """Return an object's entry, None if there is none; a server may answer 403 for a missing object."""
     try:
         return store.entry(key)
     except StoreError:
@@ -101,7 +101,7 @@ def _instead(store: BucketStore) -> str:
 
 
 def _matching(store: BucketStore, patterns: Iterable[str]) -> dict[str, Entry]:
-    """Return the objects that match any of the patterns, by name; of a name that is a folder, its tar files."""
+    """Return the objects that match any of the patterns, by name; for a folder, its tar files."""
     groups: dict[str, list[str]] = {}
     for pattern in patterns:
         groups.setdefault(literal_part(pattern).rpartition("/")[0], []).append(pattern)
@@ -119,7 +119,7 @@ def _matching(store: BucketStore, patterns: Iterable[str]) -> dict[str, Entry]:
 
 
 def _matching_in(store: BucketStore, patterns: Sequence[str]) -> tuple[dict[str, Entry], list[str]]:
-    """Return what matches patterns that share a folder, with one listing, and the names that are not there."""
+    """Return what matches patterns that share a folder, with one listing, and the missing names."""
     names = {unescape(pattern) for pattern in patterns if not has_wildcard(pattern)}
     wild = [pattern for pattern in patterns if has_wildcard(pattern)]
     expressions = [pattern_regex(pattern) for pattern in wild]

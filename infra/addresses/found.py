@@ -18,5 +18,5 @@ class Found:
 
 
 def some(names: Sequence[str], what: str) -> str:
-    """Return how many of something there are, and the first by name."""
+    """Return the number of names, and the first of them."""
     return f"{len(names)} {what}, the first is {min(names)!r}"

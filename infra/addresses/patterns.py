@@ -1,6 +1,6 @@
 """Patterns of names: `*`, `?`, `[a-z]`, `**` and brace lists such as `train-{000..127}.tar`.
 
-A special character alone in brackets stands for itself: `[[]`, `[]]`, `[{]`, `[}]`, `[*]`, `[?]`, `[,]`.
+A special character alone in brackets is literal: `[[]`, `[]]`, `[{]`, `[}]`, `[*]`, `[?]`, `[,]`.
 """
 
 import math
@@ -11,10 +11,10 @@ from braceexpand import alphabet, braceexpand
 from infra.errors import StoreError
 
 TARS = "*.[tT][aA][rR]"
-"""What a folder stands for as an input: the tar files in it."""
+"""The pattern of a folder used as an input: the tar files in it."""
 
 MAX_NAMES = 1_000_000
-"""The most names that the brace lists of one pattern may stand for."""
+"""Maximum number of names that the brace lists of one pattern may expand to."""
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
 _ESCAPED = re.compile(r"\[([\[\]{}*?,])\]")
@@ -22,7 +22,7 @@ _LETTERS = re.compile(r"[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?")
 _INNERMOST = re.compile(r"\{([^{}]*)\}")
 _COUNTED = re.compile("\0<([0-9]+)>")
 _PROTECTED = {character: f"\0({ord(character)})" for character in "{},"}
-"""What stands for escaped characters while brace lists are expanded; no address holds a NUL."""
+"""Stand-in for escaped characters while brace lists are expanded; no address holds a NUL."""
 _UNPROTECTED = re.compile(r"\x00\(([0-9]+)\)")
 _TO_ESCAPE = re.compile(r"([\[\]{}*?])")
 _WILDCARD = re.compile(r"[*?\[]")
@@ -42,12 +42,12 @@ def unescape(pattern: str) -> str:
 
 
 def expand_braces(pattern: str) -> tuple[str, ...]:
-    """Return every name that a pattern's brace lists stand for, in their order, as webdataset expands them.
+    """Return every name that a pattern's brace lists expand to, in order, as in webdataset.
 
-    `{a,b}` lists, `{000..127}` counts with the zeros it shows, `{0..9..3}` in steps, `{a..e}` through letters; lists
-    may nest. Braces without a comma or a count stand for themselves. Escaped characters stay escaped.
+    `{a,b}` lists, `{000..127}` counts with leading zeros, `{0..9..3}` in steps, `{a..e}` through letters; lists
+    may nest. Braces without a comma or a count are literal. Escaped characters stay escaped.
 
-    Raises `StoreError` if braces do not match, or the lists stand for more than `MAX_NAMES` names.
+    Raises `StoreError` if braces do not match, or the lists expand to more than `MAX_NAMES` names.
     """
     protected = _ESCAPED.sub(lambda escaped: _PROTECTED.get(escaped[1], escaped[0]), pattern)
     if "{" not in protected:
@@ -58,7 +58,7 @@ def expand_braces(pattern: str) -> tuple[str, ...]:
             f"unmatched brace in {pattern!r}; write lists as {{a,b}}, counts as {{000..127}}, a brace as [{{]"
         )
     if count > MAX_NAMES:
-        raise StoreError(f"the brace lists of {pattern!r} stand for more than {MAX_NAMES:,} names; use wildcards")
+        raise StoreError(f"the brace lists of {pattern!r} expand to more than {MAX_NAMES:,} names; use wildcards")
     names = braceexpand(protected, escape=False)
     return tuple(_UNPROTECTED.sub(lambda code: f"[{chr(int(code[1]))}]", name) for name in names)
 
@@ -85,7 +85,7 @@ def is_pattern(part: str) -> bool:
 
 
 def may_be_literal(part: str) -> bool:
-    """Return whether a text with special characters may name one thing as it is spelt: not where it holds a `*`."""
+    """Return whether a text with special characters may be a literal name: it may not if it holds a `*`."""
     return "*" not in _ESCAPED.sub("", part)
 
 
@@ -123,7 +123,7 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
 
 
 def _translate(pattern: str, position: int) -> tuple[str, int]:
-    """Return the expression for what stands at this position, and how many characters of the pattern it used."""
+    """Return the expression for the pattern at this position, and the number of characters that it used."""
     rest, begins = pattern[position:], position == 0 or pattern[position - 1] == "/"
     visible = r"(?!\.)" if begins else ""
     if begins and rest.startswith("**/"):
@@ -151,9 +151,9 @@ def _closing(tokens: list[str], opening: int) -> int | None:
 
 
 def _count(pattern: str) -> int | None:
-    """Return how many names brace lists stand for, without making them; None if braces do not match.
+    """Return how many names brace lists expand to, without making them; None if braces do not match.
 
-    The innermost lists are counted first, and stand in the outer ones as their number.
+    The innermost lists are counted first, and replaced by their number in the outer ones.
     """
     counts: list[int] = []
 

@@ -2,7 +2,7 @@
 
 files/SHA256          a complete file, named by its content, so it is never out of date
 folders/SHA256/       the files of a folder, under their own names
-addresses/KEY.json    the file that an address was last, and the version (ETag, size) that the server told then
+addresses/KEY.json    the file last fetched from an address, and its version (ETag, size) on the server
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ WAIT_S = 0.5
 def fetch(address: str, sha256: str | None, max_bytes: int) -> Path:
     """Return the local path of a file in object storage or on a web server; it is downloaded if it is not in the cache.
 
-    The file is complete, and is what the server has now or what `sha256` says. With `sha256`, a file in the cache is
+    The file is complete, and is the server's current one or has the digest `sha256`. With `sha256`, a cached file is
     returned without asking the server.
 
     Args:
         address: `s3://BUCKET/KEY`, `https://…`, or `http://…` of this machine or with `sha256`.
-        sha256: what the content must be, in lower-case hexadecimal digits.
-        max_bytes: a larger file is refused, before the download where the server tells its size.
+        sha256: expected digest, in lower-case hexadecimal digits.
+        max_bytes: a larger file is refused, before the download if the server gives its size.
 
     Raises:
         FetchError: the file is unavailable or too large, its digest is not `sha256`, or the cache cannot be written.
@@ -59,7 +59,7 @@ def fetch_folder(
         address: as for `fetch`; plain http from other machines is not read.
         limits: the names of the files to fetch, and the maximum size of each, in bytes.
         digest_of_files: returns the folder's digest for the digests of its files, in the order of `limits`.
-        sha256: what the folder's digest must be; a folder in the cache is then returned without asking the server.
+        sha256: expected digest of the folder; a folder in the cache is then returned without asking the server.
 
     Raises:
         FetchError: as for `fetch`.
@@ -101,7 +101,7 @@ def _newest(address: str, key: str, sha256: str | None, max_bytes: int) -> Path:
 
 
 def _known(key: str, version: str) -> Path | None:
-    """Return the file that an address was last, if the server still tells the same version and the file is whole."""
+    """Return the file last fetched from an address, if the server still has that version and the file is whole."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         entry = json.loads((cache_folder() / "addresses" / f"{key}.json").read_bytes())
         if version and entry["version"] == version:

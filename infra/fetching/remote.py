@@ -1,4 +1,4 @@
-"""Files elsewhere, opened: their version as the server tells it, their size, and their bytes."""
+"""Open files elsewhere: their version on the server, their size, and their bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from infra.stores.storage import BY_SCHEME, bucket_of
 from infra.stores.store import BucketStore, Entry
 
 SCHEMES = (*(scheme for scheme in BY_SCHEME if scheme != folder.SCHEME), *WEB)
-"""How the addresses of files begin that are fetched."""
+"""Prefixes of the addresses that are fetched."""
 BLOCK_BYTES = 1 << 20
 OFFLINE = "With its sha256, a copy that is in the cache is used without asking the server"
 
@@ -28,8 +28,8 @@ class BrokenOffError(Exception):
 class Remote:
     """A file elsewhere, opened."""
 
-    version: str  # empty where the server tells nothing that changes with the content
-    size: int | None  # None where the server does not tell it
+    version: str  # empty if the server gives nothing that changes with the content
+    size: int | None  # None if the server does not give it
     blocks: Iterator[bytes]  # raises BrokenOffError
 
 
@@ -46,7 +46,7 @@ def open_remote(address: str, *, trusted: bool) -> Iterator[Remote]:
             kind.
     """
     if scheme_of(address) in WEB:
-        from infra.fetching.web import open_web  # requests takes 0.1 s to import, which a local file need not wait
+        from infra.fetching.web import open_web  # requests takes 0.1 s to import, which a local file does not need
 
         with open_web(address, trusted=trusted) as remote:
             yield remote
@@ -56,12 +56,12 @@ def open_remote(address: str, *, trusted: bool) -> Iterator[Remote]:
 
 
 def origin_of(address: str) -> str:
-    """Return what names a file for good: the address, and for object storage the service that holds its bucket."""
+    """Return what identifies a file permanently: the address, and for object storage the service of its bucket."""
     if scheme_of(address) in WEB:
         return address
     try:
         return f"{bucket_of(address)[0].service} {address}"
-    except StoreError:  # opening it says so
+    except StoreError:  # opening it reports the error
         return address
 
 
@@ -86,16 +86,16 @@ def _open_stored(address: str) -> Iterator[Remote]:
 
 
 def _entry(store: BucketStore, key: str) -> Entry | None:
-    """Return the entry of an object, None if there is none; raises `StoreError` with the reason a server gives."""
+    """Return the entry of an object, None if there is none; raise `StoreError` with the server's reason."""
     try:
         return store.entry(key)
     except StoreError:
-        store.read(key, 0, 1)  # the answer to a HEAD request has no body that says why it was refused
+        store.read(key, 0, 1)  # the answer to a HEAD request has no body with the reason of a refusal
         raise
 
 
 def until_broken(blocks: Iterator[bytes], broken: tuple[type[Exception], ...]) -> Iterator[bytes]:
-    """Yield blocks; raise `BrokenOffError` for the errors that an answer which breaks off is told by."""
+    """Yield blocks; raise `BrokenOffError` for errors of an answer that breaks off."""
     try:
         yield from blocks
     except broken as error:

@@ -80,7 +80,7 @@ def _opened(response: requests.Response, address: str, *, trusted: bool) -> Remo
     length = headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else None
     if size is None and not trusted and headers.get("Transfer-Encoding", "").lower() != "chunked":
-        refuse(address, "the server does not say where it ends; give its sha256, so that a truncated copy is noticed")
+        refuse(address, "the server does not give its size; give its sha256, so that a truncated copy is noticed")
     version = headers.get("ETag") or headers.get("Last-Modified") or ""
     broken = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
     blocks = until_broken(response.iter_content(BLOCK_BYTES), broken)
@@ -88,7 +88,7 @@ def _opened(response: requests.Response, address: str, *, trusted: bool) -> Remo
 
 
 def _reason(error: requests.exceptions.RequestException) -> object:
-    """Return what urllib3 says was wrong, where requests only wraps it."""
+    """Return urllib3's reason, if requests only wraps it."""
     cause = error.args[0] if error.args else error
     return getattr(cause, "reason", None) or cause
 

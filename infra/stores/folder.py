@@ -27,7 +27,7 @@ def at(url: str, _options: StoreOptions) -> Store:
     """Return the store at `file:///FOLDER`; raises `StoreError` if the address names another machine."""
     parts = urlsplit(url, allow_fragments=False)
     if parts.netloc not in ("", "localhost"):
-        raise StoreError(f"a file address names no other machine, got {url!r}; write file:///FOLDER")
+        raise StoreError(f"a file address cannot name another machine, got {url!r}; write file:///FOLDER")
     return FolderStore(unquote(parts.path))
 
 

@@ -26,9 +26,9 @@ _loader = botocore.loaders.Loader()  # its cache of service descriptions makes e
 class S3Options(StoreOptions):
     """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
 
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null is what boto3 finds
-    region: str | None = None  # null is what boto3 finds
-    profile: str | None = None  # of the AWS configuration; null is what boto3 finds
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null uses boto3's settings
+    region: str | None = None  # null uses boto3's settings
+    profile: str | None = None  # profile of the AWS configuration; null uses boto3's settings
     connect_timeout_s: PositiveFloat = 5  # for a connection
     read_timeout_s: PositiveFloat = 60  # between two parts of an answer
     attempts: PositiveInt = 5  # attempts per request, within seconds
@@ -41,7 +41,7 @@ class S3Options(StoreOptions):
         """Return the options of the environment; without any credentials requests are unsigned, for public buckets."""
         try:
             return cls(anonymous=boto3.Session().get_credentials() is None)
-        except BotoCoreError:  # no such profile, for instance: making the client says so
+        except BotoCoreError:  # no such profile, for instance: creating the client reports it
             return cls()
 
 

@@ -134,7 +134,7 @@ def _get_access(place: Place) -> str:
     if place.anonymous:
         return "it refuses anonymous requests: remove anonymous: true, and use credentials"
     return (
-        f"give these credentials the right to list, read and write there, or use others: {_set_credentials(place)}. A "
+        f"give these credentials permission to list, read and write there, or use others: {_set_credentials(place)}. A "
         "requester-pays bucket needs requester_pays: true, one that takes only unsigned requests anonymous: true "
         "(under storage.input; a checkpoint in such a bucket has to be copied)"
     )

@@ -1,4 +1,4 @@
-"""A prior is estimated once a machine, and what is kept is never taken for another."""
+"""A prior is estimated once per machine, and a cached prior is never confused with others."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def test_a_saved_prior_is_loaded_bit_by_bit(tmp_path):
 
 def test_a_prior_about_something_else_is_refused(tmp_path):
     save_prior(prior_of(torch.randn(20, 3)), tmp_path / "prior", seed="7")
-    with pytest.raises(GeneratorError, match="is another one: its seed is not as wanted"):
+    with pytest.raises(GeneratorError, match="is of other settings: its seed is not as expected"):
         load_prior(tmp_path / "prior", seed="8")
 
 
@@ -123,7 +123,7 @@ def test_a_prior_with_one_flipped_bit_is_estimated_again(tmp_path, estimates, ca
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(GeneratorError, match="is damaged: its numbers do not have the SHA-256"):
+    with pytest.raises(GeneratorError, match="is damaged: its numbers do not match its SHA-256"):
         load_prior(path)
     assert same(cached_prior(generator, **QUICK), wanted)
     assert same(load_prior(path), wanted)

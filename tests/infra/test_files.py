@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whoever else writes the same path."""
+"""Files appear whole or not at all, also if others write the same path."""
 
 import os
 import threading

@@ -46,7 +46,7 @@ def test_brace_lists_stand_for_names(pattern, wanted):
     ],
 )
 def test_lists_of_too_many_names_are_refused_before_they_are_made(pattern):
-    with pytest.raises(StoreError, match="stand for more than 1,000,000 names; use wildcards"):
+    with pytest.raises(StoreError, match="expand to more than 1,000,000 names; use wildcards"):
         expand_braces(pattern)
 
 

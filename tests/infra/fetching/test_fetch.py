@@ -1,4 +1,4 @@
-"""Checkpoints from a web server and from object storage: fetched once, never torn, never another than was asked for."""
+"""Checkpoints from a web server and from object storage: fetched once, always whole, always the requested ones."""
 
 import hashlib
 import json
@@ -114,7 +114,7 @@ def test_a_digest_that_is_none_is_refused(tmp_path, sha256):
 def test_a_file_whose_version_is_known_is_not_downloaded_again(web, cache):
     address = web.put("/a", DATA)
     get(address)
-    web.pages["/a"].data = b"torn"  # nobody reads this
+    web.pages["/a"].data = b"partial"  # nobody reads this
     web.pages["/a"].headers["Content-Length"] = str(len(DATA))
     web.pages["/a"].length = False
     before = (cache / "files" / SHA256).stat()
@@ -204,7 +204,7 @@ def test_workers_that_begin_together_download_once(web, cache, monkeypatch):
     assert len(downloads) == 1
 
 
-# ---- never torn
+# ---- always whole
 
 
 def test_a_download_that_breaks_off_is_tried_again(web, cache):
@@ -222,7 +222,7 @@ def test_a_download_that_always_breaks_off_leaves_nothing(web, cache):
 
 def test_an_answer_without_an_end_is_refused_unless_its_digest_is_known(web, cache):
     address = web.put("/a", DATA, length=False)
-    assert "the server does not say where it ends; give its sha256" in refused(address)
+    assert "the server does not give its size; give its sha256" in refused(address)
     assert get(address, SHA256) == DATA
     web.put("/b", DATA, length=False, torn=99)
     (cache / "files" / SHA256).unlink()
