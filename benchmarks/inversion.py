@@ -54,6 +54,8 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
+from stages.inversion.starts import Mean
+from stages.inversion.viewer import Photograph, Viewer
 from stages.maps.region import Region, fit
 from stages.objective.precision import Precision
 from stages.perceptual.backbones import PUBLISHED
@@ -216,14 +218,13 @@ def inverter_of(case: Case, device: torch.device) -> Inverter:
     """Return the inverter of a case, with the demo's objective."""
     generator, perceptual = case.networks()
     prior = estimate_prior(generator.to(device), samples=1000, shrinkage=OBJECTIVE.shrinkage).to(device)
+    viewer = Viewer(generator, perceptual.to(device), Region.whole(generator.resolution), generator.spaces)
     return Inverter(
-        generator,
-        perceptual.to(device),
-        Region.whole(generator.resolution),
-        generator.spaces,
-        prior,
-        OBJECTIVE,
-        Schedule(steps=case.steps, learning_rate=0.1),
+        **vars(viewer),
+        prior=prior,
+        objective=OBJECTIVE,
+        schedule=Schedule(steps=case.steps, learning_rate=0.1),
+        begin=Mean().load(viewer, prior, OBJECTIVE, labelled=False),
         precision=case.precision,
         compiles=case.compiles,
     )
@@ -237,7 +238,7 @@ def _stripes(inverter: Inverter) -> NDArray[np.uint8]:
 
 
 def _item(inverter: Inverter, image_13HW: Tensor, masks: dict[str, Tensor]) -> Item:
-    return inverter.item(inverter.target(image_13HW), masks)
+    return inverter.item(Photograph(image_13HW[0], image_13HW[0]), masks)
 
 
 # ---- measuring

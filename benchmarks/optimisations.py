@@ -27,13 +27,14 @@ from benchmarks.inversion import CLOSE, Case, demo_networks, inverter_of
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import SEED, scenes
-from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
+from stages.inversion.viewer import Photograph
 from stages.maps.region import fit
+from stages.objective.loss import Loss
 
 WIDTH = 16
 
@@ -57,12 +58,12 @@ class Work:
         return [self._item(image, masks, everywhere) for image, masks in zip(self.images, self.masks, strict=True)]
 
     def _item(self, image_13HW: Tensor, masks: Mapping[str, Tensor], everywhere: bool) -> Item:
-        target = self.inverter.target(image_13HW)
+        photograph = Photograph(image_13HW[0], image_13HW[0])
         if not everywhere:
-            return self.inverter.item(target, dict(masks))
+            return self.inverter.item(photograph, dict(masks))
         shapes = self.inverter.generator.feature_shapes
         all_masks = {space: image_13HW.new_zeros(1, 1, *shape[1:]) for space, shape in shapes.items()} | dict(masks)
-        return replace(self.inverter.item(target, all_masks), free=frozenset(masks))
+        return replace(self.inverter.item(photograph, all_masks), free=frozenset(masks))
 
 
 def fitted_scenes(inverter: Inverter, count: int) -> list[Tensor]:

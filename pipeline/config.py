@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -27,10 +27,12 @@ from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from stages.engine.memory import Width
 from stages.engine.schedule import Schedule
-from stages.engine.stopping import Budget, Finish
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
+from stages.inversion.methods import Method
+from stages.inversion.starts import Mean, Start, start_of_samples
+from stages.invert import Invert, without_steps_by_need
 from stages.maps.region import Region
 from stages.objective.objective import Objective
 from stages.objective.precision import Precision
@@ -95,7 +97,9 @@ class InversionSettings(Section):
 
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
-    start_samples: NonNegativeInt = 0  # learn from so many draws of w where to start; 0 starts at the mean w
+    start: Start = Mean()
+    """Where an inversion starts: at the `mean` w, or at one `learnt` from draws. `start_samples: N` is short for
+    `start: {kind: learnt, samples: N}`, and with 0 for the mean."""
     batch: Width = 16
     """Images (error maps: an image in a space) optimised together; changes a result by rounding at most. `auto`: as
     many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
@@ -103,12 +107,17 @@ class InversionSettings(Section):
     precision: Precision = "fp32"  # of the networks while they invert; bf16 or fp16 where a GPU (or CPU) is made for it
     compile: bool = False  # let torch compile the loss: minutes once, for runs of hours; changes rounding
 
+    _short_start = model_validator(mode="before")(start_of_samples)
+
 
 class InvertSettings(InversionSettings):
-    """How images are inverted in the spaces assigned. Supervision compares spaces, and all its inversions are whole."""
+    """How images are inverted in the spaces assigned."""
 
-    finish: Finish | None = None  # leave early where the loss no longer falls; None takes every step of the schedule
-    budget: Budget | None = None  # fewer steps where little error is predicted; None gives every image the same
+    method: Method = Method()  # how codes are found
+
+    formerly: ClassVar[Mapping[str, Any]] = Invert.formerly
+
+    _removed = model_validator(mode="before")(without_steps_by_need)
 
 
 class ErrorMapsSettings(InversionSettings):
@@ -269,7 +278,7 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg']}, got {error['input']!r}"
 
 
-_TAGS = frozenset(tag for model in models_in(Segmentation) for tag in literals(model))
+_TAGS = frozenset(tag for union in (Segmentation, Start) for model in models_in(union) for tag in literals(model))
 
 
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:

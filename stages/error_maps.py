@@ -20,8 +20,9 @@ from stages.base.stage import Record, Rejected, Sample, Worker
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion, Trace, fate
-from stages.images.labels import class_of
-from stages.inversion.inverter import Inverter, InvertingStage, Photograph
+from stages.inversion.inverter import Inverter
+from stages.inversion.stage import InvertingStage
+from stages.inversion.viewer import Photograph
 from stages.maps.reduction import at_size, fit_reduced, reduced
 from stages.maps.region import to_uint8
 from stages.maps.spaces import column
@@ -31,11 +32,9 @@ from stages.objective.objective import Target
 
 @dataclass(frozen=True)
 class _Target:
-    key: str
     photograph: Photograph
     mapped_3hw: Tensor  # at the size of the maps
     occluded_HW: NDArray[np.bool_] | None  # at the region's size, since a thin occluder may have no pixel in a map
-    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,55 +75,54 @@ class ErrorMaps(InvertingStage):
 
         def prepare(sample: Sample) -> _Target:
             picture, region, side_px = self.image.picture(sample), inverter.region, self.map_side_px
-            image_HW3 = picture.pixels_HW3
-            photograph, mapped_3hw = inverter.fitted(image_HW3), fit_reduced(image_HW3, region, side_px)
+            mapped_3hw = fit_reduced(picture.pixels_HW3, region, side_px)
             occluded_HW = known_occluder(sample, self.truth, picture.geometry, region)
-            label = class_of(sample, self.label, inverter.generator.label_dim)
-            return _Target(sample.key, photograph, mapped_3hw, occluded_HW, label)
+            photograph = self.photograph(sample, picture.pixels_HW3, inverter)
+            return _Target(photograph, mapped_3hw, occluded_HW)
 
         width = inverter.width(self.batch)
         engine = inverter.engine(width)
 
         def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
-            found = [_submit(engine, inverter, target.photograph.seen_3hw[None], target.label) for target in targets]
-            return self._records(inverter, targets, found)
+            submitted = [_submit(engine, inverter, target.photograph) for target in targets]
+            return self._records(inverter, targets, submitted)
 
         return batched_worker(prepare, compute, width, lambda samples: engine.expect(samples * len(inverter.spaces)))
 
     def _records(
-        self, inverter: Inverter, targets: Sequence[_Target], found: Sequence[Sequence[Future[Inversion]]]
+        self, inverter: Inverter, targets: Sequence[_Target], submitted: Sequence[Sequence[Future[Inversion]]]
     ) -> Iterator[Record | Rejected]:
-        inversions = in_turn(itertools.chain.from_iterable(found))
-        for target, futures in zip(targets, found, strict=True):
+        inversions = in_turn(itertools.chain.from_iterable(submitted))
+        for target, futures in zip(targets, submitted, strict=True):
             yield self._record(inverter, target, list(itertools.islice(inversions, len(futures))))
 
     def _record(self, inverter: Inverter, target: _Target, inversions: Sequence[Inversion]) -> Record | Rejected:
         for space, inversion in zip(inverter.spaces, inversions, strict=True):
             if inversion.diverged.any():
-                return Rejected(target.key, f"the inversion in {space} {fate(inversion)}")
-        found = [self._measured(inverter, target, inversion) for inversion in inversions]
-        spaces = dict(zip(inverter.spaces, found, strict=True))
+                return Rejected(target.photograph.key, f"the inversion in {space} {fate(inversion)}")
+        measured = [self._measured(inverter, target, inversion) for inversion in inversions]
+        spaces = dict(zip(inverter.spaces, measured, strict=True))
         row: dict[str, str | float | bool | None] = {}
-        for space, one in spaces.items():
-            row[f"psnr_db_{column(space)}"] = one.psnr_db
-            row[f"lpips_{column(space)}"] = one.lpips
-        occluded_HW, error_hw = target.occluded_HW, found[0].error_hw
+        for space, result in spaces.items():
+            row[f"psnr_db_{column(space)}"] = result.psnr_db
+            row[f"lpips_{column(space)}"] = result.lpips
+        occluded_HW, error_hw = target.occluded_HW, measured[0].error_hw
         row["occluded"] = None if occluded_HW is None else bool(occluded_HW.any())
         row["auroc"] = None if occluded_HW is None else auroc(error_hw, at_size(occluded_HW, error_hw.shape))
         row["generator"] = inverter.generator.digest
         row["perceptual"] = inverter.perceptual.name
         row["perceptual_digest"] = inverter.perceptual.digest
-        if target.label is not None:
-            row["label"] = target.label
+        if target.photograph.label is not None:
+            row["label"] = target.photograph.label
         arrays: dict[str, NDArray[np.generic]] = {
             "spaces": np.asarray(list(spaces)),
-            "error_LHW": np.stack([one.error_hw for one in found]),
-            "loss_LK": np.stack([one.trace.terms["total"][:, 0].float().numpy() for one in found]),
-            "loss_step": found[0].trace.steps.numpy(),
+            "error_LHW": np.stack([result.error_hw for result in measured]),
+            "loss_LK": np.stack([result.trace.terms["total"][:, 0].float().numpy() for result in measured]),
+            "loss_step": measured[0].trace.steps.numpy(),
         }
         if self.keep_images:
-            arrays["image_LHW3"] = np.stack([one.image_HW3 for one in found])
-        return Record(target.key, row, arrays)
+            arrays["image_LHW3"] = np.stack([result.image_HW3 for result in measured])
+        return Record(target.photograph.key, row, arrays)
 
     def _measured(self, inverter: Inverter, target: _Target, inversion: Inversion) -> _InOneSpace:
         """Return what a space makes of an image; one by one, so that neighbours change no digit and take no memory."""
@@ -141,16 +139,14 @@ class ErrorMaps(InvertingStage):
         )
 
 
-def _submit(
-    engine: Engine, inverter: Inverter, image_13HW: Tensor, label: int | None = None
-) -> list[Future[Inversion]]:
-    """Submit an image in every space; in a feature space w+ moves too, as the authors' code does."""
+def _submit(engine: Engine, inverter: Inverter, photograph: Photograph) -> list[Future[Inversion]]:
+    """Submit a photograph in every space; in a feature space w+ moves too, as the authors' code does."""
 
     @functools.cache
     def target() -> Target:  # by the first space that begins, for all of them
-        return inverter.target(image_13HW.to(inverter.prior.mean_w.device))
+        return inverter.target(photograph.seen_3hw[None].to(inverter.device))
 
     def begin(space: str) -> Item:
-        return inverter.item(target(), inverter.everywhere(space), label)
+        return inverter.item(photograph, inverter.everywhere(space), target())
 
     return [engine.submit(functools.partial(begin, space)) for space in inverter.spaces]

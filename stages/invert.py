@@ -1,38 +1,42 @@
-"""Spatially adaptive multilayer inversion: w+ and the masked deltas together (thesis Sec. 3.3, Eq. 3.4 to 3.8)."""
+"""Spatially adaptive multilayer inversion: each segment of an image in the space it was assigned (thesis Sec. 3.3)."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
-from stages.base.stage import Record, Rejected, Sample, Worker
-from stages.engine.batch import Item
-from stages.engine.engine import in_turn
+from stages.base.stage import Record, Rejected, Sample, Value, Worker
 from stages.engine.result import Inversion, fate
-from stages.engine.schedule import Schedule
-from stages.engine.stopping import Budget, Finish
-from stages.images.labels import class_of
-from stages.inversion.inverter import Inverter, InvertingStage, Photograph
+from stages.inversion.methods import Method
+from stages.inversion.methods.method import Assigned
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
-from stages.inversion.viewer import Measures
+from stages.inversion.stage import InvertingStage
+from stages.inversion.viewer import Measures, Viewer
 from stages.maps.spaces import column
 
+REMOVED = {"finish": None, "budget": None}
+"""Steps by need, which gave images fewer steps where their loss no longer fell or little error was predicted."""
 
-@dataclass(frozen=True)
-class _Target:
-    key: str
-    photograph: Photograph
-    assignment_HW: NDArray[np.uint8]
-    schedule: Schedule
-    label: int | None = None
+
+def without_steps_by_need(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from
+    """Return settings without removed ones that are off; raises `ValueError` where one is on."""
+    if not isinstance(settings, Mapping):
+        return settings
+    if used := [name for name in REMOVED if settings.get(name) is not None]:
+        raise ValueError(
+            f"{' and '.join(used)}: steps by need were removed, since they gained little over fewer steps for all "
+            "images. Remove the setting, and lower invert.schedule.steps to save time"
+        )
+    return {name: value for name, value in settings.items() if name not in REMOVED}
 
 
 class Invert(InvertingStage):
@@ -48,60 +52,46 @@ class Invert(InvertingStage):
     version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("refine_maps",)
 
-    finish: Finish | None = None
-    budget: Budget | None = None
+    method: Method = Method()  # how codes are found
+
+    formerly: ClassVar[Mapping[str, Value]] = REMOVED
+
+    _removed = model_validator(mode="before")(without_steps_by_need)
 
     def setup(self, device: torch.device) -> Worker:
-        """Load generator and perceptual distance; the worker inverts `batch` images at a time."""
-        inverter = self.inverter(device)
+        """Load generator and perceptual distance, and what the method needs."""
+        viewer = self.viewer(device)
+        method = self.method.load(self, viewer)
 
-        def prepare(sample: Sample) -> _Target:
-            refined = sample.records["refine_maps"]
-            assignment_HW = refined.arrays["assignment_HW"].astype(np.uint8)
-            schedule = self._schedule(refined)
-            photograph = inverter.fitted(self.image.picture(sample).pixels_HW3)
-            label = class_of(sample, self.label, inverter.generator.label_dim)
-            return _Target(sample.key, photograph, assignment_HW, schedule, label)
+        def prepare(sample: Sample) -> Assigned:
+            assignment_HW = sample.records["refine_maps"].arrays["assignment_HW"].astype(np.uint8)
+            pixels_HW3 = self.image.picture(sample).pixels_HW3
+            return Assigned(self.photograph(sample, pixels_HW3, viewer), assignment_HW)
 
-        width = inverter.width(self.batch)
-        engine = inverter.engine(width)
+        def compute(images: Sequence[Assigned]) -> Iterator[Record | Rejected]:
+            return map(functools.partial(_record, viewer), images, method.find(images))
 
-        def compute(targets: Sequence[_Target]) -> Iterator[Record | Rejected]:
-            futures = [engine.submit(functools.partial(_begin, inverter, target, self.finish)) for target in targets]
-            return map(functools.partial(_record, inverter), targets, in_turn(futures))
-
-        return batched_worker(prepare, compute, width, engine.expect)
-
-    def _schedule(self, refined: Record) -> Schedule:
-        if self.budget is None:
-            return self.schedule
-        error = refined.row["error"]
-        assert isinstance(error, float), "refine_maps records it"
-        return self.budget.of(self.schedule, error)
+        return batched_worker(prepare, compute, method.batch, method.begins)
 
 
-def _begin(inverter: Inverter, target: _Target, finish: Finish | None) -> Item:
-    seen_13hw = target.photograph.seen_3hw[None].to(inverter.prior.mean_w.device)
-    item = inverter.item(inverter.target(seen_13hw), inverter.masks(target.assignment_HW[None]), target.label)
-    return replace(item, schedule=target.schedule, finish=finish)
-
-
-def _record(inverter: Inverter, target: _Target, inversion: Inversion) -> Record | Rejected:
+def _record(viewer: Viewer, image: Assigned, inversion: Inversion) -> Record | Rejected:
+    """Return what is stored of an inversion: its codes packed, and the measures of the picture that they then form."""
+    key, photograph = image.photograph.key, image.photograph
     if inversion.diverged.any():
-        return Rejected(target.key, f"the inversion {fate(inversion)}")
-    device = inversion.codes.w_plus.device
+        return Rejected(key, f"the inversion {fate(inversion)}")
     w_plus, packed = inversion.codes.w_plus[0].half().cpu().numpy(), pack_codes(inversion.codes, 0)
-    stored = stack_codes([unpack_codes(w_plus, packed)], inverter.generator.feature_shapes)
     if too_large := _beyond_half(w_plus, packed):
-        return Rejected(target.key, f"{too_large} of the inversion do not fit float16; lower the learning rate")
-    measures = inverter.measure(inverter.picture(_to(stored, device)), target.photograph.image_3HW[None].to(device))
+        return Rejected(key, f"{too_large} of the inversion do not fit float16; lower the learning rate")
+    stored = stack_codes([unpack_codes(w_plus, packed)], viewer.generator.feature_shapes)
+    picture_13HW = viewer.picture(_to(stored, viewer.device))
+    measures = viewer.measure(picture_13HW, photograph.image_3HW[None].to(viewer.device))
     if not bool(measures.psnr_db.isfinite().all()):
-        return Rejected(target.key, "the picture of the codes as stored is not finite; lower the learning rate")
-    loss_K = inversion.trace.terms["total"][:, 0]
-    row = _row(inverter, target, measures) | {"w_plus": w_plus, "loss": float(loss_K[-1])}
-    row["steps"] = int(inversion.trace.steps[-1]) + 1
-    arrays = packed | {"assignment_HW": target.assignment_HW, "trace_step": inversion.trace.steps.numpy()}
-    return Record(target.key, row, arrays | {"trace_loss": loss_K.float().numpy()})
+        return Rejected(key, "the picture of the codes as stored is not finite; lower the learning rate")
+    trace_K, loss_K = inversion.trace.steps, inversion.trace.terms["total"][:, 0]
+    row = _row(viewer, image, measures)
+    row |= {"w_plus": w_plus, "loss": float(loss_K[-1]), "steps": int(trace_K[-1]) + 1}
+    trace = {"trace_step": trace_K.numpy(), "trace_loss": loss_K.float().numpy()}
+    return Record(key, row, packed | {"assignment_HW": image.assignment_HW} | trace)
 
 
 def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:
@@ -111,15 +101,16 @@ def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:
     return " and ".join(name for name, array in stored.items() if not np.isfinite(array.astype(np.float32)).all())
 
 
-def _row(inverter: Inverter, target: _Target, measures: Measures) -> dict[str, str | float | NDArray[np.generic]]:
-    shares = np.bincount(target.assignment_HW.ravel(), minlength=len(inverter.spaces)) / target.assignment_HW.size
+def _row(viewer: Viewer, image: Assigned, measures: Measures) -> dict[str, Value]:
+    shares = np.bincount(image.assignment_HW.ravel(), minlength=len(viewer.spaces)) / image.assignment_HW.size
+    label = image.photograph.label
     return {
         "psnr_db": float(measures.psnr_db),
         "lpips": float(measures.lpips),
-        **{f"share_{column(space)}": float(s) for space, s in zip(inverter.spaces, shares, strict=True)},
-        "generator": inverter.generator.digest,
-        "perceptual": inverter.perceptual.name,
-        **({} if target.label is None else {"label": target.label}),
+        **{f"share_{column(space)}": float(s) for space, s in zip(viewer.spaces, shares, strict=True)},
+        "generator": viewer.generator.digest,
+        "perceptual": viewer.perceptual.name,
+        **({} if label is None else {"label": label}),
     }
 
 

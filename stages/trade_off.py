@@ -26,9 +26,10 @@ from stages.engine.batch import Item
 from stages.engine.engine import Engine
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
-from stages.images.labels import class_of
-from stages.inversion.inverter import Inverter, InvertingStage, Photograph
+from stages.inversion.inverter import Inverter
 from stages.inversion.packing import stack_codes
+from stages.inversion.stage import InvertingStage
+from stages.inversion.viewer import Photograph
 from stages.maps.assignment import assign_spaces
 from stages.maps.reduction import at_size
 
@@ -85,7 +86,7 @@ class Sweep:
     warm: Schedule
     _measuring: Lock = field(default_factory=Lock)  # one image at a time, as everywhere
 
-    def __call__(self, photograph: Photograph, mapped: Mapped, label: int | None = None) -> list[Inverted]:
+    def __call__(self, photograph: Photograph, mapped: Mapped) -> list[Inverted]:
         """Return a photograph inverted at each threshold.
 
         At the first it is inverted as ever. At every other where its assignment is another than before it goes on from
@@ -100,19 +101,17 @@ class Sweep:
             if before is not None and (assigned_HW == before.assignment_HW).all():
                 found.append(before)
                 continue
-            inversion = self.engine.submit(partial(self._begin, photograph, assigned_HW, before, label)).result()
+            inversion = self.engine.submit(partial(self._begin, photograph, assigned_HW, before)).result()
             steps = self.inverter.schedule.steps if before is None else self.warm.steps
             with self._measuring:
                 found.append(_measured(self.inverter, photograph, inversion, assigned_HW, steps))
         return found
 
-    def _begin(
-        self, photograph: Photograph, assigned_HW: NDArray[np.uint8], before: Inverted | None, label: int | None
-    ) -> Item:
-        seen_13hw = photograph.seen_3hw[None].to(self.inverter.prior.mean_w.device)
-        target, masks = self.inverter.target(seen_13hw), self.inverter.masks(assigned_HW[None])
+    def _begin(self, photograph: Photograph, assigned_HW: NDArray[np.uint8], before: Inverted | None) -> Item:
+        masks = self.inverter.masks(assigned_HW[None])
         if before is None:
-            return self.inverter.item(target, masks, label)
+            return self.inverter.item(photograph, masks)
+        target = self.inverter.target(photograph.seen_3hw[None].to(self.inverter.device))
         start = warm_start([before.codes], masks, self.inverter.generator.feature_shapes)
         return Item(target, start, self.warm, frozenset(start.deltas))
 
@@ -162,20 +161,20 @@ class TradeOff(InvertingStage):
         def sweep_of(count: int) -> Sweep:  # a slot without an image would cost as much as one with
             return Sweep(inverter, inverter.engine(min(width, count)), self.thresholds, self.warm)
 
-        def prepare(sample: Sample) -> tuple[str, Photograph, Mapped, int | None]:
+        def prepare(sample: Sample) -> tuple[Photograph, Mapped]:
             error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
             labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
-            photograph = inverter.fitted(self.image.picture(sample).pixels_HW3)
-            label = class_of(sample, self.label, inverter.generator.label_dim)
-            return sample.key, photograph, Mapped(at_size(error_LHW, labels_HW.shape), labels_HW), label
+            photograph = self.photograph(sample, self.image.picture(sample).pixels_HW3, inverter)
+            return photograph, Mapped(at_size(error_LHW, labels_HW.shape), labels_HW)
 
-        def compute(taken: Sequence[tuple[str, Photograph, Mapped, int | None]]) -> list[Record | Rejected]:
-            keys, photographs, maps, labels = zip(*taken, strict=True)
+        def compute(taken: Sequence[tuple[Photograph, Mapped]]) -> list[Record | Rejected]:
+            photographs, maps = zip(*taken, strict=True)
             sweep = sweep_of(len(taken))
             sweep.engine.expect(len(taken) * len(self.thresholds))
             with ThreadPoolExecutor(len(taken)) as waiting:
-                found = waiting.map(sweep, photographs, maps, labels)
-                return [self._record(key, one, inverter) for key, one in zip(keys, found, strict=True)]
+                sweeps = waiting.map(sweep, photographs, maps)
+                pairs = zip(photographs, sweeps, strict=True)
+                return [self._record(photograph.key, points, inverter) for photograph, points in pairs]
 
         return batched_worker(prepare, compute, width)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from generators.generator import Generator
-from generators.latents import Codes
+from generators.latents import Codes, zero_deltas
 from generators.prior import Prior
 from stages.engine.batch import Item
 from stages.engine.result import Inversion, Trace
 from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
-from stages.inversion.loss import loss_of
 from stages.maps.region import Region
+from stages.objective.loss import loss_of
 from stages.objective.objective import Objective, Target
 from stages.objective.precision import Precision
 
@@ -71,6 +72,26 @@ def descend(  # noqa: PLR0917 - everything an inversion depends on
         for image, one in enumerate(separate(start))
     ]
     return _join(start, invert_all(loss, items, len(items)))
+
+
+def start_codes(generator: Generator, prior: Prior, masks: Mapping[str, Tensor], count: int) -> Codes:
+    """Return the codes that every inversion without an encoder starts from: mean w, zero deltas.
+
+    Args:
+        generator: gives the shapes.
+        prior: gives mean w; on the device that the codes are wanted on.
+        masks: ``[N, 1, h, w]`` by feature space; these spaces get deltas.
+        count: number of images, N.
+
+    Raises:
+        ValueError: masks are not of N images.
+    """
+    for space, mask in masks.items():
+        if len(mask) != count:
+            raise ValueError(f"wanted masks of {count} images, got {len(mask)} in {space}")
+    w_plus = prior.mean_w.float().expand(count, generator.num_ws, generator.w_dim).clone()
+    on_device = {space: mask.to(w_plus.device) for space, mask in masks.items()}
+    return Codes(w_plus, zero_deltas(on_device, generator.feature_shapes, w_plus.device), on_device)
 
 
 def separate(codes: Codes) -> list[Codes]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from generators.source import GeneratorSource
 from infra.files import digest_of
 from pipeline.errors import RunError
+from stages.base.variant import Variant
 from stages.segmentation import HuggingFace
 
 DIGITS = 16
@@ -47,7 +48,12 @@ def fingerprint(
 
 def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return a model's fields for its fingerprint, without those that cannot change a result."""
-    return {name: getattr(model, name) for name in type(model).model_fields if name not in indifferent}
+    settings: dict[str, Any] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if name not in indifferent:
+            settings |= value.hashed_as(name) if isinstance(value, Variant) else {name: value}
+    return settings
 
 
 def _identify(value: Any, known: Mapping[Path, str]) -> Any:  # noqa: ANN401  # whatever a configuration holds

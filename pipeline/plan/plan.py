@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -107,6 +108,9 @@ class Plan:
         Those that a segmenter was trained with are right: its fingerprint has their digests.
         """
         self.config.refine_maps.segmentation.check()
+        self.config.error_maps.start.check()
+        self.config.invert.start.check()
+        self.config.invert.method.check()
         if self.ledger.receipt(self.train_segmenter()) is None:
             self.config.train_segmenter.network.check()
             self.perceptual.check()
@@ -234,7 +238,7 @@ class Plan:
         return fingerprint(
             stage.name,
             stage.version,
-            settings_of(stage, stage.indifferent),
+            settings_of(stage, stage.indifferent) | _removed(stage),
             list(upstream.values()),
             extra={"supervision": self.config.supervision.identity} if _of_supervision(stage) else None,
             known={trained.path: trained.sha256} if trained is not None else None,
@@ -258,6 +262,10 @@ class Plan:
         """Return the units of a step that have no bundle yet."""
         done = self.ledger.units(step.stage.name, step.fingerprint)
         return [unit for unit in units if unit.name not in done]
+
+
+def _removed(stage: GraphStage) -> dict[str, Any]:
+    return dict(stage.formerly) if isinstance(stage, Stage) else {}
 
 
 def _of_supervision(stage: GraphStage) -> bool:

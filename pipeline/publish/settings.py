@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
+from stages.base.variant import Variant
 
 LOCAL: dict[str, Any] = {
     **dict.fromkeys(("input", "output", "folder", "trade_off", "compute", "storage"), True),
@@ -18,10 +19,13 @@ LOCAL: dict[str, Any] = {
 }
 """Settings that decide no result, or say where this machine keeps something."""
 
+SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
+"""Settings of which the one replaces the other."""
+
 
 def portable_settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings that decide results, as plain values; paths of weights are left out."""
-    plain: dict[str, Any] = json.loads(json.dumps(_without_paths(config.model_dump(exclude=LOCAL))))
+    plain: dict[str, Any] = json.loads(json.dumps(_without_paths(_plain(config, LOCAL))))
     return plain
 
 
@@ -31,7 +35,7 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         RunError: the published result needs weights that the configuration does not name.
     """
-    merged = _merged(config.model_dump() | {"generator": dict(config.generator)}, settings)
+    merged = _merged(_plain(config) | {"generator": dict(config.generator)}, settings)
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
@@ -40,6 +44,23 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
             f"what is published was made with other settings, and {key} of it is not in this configuration; give the "
             "configuration of that run"
         ) from error
+
+
+def _plain(config: RunConfig, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings as plain values, with the names that fingerprints know them by."""
+    plain = config.model_dump(exclude=exclude)
+    return {name: _as_hashed(getattr(config, name), value) for name, value in plain.items()}
+
+
+def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
+    if not (isinstance(section, BaseModel) and isinstance(plain, Mapping)):
+        return plain
+    settings: dict[str, Any] = {}
+    for name, value in plain.items():
+        variant = getattr(section, name)
+        hashed = variant.hashed_as(name) if isinstance(variant, Variant) else {name: value}
+        settings |= {name: value} if name in hashed else hashed
+    return settings | dict(getattr(section, "formerly", {}))
 
 
 def _without_paths(value: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
@@ -52,7 +73,7 @@ def _without_paths(value: Any) -> Any:  # noqa: ANN401  # whatever a configurati
 
 def _merged(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Return `other` over `own`, section by section; a section of another kind replaces the whole."""
-    merged = dict(own)
+    merged = {name: value for name, value in own.items() if SHORT_FORMS.get(name) not in other}
     for name, value in other.items():
         mine = merged.get(name)
         if isinstance(mine, Mapping) and isinstance(value, Mapping) and mine.get("kind") == value.get("kind"):

@@ -36,6 +36,7 @@ from pipeline.report.summary import Picture, Quarantined, Samples, StageTiming, 
 from pipeline.report.training import TrainingReport
 from pipeline.tune.trade_off import committed_curve
 from stages.inversion.inverter import Inverter
+from stages.inversion.starts import Mean
 from stages.invert import Invert
 
 LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pyarrow", "numpy")
@@ -135,7 +136,7 @@ def conclude(finished: Finished) -> Conclusion:
 
 def drawing(stage: Invert) -> Inverter:
     """Return an inverter on the CPU for pictures of a stage's codes; it learns no start, which can take hours."""
-    return stage.model_copy(update={"start_samples": 0}).inverter(torch.device("cpu"))
+    return stage.model_copy(update={"start": Mean()}).inverter(torch.device("cpu"))
 
 
 def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt) -> Iterable[StageTiming]:

@@ -28,7 +28,7 @@ from pipeline.tune.shares import Segments, maps_of, nothing_refined, steps_of
 from pipeline.tune.trade_off_job import Chosen, Part, TradeOffJob
 from stages.base.stage import sample_seed
 from stages.engine.memory import UNMEASURED
-from stages.inversion.inverter import InvertingStage
+from stages.inversion.stage import InvertingStage
 from stages.invert import Invert
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
@@ -189,7 +189,7 @@ def _fingerprint(plan: Plan, steps: Steps) -> str:
     """Return the digest of all that decides a curve but for its samples and thresholds, which name its bundles."""
     refine, invert = steps.stage(RefineMaps), steps.stage(Invert)
     indifferent = invert.indifferent | (Invert.model_fields.keys() - InvertingStage.model_fields.keys())
-    settings = settings_of(invert, indifferent)  # finish and budget aside: here all take every step
+    settings = settings_of(invert, indifferent)  # all but the method: sweeps are optimised
     settings["warm"] = warm_schedule(invert.schedule, plan.config.trade_off.warm_share)
     settings["segments"] = settings_of(refine, refine.indifferent | {"threshold"})
     return fingerprint(

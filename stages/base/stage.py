@@ -80,6 +80,10 @@ class Stage(GraphStage, ABC):
     supervision_only: ClassVar[bool] = False
     """Whether it looks at the supervision subset instead of all samples."""
 
+    formerly: ClassVar[Mapping[str, Value]] = {}
+    """Settings that were removed, with the value that every stage of today stands for. They stay in the fingerprint, so
+    that what was made while they existed is still complete."""
+
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {}
     """Types of those columns of its rows that may be null in all rows of a unit."""
 

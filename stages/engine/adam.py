@@ -7,20 +7,14 @@ device, and no shape depends on a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from generators.latents import Codes
 from stages.engine.batch import Batch, Moving
-from stages.objective.objective import Target
+from stages.objective.loss import Loss
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-
-Loss = Callable[[Codes, Target], Tensor]
-"""Returns the terms of each image's loss, ``[len(TERMS), N]``, differentiable in w_plus and deltas."""
 
 
 def step(loss: Loss, batch: Batch, pace_2N: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from generators.latents import Codes
 from stages.engine.schedule import Schedule
-from stages.engine.stopping import Finish
 from stages.objective.objective import Target
 
 
@@ -20,7 +19,6 @@ class Item:
 
     `start` has the deltas that act in this image and no others. `free` are the feature spaces whose deltas move;
     `w_free` says whether w_plus does, `tied` whether its rows stay one code, W instead of W+, as which they must start.
-    With `finish`, an image whose loss no longer falls leaves before its schedule ends.
     """
 
     target: Target
@@ -29,7 +27,6 @@ class Item:
     free: frozenset[str]
     w_free: bool = True
     tied: bool = False
-    finish: Finish | None = None
 
 
 Shape = tuple[int, ...] | tuple[tuple[int, ...], ...]

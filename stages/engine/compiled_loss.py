@@ -9,7 +9,7 @@ from torch import Tensor
 
 from generators.latents import Codes
 from stages.base.memory import out_of_memory
-from stages.engine.adam import Loss
+from stages.objective.loss import Loss
 from stages.objective.objective import Target
 
 _log = logging.getLogger(__name__)

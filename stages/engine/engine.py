@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from stages.base.memory import out_of_memory
-from stages.engine.adam import Loss
 from stages.engine.batch import Item, Shape, shapes_of
 from stages.engine.result import Inversion
 from stages.engine.slots import Slots
 from stages.engine.tally import Steps, Tally
+from stages.objective.loss import Loss
 
 Begin = Callable[[], Item]
 """Makes an item when its turn has come, so that images that wait have no features on the device yet.

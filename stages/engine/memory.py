@@ -8,9 +8,9 @@ import torch
 from pydantic import BeforeValidator
 
 from stages.base.memory import out_of_memory
-from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.slots import Slots
+from stages.objective.loss import Loss
 
 SHARE = 0.85
 """Of the free memory that a batch may take: allocators split it into blocks that do not always fit, and the targets of

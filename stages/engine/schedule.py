@@ -30,19 +30,6 @@ class Schedule(BaseModel):
         """Return the same schedule at half the rate."""
         return self.model_copy(update={"learning_rate": self.learning_rate / 2})
 
-    def is_full(self, step: int) -> bool:
-        """Say whether the rate of a step is neither ramping up nor down."""
-        done = step / self.steps
-        return self.ramp_up <= done < 1 - self.ramp_down
-
-    def ramped_down_from(self, taken: int) -> Schedule:
-        """Return the schedule whose ramp down begins now, after `taken` steps, the last of them at the full rate.
-
-        The ramp down has the same share of the steps, which are fewer: it is the end of a shorter schedule.
-        """
-        steps = max(taken + 1, math.ceil(taken / (1 - self.ramp_down)))
-        return self.model_copy(update={"steps": min(steps, self.steps)})
-
     def traces(self, step: int) -> bool:
         """Say whether a step's loss is kept: about `TRACE_POINTS` of them evenly, and the last."""
         return step % max(1, self.steps // TRACE_POINTS) == 0 or step == self.steps - 1

@@ -9,11 +9,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from stages.engine.adam import Loss, pace, step
+from stages.engine.adam import pace, step
 from stages.engine.batch import Batch, Item
 from stages.engine.result import Inversion, Trace
 from stages.engine.schedule import Schedule
-from stages.engine.stopping import Watch
+from stages.objective.loss import Loss
 from stages.objective.objective import TERMS
 
 
@@ -27,10 +27,6 @@ class _Tenant:
     taken: int = 0
     steps: list[int] = field(default_factory=list)
     terms: list[Tensor] = field(default_factory=list)  # of all slots, before these steps
-    watch: Watch | None = field(init=False)  # until it finishes
-
-    def __post_init__(self) -> None:
-        self.watch = Watch(self.item.finish) if self.item.finish is not None else None
 
 
 class Slots:
@@ -67,19 +63,16 @@ class Slots:
         """Take a step with every image, and return the inversions of those that leave, by slot.
 
         Only then is something read from the device: whether they diverged. One that did begins again at half the rate,
-        once. The exception is an item with `finish`, whose lowest loss is read once a window.
+        once.
         """
         assert self._batch is not None, "no item has entered"
         tenants = {slot: tenant for slot, tenant in enumerate(self._tenants) if tenant is not None}
         terms = step(self._loss, self._batch, self._pace(self._batch.w_plus.now))
-        for slot, tenant in tenants.items():
+        for tenant in tenants.values():
             if tenant.schedule.traces(tenant.taken):
                 tenant.steps.append(tenant.taken)
                 tenant.terms.append(terms)
-            full = tenant.schedule.is_full(tenant.taken)
             tenant.taken += 1
-            if full and tenant.watch is not None and tenant.watch.stalls(terms[:, slot]):
-                tenant.schedule, tenant.watch = tenant.schedule.ramped_down_from(tenant.taken), None
         done = {slot: tenant for slot, tenant in tenants.items() if tenant.taken == tenant.schedule.steps}
         return self._leave(self._batch, done) if done else {}
 

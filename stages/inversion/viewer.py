@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.generator import Generator
-from generators.latents import Codes
-from stages.maps.region import Region, crop, psnr_db
+from generators.latents import Codes, masks_of, resize_masks
+from stages.maps.reduction import fit_reduced, reduced_size
+from stages.maps.region import Region, crop, fit, place, psnr_db
 
 if TYPE_CHECKING:
     from stages.perceptual.distance import Perceptual
@@ -28,6 +31,22 @@ class Measures:
 
 
 @dataclass(frozen=True)
+class Photograph:
+    """A photograph as it is inverted, on the CPU: float32 in [-1, 1].
+
+    The two images are one and the same where the loss looks at the region as it is.
+    """
+
+    image_3HW: Tensor
+    """Fills the region; measures are of it."""
+    seen_3hw: Tensor
+    """What the loss looks at: at most as large as the objective's `side_px`."""
+    key: str = ""
+    label: int | None = None
+    """Its class, where the run knows classes."""
+
+
+@dataclass(frozen=True)
 class Viewer:
     """A generator, a perceptual distance and the region of the generator's canvas that both look at."""
 
@@ -40,6 +59,40 @@ class Viewer:
     def device(self) -> torch.device:
         """Where the generator is, and where codes are expected."""
         return next(self.generator.parameters()).device
+
+    def fitted(
+        self, pixels_HW3: NDArray[np.uint8], side_px: int, key: str = "", label: int | None = None
+    ) -> Photograph:
+        """Return a photograph `[H, W, 3]`, of any size, fitted to the region.
+
+        Args:
+            pixels_HW3: RGB.
+            side_px: longest side at which the loss looks at images.
+            key: of its sample.
+            label: its class.
+        """
+        image_3HW = fit(pixels_HW3, self.region)
+        as_it_is = reduced_size(self.region.size, side_px) == self.region.size
+        seen_3hw = image_3HW if as_it_is else fit_reduced(pixels_HW3, self.region, side_px)
+        return Photograph(image_3HW, seen_3hw, key, label)
+
+    def masks(self, assignment_NHW: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """Return the masks of assignments to the region, at feature sizes, rounded to what is stored (float16).
+
+        Nothing acts outside the region. Spaces that no image uses are left out.
+        """
+        chosen_N1HW = torch.from_numpy(assignment_NHW)[:, None]
+        canvas_NHW = place(chosen_N1HW, self.region, self.generator.resolution)[:, 0]
+        masks = masks_of(canvas_NHW, self.spaces, self.generator.feature_shapes)
+        return {space: mask.half().float().to(self.device) for space, mask in masks.items()}
+
+    def everywhere(self, space: str) -> dict[str, Tensor]:
+        """Return the mask with which a feature space acts in one image's whole region; none for the first space."""
+        shape = self.generator.feature_shapes.get(space)
+        if shape is None:
+            return {}
+        whole_11HW = place(torch.ones(1, 1, *self.region.size), self.region, self.generator.resolution)
+        return {space: resize_masks(whole_11HW, shape[1:]).to(self.device)}
 
     @torch.no_grad()
     def picture(self, codes: Codes) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.data.stores import Stores
 from pipeline.errors import ConfigError
-from stages.engine.stopping import Budget, Finish
+from stages.inversion.starts import Learnt, Mean
 
 MINIMAL = "input: shards/*.tar\noutput: store\nfolder: out\ngenerator: {checkpoint: g.safetensors}\n"
 
@@ -112,39 +112,63 @@ def test_defaults_are_those_of_the_thesis(tmp_path):
     config = load_config(write(tmp_path, MINIMAL))
     assert config.refine_maps.threshold == 0.225
     assert (config.invert.schedule.steps, config.error_maps.schedule.steps) == (1001, 501)
-    assert (config.invert.finish, config.invert.budget) == (None, None)
+    assert config.invert.start == config.error_maps.start == Mean()
     assert config.perceptual.backbone == "vgg"
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("invert.finish={window: 20}", r"'invert\.finish\.improvement' is missing"),
-        ("invert.finish={window: 20, improvement: 5}", r"invert\.finish\.improvement: .*less than 1, got 5"),
-        (
-            "invert.finish={windw: 20, improvement: 0.1}",
-            r"'invert\.finish\.windw'; did you mean 'invert\.finish\.window'",
-        ),
-        (
-            "invert.budget={least: 0.4, easy: 0.2, hard: 0.1}",
-            r"invert\.budget: .*hard must be a larger error than easy",
-        ),
+        ("invert.finish={window: 20, improvement: 0.1}", "invert: .*finish: steps by need were removed.*Remove the"),
+        ("invert.budget={least: 0.4, easy: 0.1, hard: 0.2}", "invert: .*budget: steps by need were removed"),
         ("error_maps.finish={window: 20, improvement: 0.1}", r"unknown key 'error_maps\.finish'"),
         ("error_maps.budget={least: 0.4, easy: 0.1, hard: 0.2}", r"unknown key 'error_maps\.budget'"),
     ],
 )
-def test_a_step_budget_that_is_none_is_refused_with_its_key(tmp_path, override, message):
+def test_steps_by_need_are_refused(tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, MINIMAL), [override])
 
 
-def test_steps_by_need_are_two_keys_of_invert(tmp_path):
-    config = load_config(
-        write(tmp_path, MINIMAL),
-        ["invert.finish={window: 20, improvement: 0.1}", "invert.budget={least: 0.4, easy: 0.1, hard: 0.2}"],
-    )
-    assert config.invert.finish == Finish(window=20, improvement=0.1)
-    assert config.invert.budget == Budget(least=0.4, easy=0.1, hard=0.2)
+def test_steps_by_need_may_be_given_as_off(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    assert load_config(path, ["invert.finish=null", "invert.budget=null"]).invert == load_config(path).invert
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("invert.start_samples=0", Mean()),
+        ("invert.start_samples=8", Learnt(samples=8)),
+        ("invert.start={kind: learnt, samples: 8}", Learnt(samples=8)),
+        ("invert.start={kind: learnt}", Learnt(samples=1024)),
+        ("invert.start={kind: mean}", Mean()),
+    ],
+)
+def test_a_start_is_given_by_its_kind_or_by_the_number_of_its_samples(tmp_path, override, start):
+    path = write(tmp_path, MINIMAL)
+    assert load_config(path, [override]).invert.start == start
+    assert load_config(path, [override.replace("invert", "error_maps", 1)]).error_maps.start == start
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("invert.start_samples=-1", r"^[^\n]*: invert\.start\.samples: .*greater than 0, got -1$"),
+        ("invert.start_samples=null", r"invert\.start\.samples: .*valid integer, got None"),
+        ("invert.start={kind: mode}", r"invert\.start: .*'mean', 'learnt'"),
+        ("invert.start={kind: learnt, sample: 8}", r"'invert\.start\.sample'; did you mean 'invert\.start\.samples'"),
+        ("invert.method={kind: guess}", r"invert\.method\.kind: Input should be 'optimise', got 'guess'"),
+    ],
+)
+def test_a_start_or_method_that_is_none_is_refused_with_its_key(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, MINIMAL), [override])
+
+
+def test_two_starts_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="start and start_samples both say where inversions start"):
+        load_config(write(tmp_path, MINIMAL), ["invert.start={kind: mean}", "invert.start_samples=8"])
 
 
 @pytest.mark.parametrize(

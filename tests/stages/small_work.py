@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.harness.descent import separate
+from benchmarks.harness.descent import separate, start_codes
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
-from stages.engine.adam import Loss
 from stages.engine.batch import Item
 from stages.engine.schedule import Schedule
-from stages.inversion.loss import loss_of, start_codes
 from stages.maps.region import Region
+from stages.objective.loss import Loss, loss_of
 from stages.objective.objective import Objective, Target, prepare_target
 from stages.objective.precision import Precision, lowered
 from stages.perceptual.backbones import SmallBackbone

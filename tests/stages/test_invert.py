@@ -1,4 +1,4 @@
-"""Inverting in assigned spaces: every image with the steps that it needs, as if alone."""
+"""Inverting in assigned spaces: every image as if alone, and what is recorded of it."""
 
 import pickle
 from dataclasses import replace
@@ -7,12 +7,12 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from generators.checkpoints import save_generator
 from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
-from stages.engine.stopping import Budget, Finish
 from stages.error_maps import ErrorMaps
 from stages.inversion.viewer import MAX_PSNR_DB
 from stages.invert import Invert
@@ -21,8 +21,6 @@ from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 CPU = torch.device("cpu")
-BUDGET = Budget(least=0.25, easy=0.1, hard=0.3)
-FINISH = Finish(window=2, improvement=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -58,35 +56,18 @@ def assert_equal(one: Record, other: Record) -> None:
         np.testing.assert_array_equal(value, other.row[name], err_msg=name)
 
 
-def test_unless_told_otherwise_every_image_takes_every_step(sources):
+def test_every_image_takes_every_step(sources):
     for record in run(sources, [sample(0, 0.01), sample(1, 0.5)], steps=7):
         assert record.row["steps"] == 7
         assert record.arrays["trace_step"].tolist() == list(range(7))
 
 
-def test_an_image_is_given_the_steps_of_its_predicted_error(sources):
-    easy, middle, hard = run(sources, [sample(0, 0.05), sample(0, 0.18), sample(0, 0.3)], budget=BUDGET, batch=2)
-    assert [one.row["steps"] for one in (easy, middle, hard)] == [5, 11, 20]
-    for found in (easy, middle, hard):
-        (alone,) = run(sources, [sample(0, 0.0)], steps=found.row["steps"], batch=2)
-        assert_equal(found, alone)
-
-
-def test_an_image_that_finishes_early_says_after_how_many_steps_and_depends_on_no_other(sources):
-    samples = [sample(number, 0.3) for number in range(4)]
-    together = run(sources, samples, steps=40, finish=FINISH, batch=3)
-    assert min(one.row["steps"] for one in together) < 40
-    for one, found in zip(samples, together, strict=True):
-        assert found.arrays["trace_step"][-1] == found.row["steps"] - 1
-        assert found.row["loss"] == pytest.approx(found.arrays["trace_loss"][-1])
-        (alone,) = run(sources, [one], steps=40, finish=FINISH, batch=3)
-        assert_equal(found, alone)
-
-
-def test_a_budget_bounds_the_steps_of_an_early_finish(sources):
-    impatient = Finish(window=1, improvement=0.99)
-    (found,) = run(sources, [sample(0, 0.2)], budget=BUDGET, finish=impatient)
-    assert found.row["steps"] == 4  # of 13: one to ramp up, two at the full rate, one to ramp down
+def test_steps_by_need_are_refused_with_what_to_do(sources):
+    with pytest.raises(ValidationError, match=r"finish: steps by need were removed.*lower invert\.schedule\.steps"):
+        Invert(**sources, finish={"window": 2, "improvement": 0.05})
+    with pytest.raises(ValidationError, match="finish and budget: steps by need were removed"):
+        Invert(**sources, finish={}, budget={})
+    assert Invert(**sources, finish=None, budget=None) == Invert(**sources)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +115,7 @@ def test_shares_and_masks_are_of_the_chosen_spaces(sources):
 
 
 def test_a_stage_survives_pickling(sources):
-    stage = Invert(**sources, finish=FINISH, budget=BUDGET)
+    stage = Invert(**sources, start={"kind": "learnt", "samples": 8})
     assert pickle.loads(pickle.dumps(stage)) == stage
 
 

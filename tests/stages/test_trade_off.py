@@ -13,7 +13,8 @@ from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.images.image_member import pixels_of
-from stages.inversion.inverter import Inverter, Photograph
+from stages.inversion.inverter import Inverter
+from stages.inversion.viewer import Photograph
 from stages.maps.region import fit
 from stages.objective.objective import Objective
 from stages.perceptual.source import PerceptualSource

@@ -8,7 +8,7 @@ import torch
 
 from generators import CheckpointError
 from infra.stores.storage import open_store
-from stages.inversion.inverter import InvertingStage
+from stages.inversion.stage import InvertingStage
 from tests.generators.published import tiny as random_generator
 from tests.pipeline.plan.test_plan import prints
 from tests.web import WebServer, web_server

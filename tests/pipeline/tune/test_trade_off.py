@@ -117,12 +117,6 @@ def test_whatever_decides_a_curve_makes_it_different(measured_run, change):
     assert list(measured(measured_run.plan(change))) == []
 
 
-def test_a_curve_does_not_depend_on_steps_by_need_since_its_inversions_are_whole(measured_run):
-    by_need = ("invert.finish={window: 1, improvement: 0.9}", "invert.budget={least: 0.2, easy: 8, hard: 9}")
-    assert len(list(measured(measured_run.plan(*by_need)))) == 2
-    assert ask(measured_run.plan(*FEW, "invert.batch=2", *by_need)).todo == []
-
-
 def test_of_two_curves_the_newest_whole_one_counts(committed):
     measure(committed.plan(*FEW))
     three = ("trade_off.samples=3", "trade_off.points=4", "invert.batch=2")

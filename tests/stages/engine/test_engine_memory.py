@@ -21,6 +21,7 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
+from stages.inversion.viewer import Photograph
 from stages.invert import Invert
 from stages.maps.region import fit
 from stages.objective.objective import Objective
@@ -74,7 +75,7 @@ def begins(inverter):
         image = fit(pixels_of(Sample(str(number), "shard", {"png": tiny.picture(number)})), inverter.region)
         assignment_HW = np.roll(np.arange(tiny.SIDE_PX) * 3 // tiny.SIDE_PX, number).astype(np.uint8)
         masks = inverter.masks(np.tile(assignment_HW, (1, tiny.SIDE_PX, 1)))
-        return inverter.item(inverter.target(image[None]), masks)
+        return inverter.item(Photograph(image, image), masks)
 
     return [partial(begin, number) for number in range(COUNT)]
 

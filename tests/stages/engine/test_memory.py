@@ -9,12 +9,15 @@ from stages.base.memory import out_of_memory
 from stages.engine.memory import LARGEST, SHARE, UNMEASURED, Width, measured_width, width_for
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
+from stages.inversion.viewer import Photograph
 from stages.invert import Invert
 from stages.objective.objective import Objective
 from stages.perceptual.source import PerceptualSource
 from tests import tiny
 
 MB = 1_000_000
+
+BLACK = torch.zeros(3, tiny.SIDE_PX, tiny.SIDE_PX)
 
 
 def inverter(folder, device: str = "cpu") -> Inverter:
@@ -102,7 +105,7 @@ class Device:
 
 def test_what_is_measured_is_a_step_of_one_and_of_two_images(tmp_path, monkeypatch):
     one = inverter(tmp_path)
-    item = one.item(one.target(torch.zeros(1, 3, tiny.SIDE_PX, tiny.SIDE_PX)), {})
+    item = one.item(Photograph(BLACK, BLACK), {})
     for free, fits, width in ((1000, 2, 40), (150, 2, 2), (1000, 1, 1), (1000, 0, 1)):
         device = Device(monkeypatch, free, fits)
         assert measured_width(device.loss(one.loss()), item) == width
@@ -139,7 +142,7 @@ def test_so_does_the_error_of_the_cpus_allocator():
 def test_on_a_device_the_width_is_measured_and_the_batch_fits(tmp_path):
     one = inverter(tmp_path, "cuda")
     width = one.width("auto")
-    item = one.item(one.target(torch.zeros(1, 3, tiny.SIDE_PX, tiny.SIDE_PX, device="cuda")), {})
+    item = one.item(Photograph(BLACK, BLACK), {})
     engine = one.engine(width)
     assert width == LARGEST  # the networks are tiny
     assert len([engine.submit(lambda: item).result() for _ in range(2)]) == 2

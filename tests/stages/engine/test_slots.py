@@ -10,11 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.engine.batch import Item
 from stages.engine.result import Inversion, fate
 from stages.engine.schedule import Schedule
 from stages.engine.slots import Slots, invert_all
-from stages.engine.stopping import Finish
 from tests.stages.small_work import COUNT, Work
 
 
@@ -98,73 +96,6 @@ def test_an_image_that_diverges_twice_tells_its_loss_and_spares_its_neighbours(w
     assert found.diverged.item()
     assert torch.equal(found.codes.w_plus, bad.start.w_plus)
     assert "again at half the learning rate (loss never finite)" in fate(found)
-
-
-def finishing(item: Item, improvement: float = 0.99, **schedule) -> Item:
-    """Return an item that finishes; at 99 %, once it has been at the full rate for two windows of 2 steps."""
-    settings = {"steps": 40, "learning_rate": 0.05, "ramp_up": 0, "ramp_down": 0.5}
-    finish = Finish(window=2, improvement=improvement)
-    return replace(item, schedule=Schedule(**(settings | schedule)), finish=finish)
-
-
-@pytest.mark.parametrize(("ramp_up", "ramp_down", "steps"), [(0, 0.5, 8), (0, 0, 5), (0.25, 0.5, 28), (0, 0.95, 40)])
-def test_an_image_whose_loss_no_longer_falls_ramps_down_and_leaves(work, ramp_up, ramp_down, steps):
-    loss, items = work
-    item = finishing(items[3], ramp_up=ramp_up, ramp_down=ramp_down)
-    (found,) = invert_all(loss, [item], 1)
-    assert found.trace.steps.tolist() == list(range(steps))  # 4, or 10 and 4, at the full rate, then the ramp down
-    assert {len(terms) for terms in found.trace.terms.values()} == {steps}
-    if not ramp_up:  # it is a shorter schedule from beginning to end
-        shorter = replace(item, schedule=item.schedule.model_copy(update={"steps": steps}), finish=None)
-        assert_equal(found, invert_all(loss, [shorter], 1)[0])
-
-
-def test_an_image_that_keeps_improving_takes_every_step(work):
-    loss, items = work
-    (found,) = invert_all(loss, [finishing(items[3], improvement=0, learning_rate=0.002)], 1)
-    assert_equal(found, invert_all(loss, [replace(finishing(items[3], learning_rate=0.002), finish=None)], 1)[0])
-    assert len(found.trace.steps) == 40
-
-
-def test_when_an_image_finishes_depends_on_its_own_losses_alone(work):
-    (loss, items), width = work, 3
-    rates = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
-    those = [finishing(i, 0.03, learning_rate=rate) for i, rate in zip(items, rates, strict=True)]
-    alone = [invert_all(loss, [item], width)[0] for item in those]
-    assert len({len(one.trace.steps) for one in alone}) > 2
-    for order in (range(COUNT), (3, 0, 5, 1, 6, 2, 4)):
-        numbers = list(order)
-        for number, found in zip(numbers, invert_all(loss, [those[n] for n in numbers], width), strict=True):
-            assert torch.equal(found.trace.steps, alone[number].trace.steps)
-            assert_equal(found, alone[number])
-
-
-def test_an_image_that_diverges_while_it_finishes_begins_again_with_a_whole_schedule(work):
-    loss, items = work
-    item = finishing(items[1])
-    calls = []
-
-    def once_infinite(codes, target):
-        calls.append(len(calls))
-        return loss(codes, target) * (math.inf if calls[-1] == 7 else 1)  # in the last of 8 steps
-
-    (found,) = invert_all(once_infinite, [item], 1)
-    assert len(calls) == 16
-    assert not found.diverged.item()
-    assert_equal(found, invert_all(loss, [replace(item, schedule=item.schedule.halved())], 1)[0])
-
-
-def test_an_image_that_has_diverged_does_not_take_all_its_steps_before_it_begins_again(work):
-    loss, items = work
-    calls = []
-
-    def never_finite(codes, target):
-        calls.append(len(calls))
-        return loss(codes, target) * math.nan
-
-    (found,) = invert_all(never_finite, [finishing(items[1], improvement=0.01)], 1)
-    assert found.diverged.item()
-    assert len(calls) == 2 * 4  # a window of 2, and as many to ramp down
 
 
 def test_no_jobs_give_no_inversions(work):

@@ -19,7 +19,8 @@ from stages.base.stage import Record, Rejected, Sample
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.labels import Label, LabelMember, check_label, class_of
-from stages.inversion import learnt_start
+from stages.inversion.starts import learnt
+from stages.inversion.viewer import Photograph
 from stages.invert import Invert
 from stages.objective.objective import Objective
 from stages.perceptual.source import PerceptualSource
@@ -132,8 +133,8 @@ def sample(number: int, text: bytes | None = None, spaces: int = 2) -> Sample:
 
 def start_of(stage: Invert, label: int | None) -> torch.Tensor:
     inverter = stage.inverter(CPU)
-    image = torch.rand(1, 3, tiny.SIDE_PX, tiny.SIDE_PX, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return inverter.start(inverter.target(image), {}, label).w_plus[0, 0]
+    image = torch.rand(3, tiny.SIDE_PX, tiny.SIDE_PX, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return inverter.item(Photograph(image, image, label=label), {}).start.w_plus[0, 0]
 
 
 def test_an_inversion_starts_at_the_mean_of_its_class(conditional):
@@ -162,7 +163,7 @@ def test_few_learnt_starts_are_kept(conditional):
     stage = Invert(**settings, label=LabelMember(), start_samples=4)
     for label in range(CLASSES):
         start_of(stage, label)
-    assert len(learnt_start._kept) <= learnt_start.KEPT
+    assert len(learnt._kept) <= learnt.KEPT
 
 
 def test_without_labels_a_conditional_generator_starts_at_the_mean_of_all_classes(conditional):

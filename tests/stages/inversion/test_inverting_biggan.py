@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.harness.descent import descend
+from benchmarks.harness.descent import descend, start_codes
 from generators.families.biggan_deep import BigGANDeep
 from generators.latents import Codes
 from generators.prior import Prior, estimate_prior
@@ -18,7 +18,6 @@ from stages.base.stage import Record, Sample
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
-from stages.inversion.loss import start_codes
 from stages.inversion.packing import unpack_codes
 from stages.invert import Invert
 from stages.maps.region import Region

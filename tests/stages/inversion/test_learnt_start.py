@@ -11,9 +11,10 @@ from stages.engine.schedule import Schedule
 from stages.engine.slots import invert_all
 from stages.error_maps import ErrorMaps
 from stages.inversion.inverter import Inverter
-from stages.inversion.learnt_start import LearntStart
+from stages.inversion.starts.learnt import LearntStart
+from stages.inversion.viewer import Photograph
 from stages.maps.region import Region, crop
-from stages.objective.objective import Objective, prepare_target
+from stages.objective.objective import Objective
 from stages.perceptual.source import PerceptualSource
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan
@@ -35,7 +36,7 @@ def stage(tmp_path, **settings) -> ErrorMaps:
 
 def first_loss(inverter: Inverter, image_N3HW: torch.Tensor) -> float:
     """Return the mean perceptual loss before the first step."""
-    items = [inverter.item(inverter.target(image_13HW), {}) for image_13HW in image_N3HW.split(1)]
+    items = [inverter.item(Photograph(image_3HW, image_3HW), {}) for image_3HW in image_N3HW]
     found = invert_all(inverter.loss(), items, len(items))
     return fmean(float(one.trace.terms["lpips"][0]) for one in found)
 
@@ -90,8 +91,8 @@ def test_pictures_never_seen_start_nearer_to_their_own_w(tmp_path, region):
     w_ND = draw_w(inverter.generator, 8, seed=1)
     rows = w_ND[:, None].expand(-1, inverter.generator.num_ws, -1)
     picture = crop(inverter.generator.synthesize(rows, {}, {}), inverter.region)
-    target = prepare_target(picture.clamp(-1, 1), inverter.perceptual, inverter.objective)
-    started_ND = inverter.start(target, {}).w_plus[:, 0]
+    photographs = [Photograph(image_3HW, image_3HW) for image_3HW in picture.clamp(-1, 1)]
+    started_ND = torch.cat([inverter.item(one, {}).start.w_plus[:, 0] for one in photographs])
     assert (started_ND - w_ND).norm() < 0.9 * (inverter.prior.mean_w - w_ND).norm()
 
 

@@ -8,13 +8,12 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.harness.descent import descend
+from benchmarks.harness.descent import descend, start_codes
 from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.latents import W_PLUS, Codes, zero_deltas
 from generators.prior import Prior, estimate_prior
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
-from stages.inversion.loss import start_codes
 from stages.maps.region import Region, crop
 from stages.objective.objective import TERMS, Objective, losses, prepare_target
 from stages.perceptual.backbones import SmallBackbone

@@ -7,7 +7,7 @@ from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import draw_w
 from generators.source import GeneratorSource
-from stages.inversion import inverter as inverting
+from stages.inversion import stage as inverting
 from stages.inversion.viewer import MAX_PSNR_DB
 from stages.invert import Invert
 from stages.maps.region import Region

@@ -1,17 +1,16 @@
-"""Where an inversion without an encoder starts, and the loss it minimises (thesis Sec. 3.3, Eq. 3.8)."""
+"""The loss of codes: that of the picture they form, and of the codes themselves (thesis Sec. 3.3, Eq. 3.8)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from generators.generator import Generator
-from generators.latents import Codes, zero_deltas
+from generators.latents import Codes
 from generators.prior import Prior
-from stages.engine.adam import Loss
 from stages.maps.region import Region, crop
 from stages.objective.objective import Objective, Target, losses
 from stages.objective.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
@@ -20,24 +19,8 @@ if TYPE_CHECKING:
     from stages.perceptual.distance import Perceptual
 
 
-def start_codes(generator: Generator, prior: Prior, masks: Mapping[str, Tensor], count: int) -> Codes:
-    """Return the codes that every inversion without an encoder starts from: mean w, zero deltas.
-
-    Args:
-        generator: gives the shapes.
-        prior: gives mean w; on the device that the codes are wanted on.
-        masks: ``[N, 1, h, w]`` by feature space; these spaces get deltas.
-        count: number of images, N.
-
-    Raises:
-        ValueError: masks are not of N images.
-    """
-    for space, mask in masks.items():
-        if len(mask) != count:
-            raise ValueError(f"wanted masks of {count} images, got {len(mask)} in {space}")
-    w_plus = prior.mean_w.float().expand(count, generator.num_ws, generator.w_dim).clone()
-    on_device = {space: mask.to(w_plus.device) for space, mask in masks.items()}
-    return Codes(w_plus, zero_deltas(on_device, generator.feature_shapes, w_plus.device), on_device)
+Loss = Callable[[Codes, Target], Tensor]
+"""Returns the terms of each image's loss, ``[len(TERMS), N]``, differentiable in w_plus and deltas."""
 
 
 def loss_of(  # noqa: PLR0917 - what an inversion minimises

@@ -1,16 +1,24 @@
-"""Where an inversion without an encoder starts: at a w that is learnt from random draws and what they look like."""
+"""A start without an encoder: a w that is learnt from random draws and what they look like."""
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING, Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor
 
 from generators.generator import Generator
-from generators.prior import draw_w
+from generators.prior import Prior, draw_w
+from stages.inversion.starts.start import Begin, StartSource, in_every_layer, one_hot
+from stages.inversion.viewer import Photograph, Viewer
 from stages.maps.region import Region, crop
 from stages.objective.objective import Objective, Target, prepare_target
-from stages.perceptual.distance import Features, Perceptual
+
+if TYPE_CHECKING:
+    from stages.perceptual.distance import Features, Perceptual
 
 GRID = 8  # cells a side that features are averaged over: fine enough to know where a thing is, small enough to keep
 RIDGE = 1e-2  # of a kernel that is 1 at no distance
@@ -20,6 +28,36 @@ BATCH = 16  # draws looked at together
 KEPT = 4  # learnt starts of classes that a process keeps
 
 _kept: dict[tuple[object, ...], LearntStart] = {}  # the last ones of this process
+
+
+class Learnt(StartSource):
+    """Start at a w that is learnt from random draws and their pictures (`LearntStart`).
+
+    Where the class of an image is known, the draws are of its class. A class that comes again after several others is
+    learnt again, so shards are best sorted by class.
+    """
+
+    kind: Literal["learnt"] = "learnt"
+    samples: PositiveInt = 1024  # draws of w
+
+    def hashed_as(self, name: str) -> dict[str, object]:
+        """Return the setting by which this start was chosen before it had a name."""
+        return {"start_samples": self.samples}
+
+    def load(self, viewer: Viewer, prior: Prior, objective: Objective, *, labelled: bool) -> Begin:
+        """Learn the start, or where photographs have a class, return a start that learns that of a class on need."""
+        generator, perceptual = viewer.generator, viewer.perceptual
+        learn = functools.partial(LearntStart.from_draws, generator, perceptual, objective, viewer.region, self.samples)
+        learnt = None if labelled else learn()
+
+        def begin(photograph: Photograph, target: Target) -> Tensor:
+            start = learnt
+            if start is None:
+                assert photograph.label is not None, "every photograph has a class where one does"
+                start = learn(label=one_hot(photograph.label, generator))
+            return in_every_layer(start.w_of(perceptual, target)[0], generator)
+
+        return begin
 
 
 class LearntStart:
@@ -59,7 +97,7 @@ class LearntStart:
     ) -> LearntStart:
         """Draw `samples` codes and look at their pictures, on the generator's device, where what was seen stays.
 
-        A draw takes up to 64 float32 numbers a channel that the distance compares: 33 KiB with the demo's, 368 KiB with
+        A draw takes up to 64 float32 numbers per channel that the distance compares: 33 KiB with the demo's, 368 KiB with
         LPIPS-VGG, three times as much until all are seen. B draws take 28 B² bytes while the regression is solved. What
         a process learnt last is kept: error_maps and invert of a run ask for the same. With `label [label_dim]` all
         draws are of that class, and of classes the last four are kept.

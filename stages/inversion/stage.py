@@ -1,0 +1,90 @@
+"""What the stages that invert have in common: their settings, and the networks that these name."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from generators.prior import cached_prior
+from generators.source import GeneratorSource
+from stages.base.stage import Sample, Stage
+from stages.engine.memory import Width
+from stages.engine.schedule import Schedule
+from stages.images.image_member import ImageMember
+from stages.images.labels import Label, check_label, class_of
+from stages.inversion.inverter import Inverter
+from stages.inversion.starts import Mean, Start, start_of_samples
+from stages.inversion.viewer import Photograph, Viewer
+from stages.maps.region import Region
+from stages.maps.spaces import chosen_spaces
+from stages.objective.objective import Objective
+from stages.objective.precision import Precision
+from stages.perceptual.source import PerceptualSource
+
+
+class InvertingStage(Stage):
+    """A stage that inverts by optimisation."""
+
+    generator: GeneratorSource
+    perceptual: PerceptualSource
+    image: ImageMember = ImageMember()
+    region: Region | None = None  # active part of the generator's canvas; None is all of it
+    spaces: tuple[str, ...] | None = None  # some of the generator's, most editable first; None is all of them
+    label: Label | None = None  # class of every image, or where its sample says it; None starts at the mean of classes
+    objective: Objective = Objective()
+    schedule: Schedule = Schedule()
+    start: Start = Mean()  # where an inversion starts; deltas start at zero
+    batch: Width = 16
+    """Images, or images in one space, that are optimised together."""
+    precision: Precision = "fp32"
+    """Of the networks' convolutions and products while they invert; images and measures are made in float32."""
+    compile: bool = False
+    """Whether torch compiles the loss, into CUDA graphs on a GPU. It takes minutes once, and pays in long runs."""
+
+    indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
+
+    _short_start = model_validator(mode="before")(start_of_samples)
+
+    def viewer(self, device: torch.device) -> Viewer:
+        """Load the two networks onto `device`, and nothing else: enough to show and measure what was inverted.
+
+        Raises:
+            ValueError: region, spaces or label are not the generator's.
+        """
+        generator = self.generator.load(device)
+        check_label(self.label, generator.label_dim)
+        region = (self.region or Region.whole(generator.resolution)).inside(generator.resolution)
+        spaces = chosen_spaces(self.spaces, generator.spaces)
+        return Viewer(generator, self.perceptual.load(device), region, spaces)
+
+    def inverter(self, device: torch.device) -> Inverter:
+        """Load everything that inverting takes onto `device`; raises `ValueError` as `viewer` does."""
+        return self.inverter_with(self.viewer(device))
+
+    def inverter_with(self, viewer: Viewer) -> Inverter:
+        """Return an inverter that uses the networks of a viewer."""
+        generator, objective, device = viewer.generator, self.objective, viewer.device
+        prior = cached_prior(generator, published_mean=objective.published_mean, shrinkage=objective.shrinkage).to(
+            device
+        )
+        if device.type == "cuda" and self.precision != "fp32":  # the layout that tensor cores take; slower on a CPU
+            generator.to(memory_format=torch.channels_last)
+            viewer.perceptual.to(memory_format=torch.channels_last)
+        return Inverter(
+            **vars(viewer),
+            prior=prior,
+            objective=objective,
+            schedule=self.schedule,
+            begin=self.start.load(viewer, prior, objective, labelled=self.label is not None),
+            precision=self.precision,
+            compiles=self.compile,
+        )
+
+    def photograph(self, sample: Sample, pixels_HW3: NDArray[np.uint8], viewer: Viewer) -> Photograph:
+        """Return a sample's picture as it is inverted; raises `BadSampleError` where its class is missing or wrong."""
+        label = class_of(sample, self.label, viewer.generator.label_dim)
+        return viewer.fitted(pixels_HW3, self.objective.side_px, sample.key, label)

@@ -1,0 +1,48 @@
+"""What a start is: a setting that gives w_plus of each photograph before the first step. Deltas start at zero."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from generators.generator import Generator
+from generators.prior import Prior
+from stages.base.variant import Variant
+from stages.inversion.viewer import Photograph, Viewer
+from stages.objective.objective import Objective, Target
+
+Begin = Callable[[Photograph, Target], Tensor]
+"""Returns the w_plus from which the inversion of one photograph starts, `[1, num_ws, w_dim]` float32 on the device."""
+
+
+class StartSource(Variant, ABC):
+    """Where inversions start."""
+
+    @abstractmethod
+    def load(self, viewer: Viewer, prior: Prior, objective: Objective, *, labelled: bool) -> Begin:
+        """Load or compute what the start needs, and return the function that starts an inversion.
+
+        Args:
+            viewer: generator, perceptual distance and region of the inversion.
+            prior: of the generator, on its device.
+            objective: of the inversion; it makes the targets that the function is given.
+            labelled: whether photographs have a class.
+
+        Raises:
+            ValueError: the generator cannot have this start.
+            WeightsError: weights are missing or damaged.
+        """
+
+
+def in_every_layer(w_D: Tensor, generator: Generator) -> Tensor:
+    """Return one w `[w_dim]` as w_plus `[1, num_ws, w_dim]` float32."""
+    return w_D.float().expand(1, generator.num_ws, -1).clone()
+
+
+def one_hot(label: int, generator: Generator) -> Tensor:
+    """Return a class as a conditional generator takes it, `[label_dim]` float32."""
+    return F.one_hot(torch.tensor(label), generator.label_dim).float()
