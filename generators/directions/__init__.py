@@ -9,6 +9,8 @@ from generators.directions.ganspace import GanSpace
 from generators.directions.labels import Labels
 from generators.directions.loading import DirectionFile, load_direction, read_directions
 from generators.directions.own import save_directions
+from generators.directions.styleclip import StyleClip
+from generators.directions.styleclip_image import StyleClipImage
 
 __all__ = [
     "AnyDirectionSource",
@@ -17,11 +19,13 @@ __all__ = [
     "GanSpace",
     "Labels",
     "Provenance",
+    "StyleClip",
+    "StyleClipImage",
     "check_fits",
     "load_direction",
     "read_directions",
     "save_directions",
 ]
 
-AnyDirectionSource = Annotated[GanSpace | Labels, Field(discriminator="kind")]
+AnyDirectionSource = Annotated[GanSpace | Labels | StyleClip | StyleClipImage, Field(discriminator="kind")]
 """Every way to make directions."""

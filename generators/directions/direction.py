@@ -16,6 +16,8 @@ STANDARD_DEVIATION = "standard deviation"
 """The unit of a direction whose length is the standard deviation of the generator's w along it."""
 AS_PUBLISHED = "as published"
 """The unit of a direction that keeps the length of its file."""
+WHOLE_EDIT = "the whole edit"
+"""The unit of a direction that was optimised for one image: magnitude 1 is what was optimised."""
 
 MAX_NAME = 100
 SHOWN_NAMES = 30

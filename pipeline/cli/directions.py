@@ -37,6 +37,18 @@ Class = Annotated[int | None, typer.Option("--class", help="class of the samples
 Force = Annotated[bool, typer.Option("--force", help="replace an existing file")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Sha256 = Annotated[str | None, typer.Option(help="digest that the file of directions must have", metavar="DIGEST")]
+Run = Annotated[
+    Path | None, typer.Option("--run", help="configuration of the run that inverted the images", metavar="CONFIG")
+]
+ClipFolder = Annotated[
+    Path | None, typer.Option(help="CLIP model: a folder as save_pretrained writes it", metavar="FOLDER")
+]
+ClipHub = Annotated[
+    str | None,
+    typer.Option("--clip-hub", help="CLIP model on huggingface.co, instead of a folder", metavar="OWNER/NAME"),
+]
+ClipRevision = Annotated[str | None, typer.Option("--clip-revision", help="its commit", metavar="COMMIT")]
+ClipDownload = Annotated[bool, typer.Option("--download", help="fetch the CLIP model if this machine lacks it")]
 
 
 class Classifier(StrEnum):
@@ -59,10 +71,14 @@ def ganspace(  # noqa: PLR0917  # typer hands every option over by its place
     as_json: AsJson = False,
 ) -> None:
     """Fit the directions in which w varies most; magnitude 1 is one standard deviation."""
-    from generators.directions import GanSpace
-
-    source = GanSpace(components=components, samples=samples, seed=seed, label=class_, layers=_layers(layers))
-    _fit(source, generator, target, force=force, as_json=as_json)
+    settings: dict[str, Any] = {
+        "components": components,
+        "samples": samples,
+        "seed": seed,
+        "label": class_,
+        "layers": _layers(layers),
+    }
+    _fit(_source("ganspace", settings), generator, target, force=force, as_json=as_json)
 
 
 @fit.command()
@@ -79,33 +95,83 @@ def labels(  # noqa: PLR0917
     truncation: Annotated[float, typer.Option(help="of a generator's samples that were scored", metavar="PSI")] = 1.0,
     class_: Class = None,
     layers: Layers = None,
-    config: Annotated[
-        Path | None, typer.Option("--run", help="configuration of the run that inverted the images", metavar="CONFIG")
-    ] = None,
+    config: Run = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit the direction in which scores of samples or inverted images rise; magnitude 1 is one standard deviation."""
-    from pydantic import ValidationError
+    settings: dict[str, Any] = {
+        "scores": scores,
+        "column": column,
+        "name": name,
+        "classifier": classifier.value,
+        "share": share,
+    }
+    settings |= {"truncation": truncation, "label": class_, "layers": _layers(layers)}
+    _fit(_source("labels", settings), generator, target, config, force=force, as_json=as_json)
 
-    from generators.directions import Labels
-    from pipeline.errors import CommandError
 
-    try:
-        source = Labels(
-            scores=scores,
-            column=column,
-            name=name,
-            classifier=classifier.value,
-            share=share,
-            truncation=truncation,
-            label=class_,
-            layers=_layers(layers),
-        )
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise CommandError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}, got {wrong['input']!r}") from None
-    _fit(source, generator, target, config, force=force, as_json=as_json)
+@fit.command()
+def styleclip(  # noqa: PLR0917
+    generator: GeneratorArgument,
+    target: Target,
+    neutral: Annotated[str, typer.Option(help="text of what images show, such as 'a car'")],
+    text: Annotated[str, typer.Option(help="text of what they change into, such as 'a sports car'")],
+    clip: ClipFolder = None,
+    hub: ClipHub = None,
+    revision: ClipRevision = None,
+    download: ClipDownload = False,
+    name: Annotated[str, typer.Option(help="name of the direction", show_default="the text")] = "",
+    samples: Annotated[int, typer.Option(min=1, help="number of samples whose derivatives are averaged")] = 100,
+    keep: Annotated[float, typer.Option(help="share of the largest relevance below which a channel stays")] = 0.3,
+    seed: Annotated[int, typer.Option(min=0, help="of the samples")] = 0,
+    class_: Class = None,
+    layers: Layers = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the direction from one text to another, by a CLIP model; magnitude 1 is one standard deviation."""
+    settings: dict[str, Any] = {
+        "clip": _clip(clip, hub, revision, download=download),
+        "neutral": neutral,
+        "target": text,
+        "name": name,
+    }
+    settings |= {"samples": samples, "keep": keep, "seed": seed, "label": class_, "layers": _layers(layers)}
+    _fit(_source("styleclip", settings), generator, target, force=force, as_json=as_json)
+
+
+@fit.command(name="styleclip-image")
+def styleclip_image(  # noqa: PLR0917
+    generator: GeneratorArgument,
+    target: Target,
+    text: Annotated[str, typer.Option(help="text that the image changes towards")],
+    image_seed: Annotated[
+        int | None, typer.Option(help="edit the generator's sample of this seed", metavar="N")
+    ] = None,
+    image_key: Annotated[str | None, typer.Option(help="edit the inverted image of this key", metavar="KEY")] = None,
+    clip: ClipFolder = None,
+    hub: ClipHub = None,
+    revision: ClipRevision = None,
+    download: ClipDownload = False,
+    name: Annotated[str, typer.Option(help="name of the direction", show_default="the text")] = "",
+    steps: Annotated[int, typer.Option(min=1, help="of the optimisation")] = 300,
+    l2: Annotated[float, typer.Option(help="weight of the squared length of the edit")] = 0.008,
+    class_: Class = None,
+    layers: Layers = None,
+    config: Run = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Optimise the edit of one image towards a text, by a CLIP model; magnitude 1 is the whole edit."""
+    settings: dict[str, Any] = {
+        "clip": _clip(clip, hub, revision, download=download),
+        "target": text,
+        "name": name,
+        "label": class_,
+    }
+    settings |= {"image_seed": image_seed, "image_key": image_key, "steps": steps, "l2": l2, "layers": _layers(layers)}
+    _fit(_source("styleclip-image", settings), generator, target, config, force=force, as_json=as_json)
 
 
 @app.command(name="import")
@@ -167,6 +233,27 @@ def show(  # noqa: PLR0917
         direction, generator, sheet, columns, range(seed, seed + samples), truncation=truncation, label=class_
     )
     _print([direction], as_json=as_json, sheet=sheet, remark=remark)
+
+
+def _clip(folder: Path | None, hub: str | None, revision: str | None, *, download: bool) -> dict[str, object]:
+    return {"folder": folder, "hub": hub, "revision": revision, "download": download}
+
+
+def _source(kind: str, settings: dict[str, Any]) -> AnyDirectionSource:
+    from pydantic import TypeAdapter, ValidationError
+
+    from generators.directions import AnyDirectionSource
+    from pipeline.errors import CommandError
+
+    adapter: TypeAdapter[AnyDirectionSource] = TypeAdapter(AnyDirectionSource)
+    try:
+        return adapter.validate_python({"kind": kind, **settings})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        named = [str(part) for part in wrong["loc"][1:]]
+        reason = wrong["msg"].removeprefix("Value error, ")
+        is_ours = wrong["type"] == "value_error"
+        raise CommandError(reason if is_ours else f"{'.'.join(named)}: {reason}, got {wrong['input']!r}") from None
 
 
 def _fit(

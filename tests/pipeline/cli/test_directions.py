@@ -19,6 +19,7 @@ from generators.directions.sampling import seeded_w
 from infra.bundles import read_rows
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 from tests.generators.published import tiny
+from tests.generators.tiny_clip import write_clip
 
 
 @pytest.fixture
@@ -112,6 +113,28 @@ def test_images_that_were_never_published_are_refused(invertmill, tmp_path, fres
         *("--scores", path, "--column", "size", "--run", fresh.folder / "run.yaml"),
     )
     assert "holds no published result: run `invertmill run` first" in refused(answer)
+
+
+def test_directions_by_text_are_fitted_to_all_images_and_to_one(invertmill, tmp_path, committed):
+    pytest.importorskip("transformers")
+    clip, target = write_clip(tmp_path / "clip"), tmp_path / "red.safetensors"
+    generator, run = committed.settings().generator.checkpoint, committed.folder / "run.yaml"
+    fit = ("directions", "fit")
+    texts = ("--neutral", "a car", "--text", "a red car", "--name", "red", "--samples", 4)
+    code, output, errors = invertmill(*fit, "styleclip", generator, target, *texts, "--clip", clip)
+    assert (code, errors) == (0, "")
+    assert "red: styleclip, 8 × 8, unit: standard deviation, gain" in output
+    assert load_direction(target, "red").shape == (8, 8)
+    image = ("--text", "a red car", "--steps", 3, "--clip", clip, "--force")
+    for chosen in (("--image-seed", 3), ("--image-key", "train-a-000", "--run", run)):
+        code, output, _ = invertmill(*fit, "styleclip-image", generator, target, *image, *chosen)
+        assert code == 0
+        assert "a red car: styleclip-image, 8 × 8, unit: the whole edit, gain" in output
+    both = ("--image-seed", 3, "--image-key", "train-a-000")
+    answer = invertmill(*fit, "styleclip-image", generator, target, *image, *both)
+    assert refused(answer) == "error: one image is edited: give its image_seed or its image_key\n"
+    answer = invertmill(*fit, "styleclip", generator, tmp_path / "b.safetensors", *texts)
+    assert "a CLIP model is a local folder, or OWNER/NAME of the hub with the commit" in refused(answer)
 
 
 def test_published_files_are_imported_with_their_provenance(invertmill, tmp_path, checkpoint):
