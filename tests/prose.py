@@ -95,8 +95,8 @@ def rule(pattern: str, better: str) -> Rule:
 
 
 PIECE = (
-    "sample|unit|stage|image|picture|photograph|step|space|worker|actor|machine|window|shard|segment|second(?! [a-z])|hour|minute|"
-    "night|run|pass|file|row|pixel|channel|epoch|batch|request|item|class|map|scene|layer|slot|bundle|key|line|task|entry"
+    "sample|unit|stage|image|picture|photograph|step|space|worker|actor|machine|window|shard|segment|hour|minute|"
+    "second(?! [a-z])|night|run|pass|file|row|pixel|channel|epoch|batch|request|item|class|map|scene|layer|slot|bundle|key|line|task|entry"
 )
 AMOUNT = (
     r"once|twice|\d+(?:[.,]\d+)*(?: [kmg]i?b| ms| s| db)?|mi?b|gi?b|ms|seconds?|minutes?|hours?|bytes|rows?|steps?|"
