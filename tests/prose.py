@@ -96,7 +96,8 @@ def rule(pattern: str, better: str) -> Rule:
 
 PIECE = (
     "sample|unit|stage|image|picture|photograph|step|space|worker|actor|machine|window|shard|segment|hour|minute|"
-    "second(?! [a-z])|night|run|pass|file|row|pixel|channel|epoch|batch|request|item|class|map|scene|layer|slot|bundle|key|line|task|entry"
+    "second(?! [a-z])|night|run|pass|file|row|pixel|channel|epoch|batch|request|item|class|map|scene|layer|slot|bundle|"
+    "key|line|task|entry"
 )
 AMOUNT = (
     r"once|twice|\d+(?:[.,]\d+)*(?: [kmg]i?b| ms| s| db)?|mi?b|gi?b|ms|seconds?|minutes?|hours?|bytes|rows?|steps?|"
