@@ -1,4 +1,4 @@
-"""Supervision: every image inverted in every single space, and where that went wrong (thesis Sec. 3.1, Eq. 3.1)."""
+"""Supervision: every image inverted in every single space, and the errors (thesis Sec. 3.1, Eq. 3.1)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Target:
 
 @dataclass(frozen=True)
 class _InOneSpace:
-    """What one space makes of one image."""
+    """The inversion of one image in one space."""
 
     psnr_db: float
     lpips: float
@@ -125,7 +125,7 @@ class ErrorMaps(InvertingStage):
         return Record(target.photograph.key, row, arrays)
 
     def _measured(self, inverter: Inverter, target: _Target, inversion: Inversion) -> _InOneSpace:
-        """Return what a space makes of an image; one by one, so that neighbours change no digit and take no memory."""
+        """Return the inversion of an image in a space; measured one by one, so that neighbours change no digit."""
         device = inversion.codes.w_plus.device
         image_13HW = inverter.picture(inversion.codes)
         measures = inverter.measure(image_13HW, target.photograph.image_3HW[None].to(device))
@@ -140,10 +140,10 @@ class ErrorMaps(InvertingStage):
 
 
 def _submit(engine: Engine, inverter: Inverter, photograph: Photograph) -> list[Future[Inversion]]:
-    """Submit a photograph in every space; in a feature space w+ moves too, as the authors' code does."""
+    """Submit a photograph in every space; in a feature space w+ moves too, as in the authors' code."""
 
     @functools.cache
-    def target() -> Target:  # by the first space that begins, for all of them
+    def target() -> Target:  # made by the first space that starts, for all of them
         return inverter.target(photograph.seen_3hw[None].to(inverter.device))
 
     def begin(space: str) -> Item:

@@ -24,11 +24,11 @@ from stages.inversion.viewer import Measures, Viewer
 from stages.maps.spaces import column
 
 REMOVED = {"finish": None, "budget": None}
-"""Steps by need, which gave images fewer steps where their loss no longer fell or little error was predicted."""
+"""Removed settings, which gave images fewer steps where their loss no longer fell or little error was predicted."""
 
 
 def without_steps_by_need(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from
-    """Return settings without removed ones that are off; raises `ValueError` where one is on."""
+    """Return settings without removed ones that are off; raise `ValueError` if one is on."""
     if not isinstance(settings, Mapping):
         return settings
     if used := [name for name in REMOVED if settings.get(name) is not None]:
@@ -40,7 +40,7 @@ def without_steps_by_need(settings: Any) -> Any:  # noqa: ANN401  # what a model
 
 
 class Invert(InvertingStage):
-    """Invert each image with every segment in the space it was assigned.
+    """Invert each image with every segment in its assigned space.
 
     Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (taken, of the attempt kept),
     `share_SPACE`, the digest of the generator, the name of the perceptual distance and, where configured, `label`; the
@@ -75,7 +75,7 @@ class Invert(InvertingStage):
 
 
 def _record(viewer: Viewer, image: Assigned, inversion: Inversion) -> Record | Rejected:
-    """Return what is stored of an inversion: its codes packed, and the measures of the picture that they then form."""
+    """Return the record of an inversion: its packed codes, and the measures of the picture that they form."""
     key, photograph = image.photograph.key, image.photograph
     if inversion.diverged.any():
         return Rejected(key, f"the inversion {fate(inversion)}")
@@ -95,7 +95,7 @@ def _record(viewer: Viewer, image: Assigned, inversion: Inversion) -> Record | R
 
 
 def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:
-    """Return which codes became infinite when they were rounded to float16, in words; nothing where all fit."""
+    """Return the names of codes that became infinite in float16; empty if all fit."""
     stored = {"the codes w_plus": w_plus}
     stored |= {f"the deltas of {name.partition('.')[0]}": a for name, a in packed.items() if name.endswith(".delta")}
     return " and ".join(name for name, array in stored.items() if not np.isfinite(array.astype(np.float32)).all())

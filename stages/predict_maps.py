@@ -45,7 +45,7 @@ class PredictMaps(Stage):
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"auroc": float}
 
-    segmenter: Path  # the checkpoint that train_segmenter made
+    segmenter: Path  # the checkpoint of train_segmenter
     region: Region
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     image: ImageMember = ImageMember()
@@ -53,7 +53,7 @@ class PredictMaps(Stage):
     batch: int = 64  # samples computed together
 
     def setup(self, device: torch.device) -> Worker:
-        """Load the segmenter; the worker runs it once a batch."""
+        """Load the segmenter; the worker runs it once per batch."""
         segmenter = load_segmenter(self.segmenter, device)
         predict = InParts(segmenter, "the segmenter's forward pass")
 
@@ -82,7 +82,7 @@ def _records(
     columns = [f"error_{column(space)}" for space in spaces]
     for i, one in enumerate(inputs):
         if not finite_N[i]:
-            yield Rejected(one.key, "the predicted maps are not finite; is the segmenter's training curve?")
+            yield Rejected(one.key, "the predicted maps are not finite; check the segmenter's training curve")
             continue
         found = auroc(error_NLHW[i, 0].numpy(), one.occluded_HW)
         row: dict[str, float | None] = dict(zip(columns, mean_NL[i], strict=True)) | {"auroc": found}

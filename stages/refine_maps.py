@@ -1,4 +1,4 @@
-"""Which space each segment is inverted in: its mean predicted error against τ (thesis Sec. 3.1, 3.2)."""
+"""Assigning spaces to segments: the mean predicted error of each against τ (thesis Sec. 3.1, 3.2)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class _Input:
 class RefineMaps(Stage):
     """Give each segment the most editable space that inverts it.
 
-    Segments have the region's size, so that a thin one has pixels; maps, which are smaller where the region is larger
-    than `map_side_px`, are enlarged to it pixel by pixel, so that a segment's mean is over what was compared there.
+    Segments have the region's size, so that thin ones have pixels. Maps, which are smaller if the region is larger
+    than `map_side_px`, are enlarged to it pixel by pixel, so that a segment's mean is over the compared values.
 
     Records `share_SPACE`, the share of pixels each space was given, `error`, the mean predicted error of every pixel in
     the space it was given, and the arrays `assignment_HW` (uint8 index into the spaces) and `labels_HW` (int32, the
@@ -50,7 +50,7 @@ class RefineMaps(Stage):
     spaces: tuple[str, ...]
     region: Region
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
-    threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused where its mean over a segment is larger
+    threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused if its mean over a segment is larger
     image: ImageMember = ImageMember()
     segmentation: Segmentation = Superpixels()
     connected_components: bool = (
@@ -78,27 +78,27 @@ class RefineMaps(Stage):
         return batched_worker(prepare, compute, self.batch)
 
     def _maps(self, sample: Sample) -> NDArray[np.float32]:
-        """Return the predicted maps of a sample, `[L, H, W]`; raises BadSampleError where they decide nothing."""
+        """Return the predicted maps of a sample, `[L, H, W]`; raise BadSampleError if they decide nothing."""
         record = sample.records.get("predict_maps")
         if record is None or "error_LHW" not in record.arrays:
             raise BadSampleError(
-                "the sample has no predicted maps: its bundle of predict_maps lacks them; make it anew"
+                "the sample has no predicted maps: its bundle of predict_maps lacks them; make it again"
             )
         error_LHW = record.arrays["error_LHW"].astype(np.float32)
         wanted = (len(self.spaces), *reduced_size(self.region.size, self.map_side_px))
         if error_LHW.shape != wanted:
             raise BadSampleError(
-                f"the predicted maps are {list(error_LHW.shape)}, and {list(wanted)} was wanted by spaces, region "
-                "and size of maps: predict them again"
+                f"the predicted maps are {list(error_LHW.shape)}, but spaces, region "
+                f"and size of maps need {list(wanted)}: predict them again"
             )
         bad = [s for s, error_HW in zip(self.spaces, error_LHW, strict=True) if not np.isfinite(error_HW).all()]
         if bad:
             raise BadSampleError(
-                f"the predicted maps of {', '.join(bad)} are not finite: is the segmenter's training curve?"
+                f"the predicted maps of {', '.join(bad)} are not finite: check the segmenter's training curve"
             )
         if not error_LHW.any():
             raise BadSampleError(
-                "the predicted maps are zero everywhere in every space, which no inversion is: the segmenter says "
+                "the predicted maps are zero everywhere in every space, which no inversion reaches: the segmenter says "
                 "nothing about this image; train it on images like this one"
             )
         return error_LHW

@@ -1,8 +1,8 @@
-"""What editability costs: images inverted at one threshold after another, each from its neighbour's codes.
+"""The cost of editability: images inverted at one threshold after another, each from its neighbour's codes.
 
 A sweep goes from the largest threshold to the smallest, so that segments only ever leave a space for one that is less
-editable. The delta that a segment is given is zero at first, so the image is what it was, and inverting goes on from
-there. The other way, a segment that comes back to W+ loses the delta that w_plus was fitted beside.
+editable. The new delta of a segment is zero at first, so the image is unchanged, and inverting continues from
+there. The other way, a segment that returns to W+ loses the delta with which w_plus was fitted.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ WARM_RAMP_UP = 0.3
 
 
 def warm_schedule(schedule: Schedule, share: float) -> Schedule:
-    """Return the schedule of inversions that go on from their neighbour's codes: a share of the steps of a whole one.
+    """Return the schedule of inversions that start from their neighbour's codes: a share of the steps of a whole one.
 
-    It is gentler, since Adam's first steps are as long as the rate whatever the gradient, and what the neighbour found
-    would be lost: half the rate, growing over the first three tenths of the steps.
+    It is gentler, since Adam's first steps are as long as the rate whatever the gradient, and would lose the
+    neighbour's result: half the rate, growing over the first three tenths of the steps.
     """
     steps, rate = max(1, round(share * schedule.steps)), WARM_RATE * schedule.learning_rate
     return schedule.model_copy(update={"steps": steps, "learning_rate": rate, "ramp_up": WARM_RAMP_UP})
@@ -49,7 +49,7 @@ def warm_schedule(schedule: Schedule, share: float) -> Schedule:
 
 @dataclass(frozen=True)
 class Mapped:
-    """What spaces are assigned by: predicted error `[L, H, W]`, most editable space first, and segments `[H, W]`."""
+    """The inputs of an assignment: predicted error `[L, H, W]`, most editable space first, and segments `[H, W]`."""
 
     error_LHW: NDArray[np.floating]
     labels_HW: NDArray[np.integer]
@@ -57,9 +57,9 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Inverted:
-    """One image at one threshold; the same object again where a threshold assigns what the one before it did.
+    """One image at one threshold; the same object again if a threshold gives the same assignment as the one before.
 
-    `share_L` is the share of pixels of each space, `steps` how many were taken from the codes before, and `codes` are
+    `share_L` is the share of pixels of each space, `steps` the number taken from the codes before, and `codes` are
     of this image alone, with the deltas that act in it.
     """
 
@@ -76,8 +76,8 @@ class Inverted:
 class Sweep:
     """Inverts images at each of some thresholds, in the order given; images may be swept at once, on threads.
 
-    `inverter` has the schedule of the first threshold, `engine` is its own. `thresholds` are in the order in which
-    neighbours are started from: descending is the way to go (see above). `warm` is the schedule from one to the next.
+    `inverter` has the schedule of the first threshold, `engine` is its own. `thresholds` are in the order of the
+    sweep: descending is the right one (see above). `warm` is the schedule from one to the next.
     """
 
     inverter: Inverter
@@ -89,10 +89,10 @@ class Sweep:
     def __call__(self, photograph: Photograph, mapped: Mapped) -> list[Inverted]:
         """Return a photograph inverted at each threshold.
 
-        At the first it is inverted as ever. At every other where its assignment is another than before it goes on from
-        its codes under its new masks (`warm_start`); else nothing is done.
+        At the first it is inverted as usual. At every other, if its assignment differs from the last one, it continues
+        from its codes under its new masks (`warm_start`); otherwise nothing is done.
 
-        Raises ValueError where map and segments are not what `assign_spaces` wants.
+        Raises ValueError if map and segments do not suit `assign_spaces`.
         """
         found: list[Inverted] = []
         for threshold in self.thresholds:
@@ -119,7 +119,7 @@ class Sweep:
 def warm_start(
     before: Sequence[Codes], masks: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int, int]]
 ) -> Codes:
-    """Return codes to go on from under other masks: w_plus, and of each delta what acted before and still does.
+    """Return codes to continue from under other masks: w_plus, and the part of each delta that acted and still acts.
 
     Everything else of a delta is zero, as at the start of every inversion.
 
@@ -137,10 +137,10 @@ def warm_start(
 
 
 class TradeOff(InvertingStage):
-    """Invert each image at several thresholds, and say how much of it stays editable and how close it comes.
+    """Invert each image at several thresholds, and measure how much of it stays editable and how close it comes.
 
-    Records, each with an entry a threshold, `threshold`, `psnr_db`, `lpips`, `share` (`[T, L]`, of pixels by space,
-    most editable first) and `steps` (0 where nothing had to be inverted anew), and the digest of the generator and the
+    Records, each with one entry per threshold, `threshold`, `psnr_db`, `lpips`, `share` (`[T, L]`, of pixels by space,
+    most editable first) and `steps` (0 if nothing had to be inverted again), and the digest of the generator and the
     name of the perceptual distance. Segments are those of refine_maps, whatever its threshold was.
     """
 
@@ -153,7 +153,7 @@ class TradeOff(InvertingStage):
     warm: Schedule
 
     def setup(self, device: torch.device) -> Worker:
-        """Load generator and perceptual distance; a batch of images go through all thresholds, each at its own pace."""
+        """Load generator and perceptual distance; each image passes through all thresholds at its own pace."""
         inverter = self.inverter(device)
         width = inverter.width(self.batch)
 

@@ -1,6 +1,6 @@
-"""Trains the segmenter on stored error maps: the l2 fit of Eq. 3.2, as one function of torch alone (thesis 3.1).
+"""Train the segmenter on stored error maps: the l2 fit of Eq. 3.2, as one function of torch alone (thesis 3.1).
 
-The same function runs in one process and, data-parallel, in several: `pipeline.training.on_ray` says how.
+The same function runs in one process and, data-parallel, in several: see `pipeline.training.on_ray`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainSegmenter(GraphStage):
-    """Fit one network to the error maps of the supervision subset; it makes one checkpoint from the whole of it."""
+    """Fit one network to all error maps of the supervision subset; the result is one checkpoint."""
 
     name: ClassVar[str] = "train_segmenter"
     version: ClassVar[int] = 5
@@ -53,29 +53,29 @@ class TrainSegmenter(GraphStage):
 
     network: SegmenterNetwork = SegmenterNetwork()
     target: Target = "error"
-    """What the l2 fit is of: the error (Eq. 3.2 as printed), or its square root, whose tail is lighter; predictions of
-    the latter are calibrated on what is held out, so that they mean errors and a threshold means the same."""
+    """Target of the l2 fit: the error (Eq. 3.2 as printed), or its square root, whose tail is lighter. Predicted roots
+    are calibrated on held-out images, so that they mean errors and a threshold keeps its meaning."""
     epochs: PositiveInt = 100  # passes over the supervision
     batch: PositiveInt = 16  # of all workers together; each takes at least 2, which batch norm needs
     micro_batch: int | None = Field(None, ge=LEAST)
-    """Images that a worker computes at once; gradients of a batch add up, batch norm sees so many. None: the batch,
-    halved where memory is full and there is one worker."""
+    """Images that a worker computes at once; gradients of a batch add up, and batch norm sees this number. None: the
+    batch, halved if memory is full and there is one worker."""
     optimiser: Optimiser = "adamw"  # sgd: momentum .9 and polynomial decay, as the authors' code
     learning_rate: PositiveFloat = 2e-3  # the largest; with sgd the authors have 1e-3
     weight_decay: float = Field(1e-4, ge=0)  # of the optimiser
-    validation_share: float = Field(0.1, ge=0, lt=1)  # held out by a hash of the key, so that it stays as data grow
+    validation_share: float = Field(0.1, ge=0, lt=1)  # held out by a hash of the key, so that it stays as data grows
     augmentation: Augmentation = Augmentation()
     minimum_share: float = Field(1.0, gt=0, le=1)
-    """Least share of the supervision that must be there: with less the run stops and says what is missing. What was
-    trained on a part is kept until this is raised above that part."""
+    """Minimum share of the supervision: with less the run stops and says what is missing. A segmenter trained on a part
+    is kept until this is raised above that part."""
     seed: NonNegativeInt = 0  # of initialisation, order and augmentation
     edition: PositiveInt = 1
-    """Raise it to retrain on the supervision there is now. New data alone does not retrain, because everything
-    behind the segmenter would be redone."""
+    """Raise it to retrain on the present supervision. New data alone does not retrain, because all results after
+    the segmenter would be made again."""
     shuffle_window: PositiveInt = 256
-    """Least examples, of units in random order, that are mixed with each other; memory holds two windows a worker."""
-    cache_mb: NonNegativeInt = 64  # of decoded examples that a worker keeps, so that a small set is read once only
-    checkpoint_every_s: PositiveFloat = 60.0  # between states to resume from: what a crash costs at most
+    """Minimum number of examples, of units in random order, that are mixed; memory holds two windows per worker."""
+    cache_mb: NonNegativeInt = 64  # of decoded examples that a worker keeps, so that a small set is read only once
+    checkpoint_every_s: PositiveFloat = 60.0  # between states to resume from: the most that a crash costs
 
     def weight_files(self) -> tuple[Path, ...]:
         """Return the files that the result depends on, for the fingerprint."""
@@ -88,7 +88,7 @@ class TrainSegmenter(GraphStage):
 
 @dataclass(frozen=True)
 class Predicted:
-    """An example, held out where any is, and what the trained segmenter predicts for it."""
+    """An example, held out if any is, and the trained segmenter's prediction for it."""
 
     key: str
     image_HW3: NDArray[np.uint8]
@@ -98,11 +98,11 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained segmenter, as the bytes of a checkpoint for `load_segmenter`, and how it went."""
+    """A trained segmenter, as the bytes of a checkpoint for `load_segmenter`, and the course of its training."""
 
     checkpoint: bytes
     curve: list[Epoch]
-    rejected: Mapping[str, Mapping[str, str]]  # by unit and key: what was not learnt from, with the reason
+    rejected: Mapping[str, Mapping[str, str]]  # by unit and key: excluded examples, with the reason
     predicted: list[Predicted]  # a few, on the first worker
 
 
@@ -118,18 +118,18 @@ def train(
     """Return the segmenter that predicts the examples' error maps best: l2 (thesis Eq. 3.2), or with the target
     `root` l2 of square roots, calibrated.
 
-    Differs from the thesis: validation is held out, and the last epoch is kept whose loss there is within one standard
-    error of the least so far: so good that the images that were held out do not tell them apart (Breiman et al. 1984,
-    Sec. 3.4.3), and later in the schedule. Where fewer than two are held out, that is the last epoch of all.
+    Differs from the thesis: validation is held out, and the segmenter kept is the last epoch with a loss within one
+    standard error of the smallest so far: held-out images cannot distinguish these epochs (Breiman et al. 1984,
+    Sec. 3.4.3), and later ones are further in the schedule. With fewer than two held out, it is the last epoch of all.
 
-    The result depends on the recipe, the examples and the number of workers, not on what was cached or when training
-    was interrupted. Memory does not grow with the number of examples; unfit ones are left out and named.
+    The result depends on the recipe, the examples and the number of workers, not on the cache or when training
+    was interrupted. Memory does not grow with the number of examples; unfit ones are excluded and named.
 
     Args:
         stage: the recipe.
-        source: the examples; each worker reads its share of the units, once to look at them and once a pass.
+        source: the examples; each worker reads its share of the units once for the survey and once per pass.
         device: where to train.
-        states: keeps what a training goes on from if it was stopped; it then ends as if it had never stopped.
+        states: keeps the state that an interrupted training resumes from; it then ends as if never interrupted.
         workers: which worker this is, of how many.
         wrap: makes the network data-parallel.
 
@@ -158,7 +158,7 @@ def train(
 
 
 class _Fitted(nn.Module):
-    """The segmenter as training sees it; its forward is what data-parallel wrappers follow."""
+    """The segmenter in training; data-parallel wrappers follow its forward."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
@@ -203,14 +203,14 @@ class _Training:
         self.size = min(each, max(LEAST, share.largest))  # of a batch, the same on every worker
         self.parts = self._parts_of(stage.micro_batch or self.size)
         self.steps = -(-share.largest // self.size)  # an epoch, the same on every worker
-        self.step = 0  # of the epoch under way
+        self.step = 0  # of the current epoch
         self.loss = torch.zeros((), dtype=torch.float64, device=device)  # summed over the steps of that epoch
         self.curve: list[Epoch] = []
         self.kept: dict[str, Tensor] = {}  # weights
         self.best = Best()
 
     def run(self) -> None:
-        """Train from where the state is to the end."""
+        """Train from the current state to the end."""
         batches = self.share.batches(self.size, len(self.curve) * self.steps + self.step)
         while (epoch := len(self.curve)) < self.stage.epochs:
             loss = self.learn(epoch, batches)
@@ -246,7 +246,7 @@ class _Training:
         return mean
 
     def gradients(self, image_N3HW: Tensor, fitted_NLHW: Tensor, seed: int) -> Tensor:
-        """Make the gradients of a batch's loss, in smaller parts where memory is full, and return that loss."""
+        """Make the gradients of a batch's loss, in smaller parts if memory is full, and return that loss."""
         while True:
             try:
                 return self._gradients_in_parts(image_N3HW, fitted_NLHW, seed)
@@ -254,7 +254,7 @@ class _Training:
                 if not out_of_memory(error):
                     raise
                 full = str(error)
-            self._halve(full)  # no sooner: what was allocated lives as long as its error
+            self._halve(full)  # not earlier: the error keeps its allocations alive
 
     def _gradients_in_parts(self, image_N3HW: Tensor, fitted_NLHW: Tensor, seed: int) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
@@ -269,7 +269,7 @@ class _Training:
         return total
 
     def _parts_of(self, most: int) -> int:
-        """Return in how many parts a batch is computed where `most` images are computed at once, at least two."""
+        """Return the number of parts of a batch if `most` images are computed at once, at least two."""
         return max(1, min(-(-self.size // most), self.size // LEAST))
 
     def _halve(self, reason: str) -> None:
@@ -277,19 +277,19 @@ class _Training:
         before, parts = self.parts, min(2 * self.parts, max(1, self.size // LEAST))
         if self.workers.world > 1 or parts == before:
             raise StageError(
-                f"memory does not suffice to train on {-(-self.size // before)} images at once: lower "
-                f"train_segmenter.micro_batch (at least {LEAST}), or take a smaller train_segmenter.network; {reason}"
+                f"memory is too small to train on {-(-self.size // before)} images at once: lower "
+                f"train_segmenter.micro_batch (at least {LEAST}), or choose a smaller train_segmenter.network; {reason}"
             )
         self.parts = parts
-        torch.cuda.empty_cache()  # does nothing where there is no CUDA
+        torch.cuda.empty_cache()  # does nothing without CUDA
         _log.warning(
-            "no memory to train on %d images at once, continuing with %d (batch norm sees so many)",
+            "no memory to train on %d images at once, continuing with %d (batch norm sees this number)",
             -(-self.size // before),
             -(-self.size // parts),
         )
 
     def note(self, epoch: int, train_loss: float) -> None:
-        """Judge the segmenter by what is held out, add a point to the curve and keep its weights if they are good."""
+        """Judge the segmenter on held-out images, add a point to the curve and keep its weights if they are good."""
         found = judged(self.segmenter, self.evaluated, self.share.once(self.size), self.mean_L, self.workers)
         kept = self.best.accepts(found.loss, found.deviation)
         point = Epoch(
@@ -306,7 +306,7 @@ class _Training:
             self.kept = {key: tensor.detach().cpu().clone() for key, tensor in self.segmenter.state_dict().items()}
 
     def result(self) -> Trained:
-        """Return the segmenter that was kept, calibrated if it says roots, and what it makes of some examples."""
+        """Return the segmenter that was kept, calibrated if it predicts roots, and its predictions for examples."""
         self.segmenter.load_state_dict(self.kept)
         self.segmenter.eval()
         training, held_out = self.survey.counts
@@ -324,7 +324,7 @@ class _Training:
 
     @torch.no_grad()
     def _calibration_sums(self) -> CalibrationSums:
-        """Return what all workers' held-out examples, or without any those trained on, say of predicted roots."""
+        """Return the statistics of predicted roots, over held-out examples or, without any, the training's."""
         sums = CalibrationSums(len(self.segmenter.spaces), self.device)
         for examples in self.share.once(self.size, held_out=bool(self.survey.held_out)):
             image, root = as_batch(examples, self.device)
@@ -340,7 +340,7 @@ class _Training:
             yield Predicted(example.key, example.image_HW3, example.error_LHW, predicted_LHW)
 
     def _keep_state(self) -> None:
-        """Keep all that training needs to continue, if it is time."""
+        """Keep everything that training needs to continue, if it is time."""
         if self.states is None or not self.workers.first_says(self.states.due(), self.device):
             return
         state = {
@@ -364,7 +364,7 @@ class _Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.curve, self.best = state["curve"], Best(**state["best"])
         self.kept = {key: tensor.cpu() for key, tensor in state["kept"].items()}
-        self.step = min(state["step"], self.steps)  # fewer workers take more steps an epoch, or as many
+        self.step = min(state["step"], self.steps)  # fewer workers take at least as many steps per epoch
         self.parts = max(self.parts, min(state["parts"], max(1, self.size // LEAST)))
         if self.workers.rank == 0:
             self.loss += state["loss"]

@@ -50,22 +50,6 @@ PENDING: tuple[str, ...] = (  # files that still need rewriting; shrinks to noth
     "pipeline/tune/shares.py",
     "pipeline/tune/trade_off.py",
     "pipeline/tune/trade_off_job.py",
-    "stages/engine/adam.py",
-    "stages/engine/compiled_loss.py",
-    "stages/engine/engine.py",
-    "stages/engine/memory.py",
-    "stages/engine/result.py",
-    "stages/engine/slots.py",
-    "stages/engine/stopping.py",
-    "stages/engine/tally.py",
-    "stages/inversion/learnt_start.py",
-    "stages/objective/objective.py",
-    "stages/predict_maps.py",
-    "stages/refine_maps.py",
-    "stages/trade_off.py",
-    "stages/train_segmenter.py",
-    "tests/stages/engine/test_compiled_loss.py",
-    "tests/stages/engine/test_engine_memory.py",
 )
 EXEMPT = ("tests/prose.py", "tests/test_prose.py")  # they hold the words themselves
 WIDTH = 120  # of Markdown

@@ -1,7 +1,7 @@
-"""One step of the optimiser that all inversions share: a batch in, the same batch moved (thesis Sec. 3.3).
+"""One step of the optimiser that all inversions share, in place on a batch (thesis Sec. 3.3).
 
 Images do not mix: the batch's loss is the sum over images, and Adam works element by element. Each image has its own
-learning rate and its own count of steps, so one may begin while its neighbours end. Nothing is read back from the
+learning rate and step count, so one may start while its neighbours finish. Nothing is read back from the
 device, and no shape depends on a value.
 """
 
@@ -20,12 +20,12 @@ EPSILON = 1e-8
 def step(loss: Loss, batch: Batch, pace_2N: Tensor) -> Tensor:
     """Move the batch one step, in place, and return the terms before it, ``[len(TERMS), N]``, detached.
 
-    An image whose loss is not finite stays where it is from then on.
+    An image whose loss is not finite does not move any more.
 
     Args:
         loss: of codes against their targets.
-        batch: what is moved.
-        pace_2N: of `pace`, for each image; of the type of the codes, on their device.
+        batch: the batch to move.
+        pace_2N: from `pace`, for each image; type and device of the codes.
     """
     w_plus = batch.w_plus.now.detach().requires_grad_()
     deltas = {space: moving.now.detach().requires_grad_() for space, moving in batch.deltas.items()}
@@ -46,8 +46,8 @@ def adam(moving: Moving, gradient: Tensor, pace_2M: Tensor, alive_M: Tensor) -> 
 
     Args:
         moving: the rows.
-        gradient: of the loss in the rows, like them.
-        pace_2M: of `pace`, for each row.
+        gradient: of the loss with respect to the rows.
+        pace_2M: from `pace`, for each row.
         alive_M: bool.
     """
     shape = (-1, *[1] * (gradient.ndim - 1))
@@ -59,10 +59,10 @@ def adam(moving: Moving, gradient: Tensor, pace_2M: Tensor, alive_M: Tensor) -> 
 
 
 def pace(rate: float, taken: int) -> tuple[float, float]:
-    """Return what an image's step depends on beside its gradients: its length, and Adam's correction.
+    """Return the inputs of an image's step other than its gradients: its length, and Adam's correction.
 
     Args:
         rate: the learning rate of this step.
-        taken: steps before this one, since the image began.
+        taken: steps before this one, since the image started.
     """
     return rate / (1 - BETAS[0] ** (taken + 1)), (1 - BETAS[1] ** (taken + 1)) ** 0.5

@@ -1,4 +1,4 @@
-"""The state of many inversions in one batch: what is optimised, Adam's moments, and the targets, row by row."""
+"""The state of many inversions in one batch: optimised tensors, Adam's moments and targets, row by row."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stages.objective.objective import Target
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One image to be inverted; its tensors are batches of 1.
+    """One image to invert; its tensors are batches of 1.
 
-    `start` has the deltas that act in this image and no others. `free` are the feature spaces whose deltas move;
-    `w_free` says whether w_plus does, `tied` whether its rows stay one code, W instead of W+, as which they must start.
+    `start` has the deltas that act in this image only. `free` are the feature spaces whose deltas move;
+    `w_free` says whether w_plus moves, `tied` whether its rows stay one code, W instead of W+, as at the start.
     """
 
     target: Target
@@ -33,7 +33,7 @@ Shape = tuple[int, ...] | tuple[tuple[int, ...], ...]
 
 
 def shapes_of(item: Item) -> dict[str, Shape]:
-    """Return the shapes that items of one batch share, by what they are of; those of a space where it has a delta."""
+    """Return the shapes that items of one batch share, by name; those of a space only if it has a delta."""
     start, features = item.start, item.target.features
     shapes: dict[str, Shape] = {
         "target": tuple(item.target.image.shape),
@@ -46,7 +46,7 @@ def shapes_of(item: Item) -> dict[str, Shape]:
 
 @dataclass(frozen=True, eq=False)
 class Moving:
-    """A tensor that is optimised, ``[M, ...]``: the rows of some of a batch's images, with Adam's moments.
+    """An optimised tensor, ``[M, ...]``: the rows of some of a batch's images, with Adam's moments.
 
     ``image [M]`` (int64) are the numbers of the images, ascending; ``free [M]`` (bool) says whether a row may move.
     """
@@ -80,10 +80,10 @@ class Moving:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """N images, each inverted or idle. A delta has rows for those images only in which it acts.
+    """N images, each inverted or idle. A delta has rows only for the images in which it acts.
 
     ``masks`` are of all N images, ``tied [N]`` says whose w_plus has one code for all layers, ``alive [N]`` whose loss
-    has been finite so far; an image that is not alive, as all idle ones are, does not move.
+    has been finite so far; an image that is not alive does not move, and idle ones are not.
     """
 
     target: Target
@@ -95,7 +95,7 @@ class Batch:
 
     @classmethod
     def idle(cls, like: Item, width: int) -> Batch:
-        """Return a batch that has room for items of this one's shapes, and holds none."""
+        """Return an empty batch with room for items of this one's shapes."""
 
         def room(tensor: Tensor) -> Tensor:
             return tensor.new_zeros(width, *tensor.shape[1:])
@@ -110,7 +110,7 @@ class Batch:
         return cls(target, Moving.begin(numbers, nobody.clone(), w_plus), {}, {}, nobody.clone(), nobody.clone())
 
     def codes(self, w_plus: Tensor, deltas: Mapping[str, Tensor]) -> Codes:
-        """Return the codes of all N images from rows as this batch has them; zeros where an image has no delta."""
+        """Return the codes of all N images from this batch's rows; zeros where an image has no delta."""
         count = len(w_plus)
         of_all = {
             space: rows
@@ -135,7 +135,7 @@ class Batch:
             self._put_deltas(space, {image: item for image, item in items.items() if space in item.start.deltas})
 
     def remove(self, images: Collection[int]) -> None:
-        """Make images idle; what was carried for them alone goes."""
+        """Make images idle; drop what was carried for them alone."""
         for image in images:
             self.alive[image] = False
         for space, moving in list(self.deltas.items()):
@@ -147,14 +147,14 @@ class Batch:
                 del self.deltas[space], self.masks[space]
 
     def fine(self) -> Tensor:
-        """Return which images' loss has been finite and whose codes are, ``[N]`` bool."""
+        """Return which images have had a finite loss and have finite codes, ``[N]`` bool."""
         fine = self.alive.clone()
         for moving in (self.w_plus, *self.deltas.values()):
             fine[moving.image] &= moving.now.flatten(1).isfinite().all(dim=1)
         return fine
 
     def codes_of(self, image: int, item: Item) -> Codes:
-        """Return what an item's codes have become, a batch of 1."""
+        """Return the present codes of an item, a batch of 1."""
         deltas = {space: self.deltas[space].now[self.deltas[space].image == image] for space in item.start.deltas}
         return Codes(self.w_plus.now[image : image + 1].clone(), deltas, item.start.masks)
 

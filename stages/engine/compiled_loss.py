@@ -1,4 +1,4 @@
-"""A loss that torch compiles, into CUDA graphs on a GPU, and that goes on without where it cannot."""
+"""A loss that torch compiles, into CUDA graphs on a GPU; it continues uncompiled if it must."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from stages.objective.objective import Target
 _log = logging.getLogger(__name__)
 
 CUDA_MODES = ("reduce-overhead", "default")
-"""How to compile for a GPU, best first: the first captures CUDA graphs, for which torch before 2.15 did not take every
+"""How to compile for a GPU, best first: the first captures CUDA graphs, which torch before 2.15 did not run from every
 thread (pytorch/pytorch#123177)."""
 CPU_MODES = ("default",)
 TRIES = {"reduce-overhead": 3, "default": 1}
-"""Passes until all of a mode has happened: torch compiles the backward when it is first needed, warms CUDA graphs up in
+"""Passes until a mode is complete: torch compiles the backward when it is first needed, warms CUDA graphs up in
 the first pass, captures them in the second and replays them in the third."""
 
 
 class CompiledLoss:
-    """A loss compiled when it is first called, and anew when a batch has another width.
+    """A loss compiled when it is first called, and again when a batch has another width.
 
-    What cannot be compiled, for want of a compiler for instance, is computed uncompiled from then on, and a warning
-    says so. Codes are given a delta in every space that was seen so far, zero where no image has one: else every set
-    of spaces that a batch happens to hold would be compiled for itself.
+    If compiling fails, for example without a compiler, the loss is computed uncompiled from then on, with a warning.
+    Codes are given a delta in every space that was seen so far, zero where no image has one: otherwise every set
+    of spaces in a batch would be compiled separately.
     """
 
     def __init__(self, loss: Loss, device: torch.device) -> None:
@@ -40,15 +40,15 @@ class CompiledLoss:
         self._tried: set[tuple[str, ...]] = set()  # sets of spaces
 
     def __call__(self, codes: Codes, target: Target) -> Tensor:
-        """Return the terms of each image's loss, ``[len(TERMS), N]``, as the loss does."""
+        """Return the terms of each image's loss, ``[len(TERMS), N]``, like the loss."""
         if not self._modes:
             return self._loss(codes, target)
         try:
             return self._terms(self._modes[0], self._in_all_spaces(codes), target).clone()
-        except Exception as error:  # of any kind: compilers raise what they like
+        except Exception as error:  # compilers raise any kind
             if out_of_memory(error):
                 raise
-            terms = self._loss(codes, target)  # raises what is not the compiler's
+            terms = self._loss(codes, target)  # raises errors that are not the compiler's
             self._give_up(error)
             return terms
 
@@ -76,11 +76,11 @@ class CompiledLoss:
         return Codes(codes.w_plus, deltas, masks)
 
     def _forget(self) -> None:
-        """Let go of what was compiled, and of the memory that its CUDA graphs hold."""
+        """Release the compiled code, and the memory of its CUDA graphs."""
         if self._compiled is not None:
             self._compiled = None
             torch.compiler.reset()
-            torch.cuda.empty_cache()  # does nothing where there is no CUDA
+            torch.cuda.empty_cache()  # does nothing without CUDA
         self._seen.clear()
         self._tried.clear()
 
@@ -89,4 +89,4 @@ class CompiledLoss:
         self._forget()
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         after = f"compiling in mode {self._modes[0]}" if self._modes else "uncompiled"
-        _log.warning("the loss cannot be compiled in mode %s (%s): goes on %s", given_up, reason, after)
+        _log.warning("the loss cannot be compiled in mode %s (%s): continuing %s", given_up, reason, after)

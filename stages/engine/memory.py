@@ -13,12 +13,12 @@ from stages.engine.slots import Slots
 from stages.objective.loss import Loss
 
 SHARE = 0.85
-"""Of the free memory that a batch may take: allocators split it into blocks that do not always fit, and the targets of
-the next images and the measures of the last ones are computed beside the batch."""
+"""Share of the free memory that a batch may use: allocators split it into blocks that do not always fit, and the
+targets of the next images and the measures of the last ones are computed at the same time."""
 LARGEST = 64
-"""Most images of a measured width: where work ends, slots that are idle cost as much as the others."""
+"""Maximum measured width: at the end of work, idle slots cost as much as the others."""
 UNMEASURED = 16
-"""The width where memory cannot be measured."""
+"""The width if memory cannot be measured."""
 
 
 def _whole_or_auto(value: object) -> object:
@@ -28,19 +28,19 @@ def _whole_or_auto(value: object) -> object:
 
 
 Width = Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)]
-"""How many images are optimised together; `auto`: as many as fit into the memory of the device."""
+"""Number of images optimised together; `auto`: as many as fit into the memory of the device."""
 
 
 def width_for(peak_1_bytes: int, peak_2_bytes: int, free_bytes: int) -> int:
     """Return how many images fit: a multiple of 8 up to `LARGEST`, below 8 a power of two, at least 1.
 
-    Memory is taken to grow linearly with the images. Where a second image seems to cost nothing, something that does
-    not grow was measured (a kernel's workspace), and each image is given half of what two take.
+    Memory is assumed to grow linearly with the images. If a second image seems to cost nothing, a constant was measured
+    (a kernel's workspace), and each image is assigned half of the peak of two.
 
     Args:
-        peak_1_bytes: most memory that a step of one image takes, beside what was taken before.
+        peak_1_bytes: peak memory of a step of one image, above what was allocated before.
         peak_2_bytes: the same of two images.
-        free_bytes: memory that nobody has.
+        free_bytes: unallocated memory.
     """
     each = peak_2_bytes - peak_1_bytes if peak_2_bytes > peak_1_bytes else peak_2_bytes / 2
     fixed = max(0.0, peak_1_bytes - each)
@@ -51,7 +51,7 @@ def width_for(peak_1_bytes: int, peak_2_bytes: int, free_bytes: int) -> int:
 def measured_width(loss: Loss, item: Item) -> int:
     """Return how many items like this one fit on its device, from the memory of a step of one and of two of them.
 
-    It needs a CUDA device, and supposes that nobody else takes memory of it later. Where two do not fit it is 1.
+    It needs a CUDA device, and assumes that no other program allocates its memory later. If two do not fit it is 1.
     """
     device = item.target.image.device
     torch.cuda.empty_cache()
@@ -62,7 +62,7 @@ def measured_width(loss: Loss, item: Item) -> int:
         if not out_of_memory(error):
             raise
         return 1
-    torch.cuda.empty_cache()  # what the allocator keeps counts as free
+    torch.cuda.empty_cache()  # cached memory counts as free
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return width_for(peak_1, peak_2, free_bytes)
 

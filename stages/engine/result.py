@@ -1,4 +1,4 @@
-"""What comes of inverting images: their codes, and how the loss fell on the way."""
+"""The result of inverting images: their codes, and how the loss fell."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from generators.latents import Codes
 
-CURVE_POINTS = 5  # of a loss curve that a reason for quarantine quotes
+CURVE_POINTS = 5  # number of points of a loss curve quoted in a reason for quarantine
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The weighted loss terms on the way: for each of `TERMS` and ``total``, ``[K, N]`` float64 on the CPU.
+    """The weighted loss terms during the inversion: for each of `TERMS` and ``total``, ``[K, N]`` float64 on the CPU.
 
     A row holds the terms before the update of the step in ``steps [K]`` (int64).
     """
@@ -25,10 +25,10 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """The codes that were found, how the loss fell, and which images diverged (``[N]`` bool on the CPU).
+    """The codes, the loss curve, and which images diverged (``[N]`` bool on the CPU).
 
     An image diverged if its loss or its codes became non-finite, and did so again at half the learning rate: its codes
-    are those that it began with, its trace is that of the second time.
+    are those of its start, its trace is that of the second attempt.
     """
 
     codes: Codes
@@ -37,7 +37,7 @@ class Inversion:
 
 
 def fate(inversion: Inversion, image: int = 0) -> str:
-    """Return what a diverged image is rejected with: what happened, its thinned loss curve, what to do."""
+    """Return the reason for rejecting a diverged image: what happened, its thinned loss curve, the remedy."""
     total_K, steps_K = inversion.trace.terms["total"][:, image], inversion.trace.steps
     fell = total_K.isfinite()
     every = max(1, int(fell.sum()) // CURVE_POINTS)

@@ -1,4 +1,4 @@
-"""How many steps an inversion takes, and how large they are."""
+"""The number of steps of an inversion, and their size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRACE_POINTS = 50
 
 
 class Schedule(BaseModel):
-    """How many steps are taken, and how large they are."""
+    """The number of steps, and their size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,5 +31,5 @@ class Schedule(BaseModel):
         return self.model_copy(update={"learning_rate": self.learning_rate / 2})
 
     def traces(self, step: int) -> bool:
-        """Say whether a step's loss is kept: about `TRACE_POINTS` of them evenly, and the last."""
+        """Return whether a step's loss is kept: about `TRACE_POINTS` of them evenly, and the last."""
         return step % max(1, self.steps // TRACE_POINTS) == 0 or step == self.steps - 1

@@ -1,4 +1,4 @@
-"""The images of a batch of fixed width: each enters where there is room and leaves when its steps are taken."""
+"""The images of a batch of fixed width: each enters a free slot and leaves when its steps are done."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from stages.objective.objective import TERMS
 
 @dataclass(eq=False)
 class _Tenant:
-    """An image in its slot, and how far it is."""
+    """An image in its slot, and its progress."""
 
     item: Item
     schedule: Schedule
-    again: bool = False  # it diverged, and was begun anew
+    again: bool = False  # it diverged and was restarted
     taken: int = 0
     steps: list[int] = field(default_factory=list)
     terms: list[Tensor] = field(default_factory=list)  # of all slots, before these steps
@@ -32,8 +32,8 @@ class _Tenant:
 class Slots:
     """A batch whose images come and go.
 
-    It is computed at its full width, idle slots and all: kernels are chosen by shape, and rows of equal shape come out
-    bit for bit equal on a CPU, whatever the other rows hold (and up to rounding where a network's channels are not a
+    It is computed at its full width, including idle slots: kernels are chosen by shape, and rows of equal shape are
+    bit-equal on a CPU, whatever the other rows hold (up to rounding if a network's channels are not a
     multiple of 8). So an image's result depends on the width alone.
     """
 
@@ -44,25 +44,25 @@ class Slots:
 
     @property
     def idle(self) -> list[int]:
-        """The slots in which there is room."""
+        """The free slots."""
         return [slot for slot, tenant in enumerate(self._tenants) if tenant is None]
 
     def enter(self, items: Sequence[Item]) -> list[int]:
-        """Give each item a slot, and return which; at most as many as are `idle`."""
+        """Give each item a slot, and return them; at most as many items as are `idle`."""
         if not items:
             return []
         if self._batch is None:
             self._batch = Batch.idle(items[0], len(self._tenants))
         entering = dict(zip(self.idle[: len(items)], items, strict=True))
         self._batch.put(entering)
-        for slot, item in entering.items():  # which the batch keeps the target for: it takes room
+        for slot, item in entering.items():  # the batch stores its target: it takes room
             self._tenants[slot] = _Tenant(replace(item, target=self._batch.target[slot]), item.schedule)
         return list(entering)
 
     def step(self) -> dict[int, Inversion]:
         """Take a step with every image, and return the inversions of those that leave, by slot.
 
-        Only then is something read from the device: whether they diverged. One that did begins again at half the rate,
+        Only then is something read from the device: whether they diverged. An image that did restarts at half the rate,
         once.
         """
         assert self._batch is not None, "no item has entered"

@@ -1,4 +1,4 @@
-"""How far a unit's inversions are, counted in steps of images, for whoever watches (`stages.base.progress`)."""
+"""Progress of a unit's inversions, in steps of images, for listeners (`stages.base.progress`)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from stages.base.progress import report_progress
 
 @dataclass(eq=False)
 class Steps:
-    """The steps of one image: how many it took, and how many its schedule has, known when it begins."""
+    """The steps of one image: those taken, and those of its schedule, known when it starts."""
 
-    unit: int  # that it was submitted for
+    unit: int  # for which it was submitted
     taken: int = 0
     whole: int = 0
 
 
 class Tally:
-    """Adds up the steps of the unit that was begun last; what is left of the one before ends beside it, uncounted.
+    """Counts the steps of the latest unit; the rest of the previous one ends alongside it, uncounted.
 
-    Images that leave early, or begin again, count as whole ones: what is told only ever grows.
+    Images that leave early or restart count as complete, so that progress only grows.
     """
 
     def __init__(self) -> None:
         self.unit = 0
-        self._images = 0  # that the unit is expected to have; 0 until one is begun
+        self._images = 0  # expected images of the unit; 0 before the first unit
         self._left = 0  # images of the unit that have left
 
     def begin(self, images: int) -> None:
-        """Begin a unit of so many images, one for each space where an image is inverted in several."""
+        """Start a unit with this number of images, one for each space where an image is inverted in several."""
         self.unit += 1
         self._images, self._left = images, 0
 
@@ -38,7 +38,7 @@ class Tally:
         self._left += steps.unit == self.unit
 
     def report(self, at_work: Iterable[Steps]) -> None:
-        """Take note of one more step of these images, and tell how far the unit is."""
+        """Record one more step of these images, and report the unit's progress."""
         shares, whole = 0.0, 0
         for steps in at_work:
             steps.taken = min(steps.taken + 1, steps.whole)

@@ -1,1 +1,1 @@
-"""How a stage inverts images: networks, start, objective and engine brought together."""
+"""How a stage inverts images: networks, start, objective and engine combined."""

@@ -1,6 +1,6 @@
-"""How codes are found by optimisation: a target and a start for each photograph, and one loss that the engine lowers.
+"""Finding codes by optimisation: a target and a start for each photograph, and one loss that the engine lowers.
 
-Read from top to bottom, this is what happens to a photograph (thesis Sec. 3.3): `target` prepares what its pictures are
+From top to bottom, this is the processing of a photograph (thesis Sec. 3.3): `target` prepares what its pictures are
 compared with, `item` gives it codes to start from, and `engine` takes Adam's steps on the loss with many of them.
 """
 
@@ -50,16 +50,16 @@ class Inverter(Viewer):
         """Return the inversion of a photograph, for an engine: it starts at `begin` with zero deltas.
 
         Args:
-            photograph: what is inverted.
+            photograph: the photograph to invert.
             masks: `[1, 1, h, w]` of the feature spaces that act in it, on the device.
-            target: the photograph's, where it has been prepared.
+            target: of the photograph, if it has been prepared.
         """
         if target is None:
             target = self.target(photograph.seen_3hw[None].to(self.device))
         return self._starting(target, self.begin(photograph, target), masks)
 
     def loss(self) -> Loss:
-        """Return what is minimised (Eq. 3.8), as a function of codes and targets."""
+        """Return the loss (Eq. 3.8), as a function of codes and targets."""
         parts = (self.generator, self.perceptual, self.prior, self.objective, self.region)
         return loss_of(*parts, self.precision)
 
@@ -72,7 +72,7 @@ class Inverter(Viewer):
         """Return how many images to invert at a time; for `auto` as many as the device has room for.
 
         The memory of a CUDA device is measured, with images in which every space in use has a delta: none takes more,
-        uncompiled. The CPU's is not, its width is `UNMEASURED`.
+        uncompiled. The CPU's is not; its width is `UNMEASURED`.
         """
         if isinstance(wanted, int):
             return wanted

@@ -1,6 +1,6 @@
-"""Deltas and masks as stored: only the support of each mask, half precision (thesis Sec. 3.3).
+"""Stored form of deltas and masks: only the support of each mask, in half precision (thesis Sec. 3.3).
 
-What a mask does not touch cannot change the image, so of every Δf only the positions with m > 0 are kept. For a space
+Pixels outside a mask cannot change the image, so only the positions with m > 0 are kept of every Δf. For a space
 `F4` the arrays are `F4.support` (`h × w` bits, packed), `F4.mask` (`[n]` float16), `F4.delta` (`[C, n]` float16) and
 `F4.shape` (`C, h, w`).
 """

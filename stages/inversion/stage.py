@@ -1,4 +1,4 @@
-"""What the stages that invert have in common: their settings, and the networks that these name."""
+"""The common parts of stages that invert: their settings, and the networks that these name."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class InvertingStage(Stage):
     schedule: Schedule = Schedule()
     start: Start = Mean()  # where an inversion starts; deltas start at zero
     batch: Width = 16
-    """Images, or images in one space, that are optimised together."""
+    """Images, or images in one space, optimised together."""
     precision: Precision = "fp32"
-    """Of the networks' convolutions and products while they invert; images and measures are made in float32."""
+    """Precision of the networks' convolutions and products during inversion; images and measures are in float32."""
     compile: bool = False
     """Whether torch compiles the loss, into CUDA graphs on a GPU. It takes minutes once, and pays in long runs."""
 
@@ -50,7 +50,7 @@ class InvertingStage(Stage):
     _short_start = model_validator(mode="before")(start_of_samples)
 
     def viewer(self, device: torch.device) -> Viewer:
-        """Load the two networks onto `device`, and nothing else: enough to show and measure what was inverted.
+        """Load the two networks onto `device`, and nothing else: enough to show and measure inversions.
 
         Raises:
             ValueError: region, spaces or label are not the generator's.
@@ -62,7 +62,7 @@ class InvertingStage(Stage):
         return Viewer(generator, self.perceptual.load(device), region, spaces)
 
     def inverter(self, device: torch.device) -> Inverter:
-        """Load everything that inverting takes onto `device`; raises `ValueError` as `viewer` does."""
+        """Load everything that inverting needs onto `device`; raise `ValueError` as `viewer` does."""
         return self.inverter_with(self.viewer(device))
 
     def inverter_with(self, viewer: Viewer) -> Inverter:
@@ -71,7 +71,7 @@ class InvertingStage(Stage):
         prior = cached_prior(generator, published_mean=objective.published_mean, shrinkage=objective.shrinkage).to(
             device
         )
-        if device.type == "cuda" and self.precision != "fp32":  # the layout that tensor cores take; slower on a CPU
+        if device.type == "cuda" and self.precision != "fp32":  # the layout of tensor cores; slower on a CPU
             generator.to(memory_format=torch.channels_last)
             viewer.perceptual.to(memory_format=torch.channels_last)
         return Inverter(
@@ -85,6 +85,6 @@ class InvertingStage(Stage):
         )
 
     def photograph(self, sample: Sample, pixels_HW3: NDArray[np.uint8], viewer: Viewer) -> Photograph:
-        """Return a sample's picture as it is inverted; raises `BadSampleError` where its class is missing or wrong."""
+        """Return a sample's picture fitted for inversion; raise `BadSampleError` if its class is missing or wrong."""
         label = class_of(sample, self.label, viewer.generator.label_dim)
         return viewer.fitted(pixels_HW3, self.objective.side_px, sample.key, label)

@@ -1,4 +1,4 @@
-"""Shows what codes look like, and measures how close that comes to a photograph. It needs no prior and no optimiser."""
+"""Shows codes as images, and measures their difference from a photograph. It needs no prior and no optimiser."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from stages.perceptual.distance import Perceptual
 
 MAX_PSNR_DB = 100.0
-"""Recorded for equal images, whose PSNR is infinite: neither means nor JSON can hold infinity."""
+"""PSNR recorded for equal images, where it is infinite: neither means nor JSON can hold infinity."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """How close images are to their targets, over the region: `psnr_db [N]`, at most `MAX_PSNR_DB`, and `lpips [N]`."""
+    """The similarity of images and targets, over the region: `psnr_db [N]`, at most `MAX_PSNR_DB`, and `lpips [N]`."""
 
     psnr_db: Tensor
     lpips: Tensor
@@ -32,23 +32,23 @@ class Measures:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph as it is inverted, on the CPU: float32 in [-1, 1].
+    """A photograph fitted for inversion, on the CPU: float32 in [-1, 1].
 
-    The two images are one and the same where the loss looks at the region as it is.
+    The two images are the same object if the loss uses the region's size.
     """
 
     image_3HW: Tensor
     """Fills the region; measures are of it."""
     seen_3hw: Tensor
-    """What the loss looks at: at most as large as the objective's `side_px`."""
+    """Input of the loss: at most as large as the objective's `side_px`."""
     key: str = ""
     label: int | None = None
-    """Its class, where the run knows classes."""
+    """Its class, if the run uses classes."""
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """A generator, a perceptual distance and the region of the generator's canvas that both look at."""
+    """A generator, a perceptual distance and the region of the generator's canvas that both use."""
 
     generator: Generator
     perceptual: Perceptual
@@ -57,7 +57,7 @@ class Viewer:
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is, and where codes are expected."""
+        """The device of the generator, where codes must be."""
         return next(self.generator.parameters()).device
 
     def fitted(
@@ -67,7 +67,7 @@ class Viewer:
 
         Args:
             pixels_HW3: RGB.
-            side_px: longest side at which the loss looks at images.
+            side_px: longest side of the loss's images.
             key: of its sample.
             label: its class.
         """
@@ -79,7 +79,7 @@ class Viewer:
     def masks(self, assignment_NHW: NDArray[np.uint8]) -> dict[str, Tensor]:
         """Return the masks of assignments to the region, at feature sizes, rounded to what is stored (float16).
 
-        Nothing acts outside the region. Spaces that no image uses are left out.
+        Nothing acts outside the region. Spaces that no image uses are omitted.
         """
         chosen_N1HW = torch.from_numpy(assignment_NHW)[:, None]
         canvas_NHW = place(chosen_N1HW, self.region, self.generator.resolution)[:, 0]
@@ -111,5 +111,5 @@ class Viewer:
 
     @torch.no_grad()
     def error_map(self, image_N3hw: Tensor, target_N3hw: Tensor) -> Tensor:
-        """Return where images differ from their targets, both in [-1, 1] and of one size: `[N, h, w]` (Eq. 3.1)."""
+        """Return the map of differences of images from targets, both in [-1, 1], of one size: `[N, h, w]` (Eq. 3.1)."""
         return self.perceptual.map(image_N3hw, target_N3hw)

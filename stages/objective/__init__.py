@@ -1,1 +1,1 @@
-"""What an inversion minimises."""
+"""The objective of an inversion."""

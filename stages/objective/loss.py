@@ -1,4 +1,4 @@
-"""The loss of codes: that of the picture they form, and of the codes themselves (thesis Sec. 3.3, Eq. 3.8)."""
+"""The loss of codes: that of their picture, and that of the codes themselves (thesis Sec. 3.3, Eq. 3.8)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Loss = Callable[[Codes, Target], Tensor]
 """Returns the terms of each image's loss, ``[len(TERMS), N]``, differentiable in w_plus and deltas."""
 
 
-def loss_of(  # noqa: PLR0917 - what an inversion minimises
+def loss_of(  # noqa: PLR0917 - the parts of the objective
     generator: Generator,
     perceptual: Perceptual,
     prior: Prior | None,
@@ -34,11 +34,11 @@ def loss_of(  # noqa: PLR0917 - what an inversion minimises
     """Return the loss (Eq. 3.8) of the pictures that codes form, as a function of codes and targets.
 
     Args:
-        generator: frozen; its weights take no gradient in any case.
+        generator: frozen; its weights never take gradients.
         perceptual: the distance that makes the targets.
-        prior: on the device of the codes; None only where the objective gives it no weight.
-        objective: what is minimised.
-        region: of the canvas; nothing outside it is looked at.
+        prior: on the device of the codes; None only if the objective gives it no weight.
+        objective: weights and choices.
+        region: of the canvas; nothing outside it is used.
         precision: of the networks' convolutions and products.
     """
 
@@ -54,7 +54,7 @@ def loss_of(  # noqa: PLR0917 - what an inversion minimises
 
 
 def _enlarged(terms_TN: Tensor) -> Tensor:
-    """Enlarge the gradients of those terms that pass through networks, Eq. 3.5, on their way there."""
+    """Enlarge the gradients of the terms that pass through networks, Eq. 3.5, on their way there."""
     return torch.cat([scaled_gradient(terms_TN[:2], GRADIENT_SCALE), terms_TN[2:]])
 
 

@@ -1,4 +1,4 @@
-"""What an inversion minimises, one value an image (thesis Eq. 3.5 to 3.8)."""
+"""The objective of an inversion, one value per image (thesis Eq. 3.5 to 3.8)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TERMS = ("mse", "lpips", "gaussian", "variation", "delta")
 
 
 class Objective(BaseModel):
-    """The weights of the terms of Eq. 3.8, and where thesis and authors' code leave a choice."""
+    """The weights of the terms of Eq. 3.8, and the choices that thesis and authors' code leave open."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,17 +31,17 @@ class Objective(BaseModel):
     lambda_variation: NonNegativeFloat = 1e-3  # weight of how far the layers of w_plus differ
     lambda_delta: NonNegativeFloat = 5.0  # weight of the size of the deltas
     squared_variation: bool = False  # square ‖w_n − w_0‖, as printed in Eq. 3.6; the weight above goes with the root
-    published_mean: bool = False  # of the prior: LeakyReLU(mean of w), as the authors' code has it
+    published_mean: bool = False  # mean of the prior: LeakyReLU(mean of w), as in the authors' code
     shrinkage: NonNegativeFloat = 0.0  # of the prior's covariance; see `generators.prior.prior_of`
-    clamp: bool = True  # images to [-1, 1] before they are compared
-    side_px: PositiveInt = 256  # images with a longer side are reduced to this before they are compared
+    clamp: bool = True  # clamp images to [-1, 1] before they are compared
+    side_px: PositiveInt = 256  # reduce images with a longer side to this before they are compared
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What of a batch of targets is computed once: images ``[N, 3, h, w]`` at the size of the loss, and features.
+    """What is computed once for a batch of targets: images ``[N, 3, h, w]`` at the size of the loss, and features.
 
-    It is indexed by image throughout, so that one image's part can be exchanged while its neighbours go on.
+    It is indexed by image throughout, so that one image's part can be replaced while its neighbours continue.
     """
 
     image: Tensor
@@ -56,7 +56,7 @@ class Target:
 
 
 def prepare_target(image_N3HW: Tensor, perceptual: Perceptual, objective: Objective) -> Target:
-    """Return the targets as the objective compares them.
+    """Return the targets in the objective's form.
 
     Args:
         image_N3HW: ``[N, 3, H, W]`` floating in [-1, 1], of the active region or already reduced.
@@ -71,7 +71,7 @@ def prepare_target(image_N3HW: Tensor, perceptual: Perceptual, objective: Object
 
 
 # Eq. 3.8: L_rec + λ_W L_W + λ_F L_F
-def losses(  # noqa: PLR0917 - what Eq. 3.8 depends on
+def losses(  # noqa: PLR0917 - the arguments of Eq. 3.8
     image_N3HW: Tensor,
     codes: Codes,
     target: Target,
@@ -84,11 +84,11 @@ def losses(  # noqa: PLR0917 - what Eq. 3.8 depends on
     An image's loss is the sum of its column. A term whose weight is 0 is not computed.
 
     Args:
-        image_N3HW: ``[N, 3, H, W]``, what the codes form, active region, unclamped.
+        image_N3HW: ``[N, 3, H, W]``, the picture of the codes, active region, unclamped.
         codes: the codes of the same images.
         target: of `prepare_target`.
         perceptual: the distance that made the target.
-        prior: on the device of the codes; None only where ``lambda_gaussian`` is 0.
+        prior: on the device of the codes; None only if ``lambda_gaussian`` is 0.
         objective: weights and choices.
 
     Raises:
@@ -115,22 +115,22 @@ def reconstruction(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the mean squared error and the weighted perceptual distance of each image, ``[N]`` each.
 
-    The distance is None where its weight is 0. Images are reduced to the loss's size, then clamped to [-1, 1].
+    The distance is None if its weight is 0. Images are reduced to the loss's size, then clamped to [-1, 1].
 
     Args:
         image_N3HW: ``[N, 3, H, W]``, about [-1, 1].
-        target: of as many images of the same region.
+        target: of the same number of images of the same region.
         perceptual: the distance that made the target.
         objective: weight, size, clamping.
 
     Raises:
-        ValueError: the image at the loss's size has not the shape of the target.
+        ValueError: the image at the loss's size differs in shape from the target.
     """
     image_N3hw = reduced(image_N3HW, objective.side_px)
     if image_N3hw.shape != target.image.shape:
         raise ValueError(
             f"images at the size of the loss are {list(image_N3hw.shape)}, their targets "
-            f"{list(target.image.shape)}: fit the targets to the active region, one an image"
+            f"{list(target.image.shape)}: fit the targets to the active region, one per image"
         )
     if objective.clamp:
         image_N3hw = image_N3hw.clamp(-1, 1)
@@ -142,13 +142,13 @@ def reconstruction(
 
 # Eq. 3.6, first term: Σ_n (ŵ_n − μ)ᵀ Σ⁻¹ (ŵ_n − μ)
 def gaussian_term(w_plus_NRD: Tensor, prior: Prior) -> Tensor:
-    """Return how unlikely each image's rows are under the prior, summed over rows: ``[N]`` float64.
+    """Return how improbable each image's rows are under the prior, summed over rows: ``[N]`` float64.
 
     Args:
         w_plus_NRD: ``[N, num_ws, w_dim]`` floating.
         prior: on the same device.
 
-    Source: thesis Eq. 3.6 with the inverse covariance. The authors' code mixes images of a batch up; this does not.
+    Source: thesis Eq. 3.6 with the inverse covariance. The authors' code mixes the images of a batch; this does not.
     """
     deviation_NRD = gaussianize(w_plus_NRD, prior.slope).double() - prior.mean
     return (deviation_NRD @ prior.precision * deviation_NRD).sum(dim=(1, 2))
@@ -156,13 +156,13 @@ def gaussian_term(w_plus_NRD: Tensor, prior: Prior) -> Tensor:
 
 # Eq. 3.6, second term: Σ_n ‖w_n − w_0‖, squared as printed or not
 def variation_term(w_plus_NRD: Tensor, *, squared: bool = False) -> Tensor:
-    """Return how far each image's rows are from its first, summed over rows: ``[N]``.
+    """Return the distance of each image's rows from its first, summed over rows: ``[N]``.
 
-    Where a row equals the first, its gradient is 0.
+    If a row equals the first, its gradient is 0.
 
     Args:
         w_plus_NRD: ``[N, num_ws, w_dim]`` floating.
-        squared: as the thesis prints it; not, as the authors' code computes it.
+        squared: as printed in the thesis; not squared, as in the authors' code.
     """
     difference_NRD = w_plus_NRD[:, 1:] - w_plus_NRD[:, :1]
     if squared:
@@ -173,9 +173,9 @@ def variation_term(w_plus_NRD: Tensor, *, squared: bool = False) -> Tensor:
 
 # Eq. 3.7: Σ_Δf ‖Δf‖²
 def delta_term(deltas: Mapping[str, Tensor]) -> Tensor:
-    """Return how large each image's deltas are: the mean square over a layer, summed over spaces, ``[N]``.
+    """Return the size of each image's deltas: the mean square over a layer, summed over spaces, ``[N]``.
 
-    The deltas count as they are, before their masks, as in the authors' code. A space that an image does not use has
+    The deltas count before their masks, as in the authors' code. A space that an image does not use has
     a zero delta there and adds nothing, whatever its neighbours use.
 
     Args:
@@ -184,4 +184,4 @@ def delta_term(deltas: Mapping[str, Tensor]) -> Tensor:
     Source: thesis Eq. 3.7, which prints the sum over the layer; the published weight goes with the mean.
     """
     sizes = (delta_NChw.square().mean(dim=(1, 2, 3)) for delta_NChw in deltas.values())
-    return reduce(torch.add, sizes)  # one by one: a space more, of zeros, does not change how the others are rounded
+    return reduce(torch.add, sizes)  # one by one: another space of zeros must not change the rounding

@@ -1,4 +1,4 @@
-"""LPIPS whose target features are kept, as one number per image or as a map (thesis Eq. 3.1, 3.5)."""
+"""LPIPS with kept target features, as one number per image or as a map (thesis Eq. 3.1, 3.5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """A batch of targets as one perceptual model sees it: what `Perceptual.features` returns."""
+    """A batch of targets in a perceptual model's form: the result of `Perceptual.features`."""
 
     layers: tuple[Tensor, ...]  # [N, C, h, w] each; the C values of a position have length 1
     image_shape: tuple[int, ...]  # [N, 3, H, W]
@@ -47,12 +47,12 @@ class Perceptual(nn.Module):
         return self.distance(x_N3HW, self._features(y_N3HW))
 
     def map(self, x_N3HW: Tensor, y_N3HW: Tensor) -> Tensor:
-        """Return where each pair differs: `[N, H, W]`, at least 0; differentiable in both (Eq. 3.1)."""
+        """Return the map of differences of each pair: `[N, H, W]`, at least 0; differentiable in both (Eq. 3.1)."""
         return self.distance_map(x_N3HW, self._features(y_N3HW))
 
     @torch.no_grad()
     def features(self, y_N3HW: Tensor) -> Features:
-        """Return what a target contributes to its distances, detached, to be computed once and kept."""
+        """Return a target's part of its distances, detached, to compute once and keep."""
         return self._features(y_N3HW)
 
     def distance(self, x_N3HW: Tensor, target: Features) -> Tensor:
@@ -60,7 +60,7 @@ class Perceptual(nn.Module):
         return torch.stack([error.mean(dim=(1, 2)) for error in self.layer_errors(x_N3HW, target)]).sum(dim=0)
 
     def distance_map(self, x_N3HW: Tensor, target: Features) -> Tensor:
-        """Return where each image differs from its target: `[N, H, W]`, at least 0 (Eq. 3.1)."""
+        """Return the map of differences of each image from its target: `[N, H, W]`, at least 0 (Eq. 3.1)."""
         size = tuple(x_N3HW.shape[2:])
         errors = [lpips.upsample(error[:, None], out_HW=size) for error in self.layer_errors(x_N3HW, target)]
         return torch.cat(errors, dim=1).sum(dim=1)
@@ -75,7 +75,7 @@ class Perceptual(nn.Module):
         if tuple(x_N3HW.shape) != target.image_shape:
             raise ValueError(
                 f"images must have the shape of their targets, {list(target.image_shape)}, "
-                f"got {list(x_N3HW.shape)}: give one target an image, at the same size"
+                f"got {list(x_N3HW.shape)}: give one target per image, of the same size"
             )
         errors = []
         for head, x_NChw, y_NChw in zip(self.heads, self._features(x_N3HW).layers, target.layers, strict=True):

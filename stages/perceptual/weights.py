@@ -1,4 +1,4 @@
-"""The weights of a perceptual distance: their files, and the model that they make."""
+"""The weights of a perceptual distance: their files, and the model built from them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def load_perceptual(
             channels.
         weights: the backbone's file, safetensors or torch.save, read without running code from it; its keys are
             torchvision's (`features.0.weight`; those of the classifier are ignored). Without it, the published
-            backbones are looked for among the files that torchvision has downloaded (`torch.hub.get_dir()`).
-        device: where to put the model.
+            backbones are searched among the files that torchvision has downloaded (`torch.hub.get_dir()`).
+        device: of the model.
         heads: file of the weights `lin{i}.model.1.weight` or `lin{i}.weight`, each `[1, C_i, 1, 1]`; without it,
             version 0.1 of those in the lpips package.
 
@@ -118,14 +118,14 @@ def _small_channels(metadata: Mapping[str, str], path: Path) -> list[int]:
     right = isinstance(channels, list) and channels and all(type(count) is int and count > 0 for count in channels)
     if metadata.get("family") != "small" or not right:
         raise WeightsError(
-            f"{path}: wanted a .safetensors file with the metadata family 'small' and channels such as "
+            f"{path}: expected a .safetensors file with the metadata family 'small' and channels such as "
             f"'[16, 32]', got {dict(metadata)}: write it with stages.perceptual.weights.save_small"
         )
     return list(channels)
 
 
 def cached_weights(net: str) -> Path:
-    """Return the official weights of a published backbone from torchvision's cache; raises `WeightsError` without."""
+    """Return a published backbone's weights from torchvision's cache; raise `WeightsError` if they are missing."""
     published = PUBLISHED[net]
     path = Path(torch.hub.get_dir()) / "checkpoints" / published.file
     if not path.is_file():
@@ -136,7 +136,7 @@ def cached_weights(net: str) -> Path:
     sha256 = digest_of(path)
     if not sha256.startswith(published.sha256_start):
         raise WeightsError(
-            f"{path}: wanted a file whose sha256 starts with {published.sha256_start}, got {sha256[:8]}: "
+            f"{path}: expected a file whose sha256 starts with {published.sha256_start}, got {sha256[:8]}: "
             "it is damaged or incomplete; fetch it again, or set perceptual.weights to use another on purpose"
         )
     return path
@@ -160,8 +160,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], wanted: str, path: P
         if tensor is None:
             faults.append(f"{key} is missing")
         elif tensor.shape != parameter.shape:
-            faults.append(f"{key} is {list(tensor.shape)} where {list(parameter.shape)} was wanted")
-    faults += [f"{key} is too much" for key in tensors if key.startswith("features.") and key not in state]
+            faults.append(f"{key} is {list(tensor.shape)} instead of {list(parameter.shape)}")
+    faults += [f"{key} is unexpected" for key in tensors if key.startswith("features.") and key not in state]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise WeightsError(
@@ -182,7 +182,7 @@ def _pick_heads(tensors: Mapping[str, Tensor], channels: Sequence[int], wanted: 
         if weight is None or list(weight.shape) != [1, count, 1, 1]:
             got = "nothing" if weight is None else list(weight.shape)
             raise WeightsError(
-                f"{path} has no heads for {wanted}: wanted lin{layer}.weight of [1, {count}, 1, 1], got {got}; "
+                f"{path} has no heads for {wanted}: expected lin{layer}.weight of [1, {count}, 1, 1], got {got}; "
                 "give heads of the same network, or none for the default"
             )
         heads.append(weight.float())

@@ -1,4 +1,4 @@
-"""What a method is: a setting that finds the codes of photographs whose pixels have been assigned spaces."""
+"""The contract of a method: a setting that finds the codes of photographs whose pixels have been assigned spaces."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Finder:
     """A method whose networks are loaded."""
 
     find: Callable[[Sequence[Assigned]], Iterator[Inversion]]
-    """Begins to invert a batch, and returns its inversions in order. They are waited for on another thread, so the call
+    """Starts inverting a batch, and returns its inversions in order. Another thread waits for them, so the call
     itself should not wait for the device."""
     batch: int
-    """Images that are best given at a time."""
+    """Recommended number of images per call."""
     begins: Callable[[int], None] = lambda images: None
-    """Called with the number of images of a unit before its first batch, for reports of progress."""
+    """Called with the number of images of a unit before its first batch, for progress reports."""
 
 
 class MethodSource(Variant, ABC):

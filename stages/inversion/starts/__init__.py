@@ -14,7 +14,7 @@ Start = Annotated[Mean | Learnt, Field(discriminator="kind")]
 
 
 def start_of_samples(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from
-    """Return settings with `start` in place of its short form `start_samples`: 0 is `mean`, N is `learnt` from N draws.
+    """Return settings with `start` instead of its short form `start_samples`: 0 is `mean`, N is `learnt` from N draws.
 
     Raises:
         ValueError: both are given.

@@ -1,4 +1,4 @@
-"""A start without an encoder: a w that is learnt from random draws and what they look like."""
+"""A start without an encoder: a w learnt from random draws and their pictures."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from stages.objective.objective import Objective, Target, prepare_target
 if TYPE_CHECKING:
     from stages.perceptual.distance import Features, Perceptual
 
-GRID = 8  # cells a side that features are averaged over: fine enough to know where a thing is, small enough to keep
-RIDGE = 1e-2  # of a kernel that is 1 at no distance
+GRID = 8  # cells a side that features are averaged over: fine enough to locate objects, small enough to keep
+RIDGE = 1e-2  # of a kernel that is 1 at distance 0
 ROUNDING = 1e-6  # relative, of squared distances in float32
-BATCH = 16  # draws looked at together
+BATCH = 16  # draws per batch
 
 KEPT = 4  # learnt starts of classes that a process keeps
 
@@ -33,7 +33,7 @@ _kept: dict[tuple[object, ...], LearntStart] = {}  # the last ones of this proce
 class Learnt(StartSource):
     """Start at a w that is learnt from random draws and their pictures (`LearntStart`).
 
-    Where the class of an image is known, the draws are of its class. A class that comes again after several others is
+    If the class of an image is known, the draws are of its class. A class that returns after several others is
     learnt again, so shards are best sorted by class.
     """
 
@@ -45,7 +45,7 @@ class Learnt(StartSource):
         return {"start_samples": self.samples}
 
     def load(self, viewer: Viewer, prior: Prior, objective: Objective, *, labelled: bool) -> Begin:
-        """Learn the start, or where photographs have a class, return a start that learns that of a class on need."""
+        """Learn the start or, if photographs have a class, return a start that learns that of a class when needed."""
         generator, perceptual = viewer.generator, viewer.perceptual
         learn = functools.partial(LearntStart.from_draws, generator, perceptual, objective, viewer.region, self.samples)
         learnt = None if labelled else learn()
@@ -53,7 +53,7 @@ class Learnt(StartSource):
         def begin(photograph: Photograph, target: Target) -> Tensor:
             start = learnt
             if start is None:
-                assert photograph.label is not None, "every photograph has a class where one does"
+                assert photograph.label is not None, "all photographs have a class or none"
                 start = learn(label=one_hot(photograph.label, generator))
             return in_every_layer(start.w_of(perceptual, target)[0], generator)
 
@@ -61,22 +61,22 @@ class Learnt(StartSource):
 
 
 class LearntStart:
-    """Kernel ridge regression of w on what pictures look like: an encoder that is solved for, not trained.
+    """Kernel ridge regression of w on the appearance of pictures: an encoder that is solved for, not trained.
 
-    A picture is seen as features averaged over the cells of a grid, and the squared distance of two pictures is LPIPS
+    A picture is represented by features averaged over the cells of a grid; the squared distance of pictures is LPIPS
     between these: the mean over cells and the weights of the heads are those of the distance itself. The kernel is
-    Gaussian, as wide as the mean squared distance of the draws, so that it has no scale of its own; what looks like no
-    draw starts near the mean.
+    Gaussian, as wide as the mean squared distance of the draws, so that it has no scale to set. A picture unlike all
+    draws starts near the mean.
 
-    An optimiser that starts at the mean w loses what lies far from where the mean picture has it, because no gradient
-    leads there; a start that has it in its place does not need one.
+    From the mean w, an optimiser loses objects that are far from their place in the mean picture, because no gradient
+    leads there; a start with the object in its place needs none.
     """
 
     def __init__(self, w_BD: Tensor, seen_BV: Tensor) -> None:
         self._mean_w, self._mean_seen = w_BD.mean(dim=0), seen_BV.mean(dim=0)
         self._seen_BV = seen_BV - self._mean_seen
         spread = 2 * self._seen_BV.square().sum(dim=1).mean()
-        rounding = ROUNDING * self._mean_seen.square().sum()  # what pictures that are all alike seem to differ by
+        rounding = ROUNDING * self._mean_seen.square().sum()  # apparent difference of identical pictures
         self._scale = (spread + rounding).clamp(min=torch.finfo(spread.dtype).tiny)
         kernel_BB = torch.cdist(self._seen_BV, self._seen_BV).square_().div_(-self._scale).exp_().double()
         kernel_BB.diagonal().add_(RIDGE)
@@ -95,12 +95,12 @@ class LearntStart:
         *,
         label: Tensor | None = None,
     ) -> LearntStart:
-        """Draw `samples` codes and look at their pictures, on the generator's device, where what was seen stays.
+        """Draw `samples` codes and compute their features, on the generator's device, where they stay.
 
-        A draw takes up to 64 float32 numbers per channel that the distance compares: 33 KiB with the demo's, 368 KiB with
-        LPIPS-VGG, three times as much until all are seen. B draws take 28 B² bytes while the regression is solved. What
-        a process learnt last is kept: error_maps and invert of a run ask for the same. With `label [label_dim]` all
-        draws are of that class, and of classes the last four are kept.
+        A draw takes up to 64 float32 numbers per channel of the distance: 33 KiB with the demo's, 368 KiB with
+        LPIPS-VGG, three times as much until all are computed. B draws take 28 B² bytes while the regression is solved.
+        The latest regression of a process is kept: error_maps and invert of a run share it. With `label [label_dim]`,
+        all draws are of that class, and the last four classes are kept.
         """
         device = next(generator.parameters()).device
         one_hot = None if label is None else tuple(label.tolist())
@@ -125,17 +125,17 @@ class LearntStart:
         found = cls(w_BD, torch.cat(seen))
         for oldest in list(_kept)[: len(_kept) if label is None else max(0, len(_kept) - KEPT + 1)]:
             del _kept[oldest]
-        if generator.digest:  # one made in memory has none, and could be taken for another
+        if generator.digest:  # a generator made in memory has none, and could be confused with another
             _kept[key] = found
         return found
 
     @torch.no_grad()
     def w_of(self, perceptual: Perceptual, target: Target) -> Tensor:
-        """Return the w to start each target from, `[N, w_dim]` float32."""
+        """Return the start w of each target, `[N, w_dim]` float32."""
         return self.predict(_view(perceptual, target.features))
 
     def predict(self, seen_NV: Tensor) -> Tensor:
-        """Return the w `[N, w_dim]` of pictures that look like this."""
+        """Return the w `[N, w_dim]` of pictures with these features."""
         square_NB = torch.cdist(seen_NV - self._mean_seen, self._seen_BV).square()
         return self._mean_w + torch.exp(-square_NB / self._scale) @ self._weights_BD
 

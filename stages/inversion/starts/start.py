@@ -1,4 +1,4 @@
-"""What a start is: a setting that gives w_plus of each photograph before the first step. Deltas start at zero."""
+"""The contract of a start: a setting that gives w_plus of each photograph before the first step; deltas are zero."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StartSource(Variant, ABC):
         Args:
             viewer: generator, perceptual distance and region of the inversion.
             prior: of the generator, on its device.
-            objective: of the inversion; it makes the targets that the function is given.
+            objective: of the inversion; it makes the targets passed to the function.
             labelled: whether photographs have a class.
 
         Raises:
@@ -44,5 +44,5 @@ def in_every_layer(w_D: Tensor, generator: Generator) -> Tensor:
 
 
 def one_hot(label: int, generator: Generator) -> Tensor:
-    """Return a class as a conditional generator takes it, `[label_dim]` float32."""
+    """Return a class in a conditional generator's form, `[label_dim]` float32."""
     return F.one_hot(torch.tensor(label), generator.label_dim).float()

@@ -42,7 +42,7 @@ def page(path: Path) -> None:
 
 WRONG = {
     "heads only": (heads, "features.0.weight is missing"),
-    "another backbone": (alex, r"features\.0\.weight is \[64, 3, 11, 11\] where \[64, 3, 3, 3\] was wanted"),
+    "another backbone": (alex, r"features\.0\.weight is \[64, 3, 11, 11\] instead of \[64, 3, 3, 3\]"),
     "truncated": (broken, "cannot be read"),
     "a whole network": (whole_network, "cannot be read"),
     "a web page": (page, "cannot be read"),

@@ -135,5 +135,5 @@ def test_parts_of_a_batch_learn_as_the_whole_does(tmp_path):
 
 
 def test_a_training_that_cannot_hold_two_images_says_what_to_lower():
-    with pytest.raises(StageError, match=r"memory does not suffice to train on 2 images at once: lower .*micro_batch"):
+    with pytest.raises(StageError, match=r"memory is too small to train on 2 images at once: lower .*micro_batch"):
         train(STAGE, InMemory(examples(12)), CPU, wrap=full_above(1))

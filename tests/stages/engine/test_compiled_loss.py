@@ -48,7 +48,7 @@ def test_without_a_compiler_it_says_so_once_and_continues_uncompiled(work, caplo
     assert torch.equal(terms[0], work.loss(work.start, target))
     (said,) = warnings(caplog)
     assert "the loss cannot be compiled in mode default" in said
-    assert "goes on uncompiled" in said
+    assert "continuing uncompiled" in said
 
 
 def test_a_backward_that_cannot_be_compiled_is_noticed_before_the_step_needs_it(work, caplog, monkeypatch):

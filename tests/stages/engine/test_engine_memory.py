@@ -1,4 +1,4 @@
-"""An engine whose memory does not suffice: it goes on at half the width, and no image is lost or done twice."""
+"""An engine with too little memory: it continues at half the width, and no image is lost or done twice."""
 
 import logging
 import threading
@@ -111,8 +111,8 @@ def test_every_image_is_what_an_engine_of_the_smaller_width_makes_of_it(inverter
     assert len(room.widths[2:]) <= STEPS * (COUNT // 2 + 1)  # none is done twice
     messages = [record.getMessage() for record in caplog.records]
     assert [message.partition(":")[0] for message in messages] == [
-        "no memory for 8 images at once, going on with 4",
-        "no memory for 4 images at once, going on with 2",
+        "no memory for 8 images at once, continuing with 4",
+        "no memory for 4 images at once, continuing with 2",
     ]
 
 
@@ -177,7 +177,7 @@ def test_where_one_image_does_not_fit_it_fails_with_what_to_do_and_the_engine_co
     room.go.set()
     engine = Engine(room, 2)
     futures = [engine.submit(begin) for begin in begins[:3]]
-    advice = r"memory does not suffice for one image: lower objective.side_px, .*; tried to allocate 2 GiB"
+    advice = r"memory is too small for one image: lower objective.side_px, .*; tried to allocate 2 GiB"
     for future in futures:
         with pytest.raises(torch.OutOfMemoryError, match=advice):
             future.result()

@@ -301,7 +301,7 @@ def test_a_backbone_of_another_network_is_refused_with_the_first_differences(tmp
     save_file(trunk | {"features.0.weight": torch.zeros(2, 3)}, path)
     with pytest.raises(WeightsError) as caught:
         load_perceptual("squeeze", path)
-    assert "features.0.weight is [2, 3] where [64, 3, 3, 3] was wanted" in str(caught.value)
+    assert "features.0.weight is [2, 3] instead of [64, 3, 3, 3]" in str(caught.value)
     assert "features.0.bias is missing" in str(caught.value)
     with pytest.raises(WeightsError, match=r"and \d+ more"):
         load_perceptual("vgg", path)
@@ -317,7 +317,7 @@ def test_heads_of_another_network_are_refused(tmp_path, small_file):
     save_file(
         {"lin0.weight": torch.ones(1, 4, 1, 1), "lin1.weight": torch.ones(1, 9, 1, 1)}, tmp_path / "h.safetensors"
     )
-    with pytest.raises(WeightsError, match=r"wanted lin1.weight of \[1, 6, 1, 1\], got \[1, 9, 1, 1\]"):
+    with pytest.raises(WeightsError, match=r"expected lin1.weight of \[1, 6, 1, 1\], got \[1, 9, 1, 1\]"):
         load_perceptual("small", small_file, heads=tmp_path / "h.safetensors")
 
 
