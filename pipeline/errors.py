@@ -1,11 +1,11 @@
-"""The errors a user can meet, drawn in one place.
+"""The errors that users can meet, drawn in one place.
 
     InfraError        storage, shards, bundles         (infra.errors)
     GeneratorError    checkpoints                      (generators.errors)
     StageError        samples and weights              (stages.base.errors)
     PipelineError     configuration and runs           (here)
 
-A bad sample is quarantined, a transient fault is tried again, anything else stops the run with its message.
+A bad sample is quarantined, a transient fault is retried, anything else stops the run with its message.
 """
 
 from generators.errors import GeneratorError
@@ -18,20 +18,20 @@ class PipelineError(Exception):
 
 
 class ConfigError(PipelineError):
-    """The configuration is not one; the message says which key, and what is wanted there."""
+    """The configuration is invalid; the message gives the key, and what is expected there."""
 
 
 class RunError(PipelineError):
-    """A run cannot go on; the message says at which stage, and what to do."""
+    """A run cannot continue; the message gives the stage, and the remedy."""
 
 
 class ClusterLostError(RunError):
-    """The Ray cluster that a run worked on no longer answers."""
+    """The Ray cluster of the run no longer answers."""
 
 
 class CommandError(PipelineError):
-    """A command cannot do what it was asked to; the message says why, and what to do."""
+    """A command cannot do what was requested; the message gives the reason and the remedy."""
 
 
 USER_ERRORS = (InfraError, GeneratorError, StageError, PipelineError)
-"""What the command line prints as one message, without a traceback."""
+"""Errors that the command line prints as one message, without a traceback."""

@@ -1,1 +1,1 @@
-"""What there is: shards, units, what is committed of them, and their addresses."""
+"""Data of a run: shards, units, what is committed of them, and their addresses."""

@@ -12,10 +12,10 @@ _RARE = 0.5
 
 
 def dotted_names(samples: Sequence[ShardSample]) -> str | None:
-    """Return what to know of a shard whose pictures have dots in their names by accident, None if none seem to.
+    """Return a note on a shard whose pictures have accidental dots in their names, None if none seem to.
 
-    In `22.05.png` and `22.06.png` webdataset sees one sample, 22, with a `05.png` and a `06.png`. Such names are told
-    from intended ones (`22.png` with `22.seg.png`) by what follows the key: it begins with a digit, or it is the only
+    webdataset reads `22.05.png` and `22.06.png` as one sample, 22, with a `05.png` and a `06.png`. Such names differ
+    from intended ones (`22.png` with `22.seg.png`) in the part after the key: it begins with a digit, or it is the only
     kind of picture that its sample has while most samples of the shard do not have it.
     """
     counts = Counter(member.extension for sample in samples for member in sample.members)
@@ -29,7 +29,7 @@ def dotted_names(samples: Sequence[ShardSample]) -> str | None:
     return (
         f"{pictures} pictures have a dot before their extension, and a key ends at the first dot of a name, as in "
         f"webdataset: they are members of {len(concerned)} samples ({names} of {sample.key!r}); rename them without "
-        "it, or name the member that is the picture by the setting image"
+        "it, or select the picture with the setting image"
     )
 
 

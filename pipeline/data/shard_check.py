@@ -1,4 +1,4 @@
-"""Refuses an input that is no shards, by the first bytes of its files, before any work."""
+"""Refuse input other than shards, by the first bytes of its files, before any work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.data.inventory import Listed
 from pipeline.errors import ConfigError
 
 MOST = 1000
-"""Files that are looked at, of each kind of name."""
+"""Maximum number of files examined, per kind of name."""
 _AT_A_TIME = 16
 _EMPTY = FileKind("other", "empty")
 _REMEDY = "put the pictures into tars, as with `tar --sort=name -cf shards/000000.tar -C PICTURES .`, and give those"
@@ -21,15 +21,15 @@ _NAMES = "give a pattern that matches the tars only, as in FOLDER/*.tar"
 
 
 def check_shards(new: Sequence[Listed], sources: Sequence[Store], *, others: bool) -> None:
-    """Return if these files, which no inventory has yet, may be shards; `others` of the input are known to be.
+    """Return if these files, which have no inventory yet, may be shards; `others` of the input are known to be.
 
-    Looked at are those whose names do not end in `.tar`, and of the others as many as it takes to find a tar.
+    Files whose names do not end in `.tar` are examined, and of the others as many as needed to find a tar.
 
-    One that cannot be read may be a shard: its inventory will say what is wrong with it.
+    An unreadable file may be a shard: its inventory will report the damage.
 
     Raises:
-        ConfigError: a file by another name than a tar's is something known that is neither a tar nor a compressed one,
-            or none of the input's files is a tar; says what was found, and how shards are made.
+        ConfigError: a file by another name than a tar's is of a known kind that is neither a tar nor a compressed file,
+            or none of the input's files is a tar; the message says what was found, and how to make shards.
         InfraError: no file of the input can be read.
     """
     closed: list[InfraError] = []
@@ -56,9 +56,9 @@ def check_shards(new: Sequence[Listed], sources: Sequence[Store], *, others: boo
 def _kinds(
     files: Sequence[Listed], sources: Sequence[Store], closed: list[InfraError]
 ) -> Iterator[tuple[Listed, FileKind | None]]:
-    """Yield what the files are, the first of them; a few are read at a time, and no more than are asked for.
+    """Yield the kinds of the first files; read a few at a time, and no more than requested.
 
-    Why others cannot be read is added to `closed`.
+    Reasons of unreadable files are added to `closed`.
     """
 
     def kind(listed: Listed) -> FileKind | InfraError | None:
@@ -80,7 +80,7 @@ def _kinds(
 
 
 def _none(count: int, listed: Listed, kind: FileKind, sources: Sequence[Store]) -> str:
-    """Return that none of the files is a tar, with what the first one is."""
+    """Return the message that none of the files is a tar, with the kind of the first one."""
     found = f"compressed with {kind.name}" if kind.group == "compressed" else kind.name
     return f"input: none of the {count} files is a plain tar: {_told(listed, sources)} is {found}; {_remedy(kind)}"
 
@@ -88,7 +88,7 @@ def _none(count: int, listed: Listed, kind: FileKind, sources: Sequence[Store]) 
 def _remedy(kind: FileKind) -> str:
     if kind.group == "compressed":
         return (
-            "samples cannot be read out of the middle of a compressed file: unpack the files (gzip's with gunzip) "
+            "samples cannot be read from the middle of a compressed file: unpack the files (gzip's with gunzip) "
             "and give the plain tars"
         )
     return _REMEDY if kind.group == "picture" else _NAMES

@@ -1,1 +1,1 @@
-"""A run under way: Ray, its actors, the loop over them, signals, and what it says of itself."""
+"""Executing a run: Ray, its actors, the loop over them, signals, and the messages of the run."""

@@ -1,4 +1,4 @@
-"""Ray as a run uses it: started on this machine or joined, and watched, so that a lost cluster ends the run."""
+"""Ray for a run: started on this machine or joined, and watched, so that a lost cluster ends the run."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ WORKER_ENVIRONMENT = {
 }
 PROBE_S = 5.0  # for a server to accept a connection
 JOIN_S = 12.0  # for a cluster to let this process join; together with the probe less than 20 s
-CHECK_S = 2.0  # between two looks at the cluster
+CHECK_S = 2.0  # between two checks of the cluster
 LOST_HERE_S = 4.0  # without an answer, until a cluster on this machine is lost: nothing restarts it
-LOST_ELSEWHERE_S = 45.0  # the same of one that was joined, whose head may restart; at 60 s Ray ends the process
+LOST_ELSEWHERE_S = 45.0  # the same for a joined cluster, whose head may restart; at 60 s Ray ends the process
 AGAIN = "What is committed stays: run the same command again"
 
 
@@ -49,7 +49,7 @@ class Cluster:
     _silent_since: float | None = None
 
     def probe(self) -> None:
-        """Return if something listens at `compute.address`, or none is set; raises `RunError`."""
+        """Return if something listens at `compute.address`, or if it is not set; otherwise raise `RunError`."""
         if self.compute.address is not None and (server := _server(self.compute.address)):
             try:
                 socket.create_connection(server, PROBE_S).close()
@@ -74,20 +74,20 @@ class Cluster:
             if address is None:
                 _use_own_token()
                 with shielded():
-                    _init("local")  # None would join what RAY_ADDRESS names
+                    _init("local")  # None would join the cluster in RAY_ADDRESS
             else:
                 self.probe()
                 _use_token_if_there()
                 _join(address)
         except RunError:
             raise
-        except Exception as error:  # Ray raises bare exceptions where it does not start in time
+        except Exception as error:  # Ray raises bare exceptions if it does not start in time
             what = "start on this machine" if address is None else f"join {address}"
             token = f". For a token, {_about_token()}" if "token" in str(error).lower() else ""
             raise RunError(f"Ray did not {what}: {error}{token or '; try again'}") from error
 
     def check(self) -> None:
-        """Return if the cluster answers, as it was found a moment ago at the latest.
+        """Return if the cluster answers now, or did a moment ago.
 
         Raises:
             ClusterLostError: it has not answered for too long.
@@ -113,14 +113,14 @@ class Cluster:
             )
 
     def wait_for(self, call: Callable[[], Any]) -> Any:  # noqa: ANN401  # whatever the call returns
-        """Return what a call returns that waits for the cluster, on a thread of its own so that a loss is seen."""
+        """Return the result of a call that waits for the cluster, on a separate thread so that a loss is noticed."""
         outcome: list[Any] = []
         failure: list[BaseException] = []
 
         def work() -> None:
             try:
                 outcome.append(call())
-            except BaseException as error:  # raised below, on the thread that waits
+            except BaseException as error:  # raised below, on the waiting thread
                 failure.append(error)
 
         thread = threading.Thread(target=work, name="waiting for Ray", daemon=True)
@@ -144,7 +144,7 @@ def _init(address: str) -> None:
 
 
 def _join(address: str) -> None:
-    """Join a cluster, within a time: Ray itself tries for minutes, and cannot be interrupted."""
+    """Join a cluster within a time limit: Ray itself tries for minutes, and cannot be interrupted."""
     failure: list[Exception] = []
     refused = False
 
@@ -156,24 +156,24 @@ def _join(address: str) -> None:
 
     thread = threading.Thread(target=work, name="joining Ray", daemon=True)
     until = time.monotonic() + JOIN_S
-    with _unheard() as noise:  # what fails is said by the exception
+    with _unheard() as noise:  # the exception says what failed
         thread.start()
         while thread.is_alive() and time.monotonic() < until and not (refused := b"AuthToken" in noise.read_bytes()):
             thread.join(0.2)
     if failure:
         raise failure[0]
     if refused:
-        raise ClusterLostError(f"the Ray cluster at compute.address {address} wants a token, {_about_token()}")
+        raise ClusterLostError(f"the Ray cluster at compute.address {address} needs a token, {_about_token()}")
     if thread.is_alive():
         raise ClusterLostError(
-            f"what listens at compute.address {address} did not let this process join within {JOIN_S:.0f} s: it is no "
-            f"Ray cluster of version {ray.__version__}, is overloaded, or wants a token. For a token, {_about_token()}"
+            f"nothing at compute.address {address} let this process join within {JOIN_S:.0f} s: it is not a "
+            f"Ray cluster of version {ray.__version__}, is overloaded, or needs a token. For a token, {_about_token()}"
         )
 
 
 @contextmanager
 def _unheard() -> Iterator[Path]:
-    """Write what this process says on standard error, also from C++, to a file instead."""
+    """Redirect what this process writes to standard error, also from C++, to a file."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.NamedTemporaryFile() as noise:
@@ -186,7 +186,7 @@ def _unheard() -> Iterator[Path]:
 
 
 def _server(address: str) -> tuple[str, int] | None:
-    """Return host and port of an address of Ray; None where it has none, as `auto`."""
+    """Return host and port of an address of Ray; None if it has none, as `auto`."""
     host, _, port = address.removeprefix("ray://").rstrip("/").rpartition(":")
     return (host.strip("[]"), int(port)) if host and port.isdigit() else None
 
@@ -195,17 +195,17 @@ def _server(address: str) -> tuple[str, int] | None:
 
 
 def _use_own_token() -> None:
-    """Give a cluster of this process's own a token of its own: Ray would keep one in HOME, which may be read-only."""
+    """Give a cluster of this process a separate token: Ray would keep one in HOME, which may be read-only."""
     if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not _names_token():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _use_token_if_there() -> None:
-    """Let Ray send its token where there is one; unless told to, it does so only for clusters it finds by itself."""
+    """Make Ray send its token if there is one; by default it does so only for clusters it finds by itself."""
     if "RAY_AUTH_MODE" in os.environ or not (_names_token() or _token_file().is_file()):
         return
     os.environ["RAY_AUTH_MODE"] = "token"
-    ray._raylet.Config.initialize("")  # type: ignore[attr-defined]  # it has read the environment already
+    ray._raylet.Config.initialize("")  # type: ignore[attr-defined]  # Ray has read the environment already
 
 
 def _names_token() -> bool:
@@ -217,7 +217,7 @@ def _token_file() -> Path:
 
 
 def _about_token() -> str:
-    """Return what to do where a cluster wants a token."""
+    """Return what to do if a cluster needs a token."""
     return (
         "set RAY_AUTH_MODE=token and put the cluster's token into RAY_AUTH_TOKEN, a file that RAY_AUTH_TOKEN_PATH "
         f"names, or {_token_file()}"
@@ -230,7 +230,7 @@ def _about_token() -> str:
 def _silent_part() -> str | None:
     """Return which part of the cluster does not answer this process; None if all do."""
     node = ray._private.worker._global_node
-    if node is None:  # a client: only the connection is known
+    if node is None:  # a client knows only the connection
         return None if ray.is_initialized() else "its server"
     if not _answers(node.raylet_socket_name):
         return "its raylet"
@@ -239,7 +239,7 @@ def _silent_part() -> str | None:
 
 
 def _answers(server: str | tuple[str, int]) -> bool:
-    """Return whether something accepts connections; a path is that of a Unix socket."""
+    """Return whether something accepts connections; a path is a Unix socket."""
     family = socket.AF_UNIX if isinstance(server, str) else socket.AF_INET6 if ":" in server[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_S)

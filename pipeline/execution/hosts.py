@@ -1,4 +1,4 @@
-"""The actors that jobs run in, kept from stage to stage: torch is imported once a process, a GPU is pinned once."""
+"""The actors that run jobs, kept from stage to stage: torch is imported once per process, a GPU is pinned once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.jobs.job import Done, Job
 from stages.base.progress import WorkProgress, listen
 
 IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written
-WATCHING = "watching"  # the concurrency group of what is asked while tasks run
+WATCHING = "watching"  # the concurrency group of calls made while tasks run
 
-HEARD = ("generators", "stages")  # packages whose warnings go to the one who called the run
+HEARD = ("generators", "stages")  # packages whose warnings the driver shows
 
 
 class _Warnings(logging.StreamHandler[TextIO]):
@@ -35,7 +35,7 @@ class _Warnings(logging.StreamHandler[TextIO]):
         self._texts.append(record.getMessage())
 
     def taken(self) -> tuple[str, ...]:
-        """Return what was warned of since this was last asked; each thing to one of the threads that ask."""
+        """Return the warnings since the last call; each of them to one of the calling threads."""
         taken: list[str] = []
         with suppress(IndexError):
             while True:
@@ -44,7 +44,7 @@ class _Warnings(logging.StreamHandler[TextIO]):
 
 
 class Host:
-    """The actor: opens one job after another, and runs the tasks of the one that is open."""
+    """The actor: opens one job after another, and runs the tasks of the open job."""
 
     def __init__(self) -> None:
         self._run: Callable[[Any], Done] | None = None
@@ -60,21 +60,21 @@ class Host:
         return str(ray.get_runtime_context().get_node_id())
 
     def open(self, job: Job[Any]) -> None:
-        """Load what the job needs in place of the last one."""
+        """Load what the job needs, replacing the last one."""
         self._run = None
         self._reached.clear()
-        gc.collect()  # the last job's networks make room before the next one's come
+        gc.collect()  # free the last job's networks before loading the next
         self._run = job.open()
 
     def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
-        """Run one task to its committed result, with what was warned of meanwhile."""
+        """Run one task to its committed result; return it with the warnings meanwhile."""
         assert self._run is not None
         done = self._run(task)
         return replace(done, warnings=(*done.warnings, *self._warnings.taken()))
 
     @ray.method(concurrency_group=WATCHING)
     def reached(self) -> tuple[WorkProgress, ...]:
-        """Return how far the work under way is, of each kind what was reported last; answered while tasks run."""
+        """Return the progress of the current work, the last report of each kind; answered while tasks run."""
         return tuple(self._reached.copy().values())
 
     def _note(self, reached: WorkProgress) -> None:
@@ -85,28 +85,28 @@ class Host:
 
 
 def as_progress(wait: waiting.Waiting) -> WorkProgress:
-    """Return what a thread waits for as progress: seconds of its patience."""
+    """Report a waiting thread as progress: seconds of its patience."""
     done = wait.patience_s if wait.over else min(wait.waited_s, wait.patience_s * 0.999)
     return WorkProgress(f"s waited for {wait.place}", done, wait.patience_s, str(wait), waiting=True)
 
 
 @dataclass(frozen=True)
 class Size:
-    """What Ray reserves for an actor."""
+    """The resources that Ray reserves for an actor."""
 
     gpus: float
     cpus: float
 
 
 class Hosts:
-    """The actors of a run, all of one size. What is asked for in another size replaces them."""
+    """The actors of a run, all of one size. Requesting another size replaces them."""
 
     def __init__(self) -> None:
         self._size: Size | None = None
         self._idle: list[Any] = []
 
     def take(self, size: Size) -> Any:  # noqa: ANN401  # Ray's handle of an actor
-        """Return an actor that nobody uses, started where there is none."""
+        """Return an idle actor, started if there is none."""
         if size != self._size:
             self.close()
             self._size = size
@@ -116,11 +116,11 @@ class Hosts:
         return actor.options(num_gpus=size.gpus, num_cpus=size.cpus, max_concurrency=IN_FLIGHT).remote()
 
     def keep(self, actor: Any) -> None:  # noqa: ANN401  # Ray's handle of an actor
-        """Take an actor back that has finished all its tasks."""
+        """Take back an actor that has finished all its tasks."""
         self._idle.append(actor)
 
     def close(self) -> None:
-        """Kill the actors that nobody uses; what they reserved is free again."""
+        """Kill the idle actors; their resources are free again."""
         for actor in self._idle:
             ray.kill(actor)
         self._idle.clear()

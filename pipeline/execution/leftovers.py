@@ -1,4 +1,4 @@
-"""What a run that ended well removes from its store: interrupted attempts, states of trainings, old indexes."""
+"""What a successful run removes from its store: interrupted attempts, states of trainings, old indexes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pipeline.publish.pointer import address_in, read_pointer
 from pipeline.training.states import FOLDER as STATES
 
 INDEX_KEPT_S = 7 * 24 * 3600.0
-"""How long an index stays once there is a newer one: readers may hold it."""
+"""How long an index stays after there is a newer one: readers may still use it."""
 STATE_KEPT_S = INDEX_KEPT_S
-"""How long the state of a training stays that is not committed: one that goes on writes another every minute."""
+"""How long the state of an uncommitted training stays: a training in progress writes another every minute."""
 
 
 def remove_leftovers(plan: Plan) -> int:
-    """Remove what nobody needs any more and return how many files there were; safe while other runs are at work."""
+    """Remove what is no longer needed and return the number of files; safe while other runs are at work."""
     return _drop_states(plan) + _drop_old_indexes(plan.ledger) + collect(plan.ledger)
 
 
 def _drop_states(plan: Plan) -> int:
-    """Delete the states of trainings that are committed, and of those that nobody went on with for long."""
+    """Delete the states of committed trainings, and of those that were not resumed for long."""
     store, stage, before = plan.ledger.store, plan.train_segmenter().stage, time.time() - STATE_KEPT_S
     states = list(store.list(f"{STATES}/"))
     done = {one for one in {_training(entry) for entry in states} if plan.ledger.units(stage, one)}

@@ -1,7 +1,7 @@
-"""What a run shows of itself while it works: never silent for more than half a minute.
+"""What a run shows while it works: it is never silent for more than half a minute.
 
-On a terminal each stage has a bar with images a second and the time left. Anywhere else, as in a log, there are lines
-with the time of day: where a stage begins and ends, and every half minute how far it is.
+On a terminal, each stage has a bar with images per second and the time left. Elsewhere, as in a log, there are lines
+with the time of day: the start and end of each stage, and its progress every half minute.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pipeline.jobs.job import Done
 from stages.base.progress import WorkProgress
 
 NOTICE_S = 30.0
-"""The longest silence where there is no bar."""
+"""The longest silence without a bar."""
 
 
 class Shown:
-    """How far a stage is, and what is shown of it."""
+    """The progress of a stage, and its display."""
 
     def __init__(self, say: Callable[[str], None], name: str, units: int) -> None:
         self.say, self.name, self.units = say, name, units
@@ -38,7 +38,7 @@ class Shown:
         self._warned: set[str] = set()
 
     def done(self, done: Done) -> None:
-        """Count one unit, and say what was warned of, each thing once."""
+        """Count one unit, and show its warnings, each text once."""
         for text in dict.fromkeys(done.warnings):
             if text not in self._warned:
                 self.say(f"[yellow]warning:[/] {escape(text)}")
@@ -48,7 +48,7 @@ class Shown:
         self.update()
 
     def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
-        """Take note of how far a worker is with what it has in hand."""
+        """Record the progress of a worker's current tasks."""
         self._at_work[worker] = tuple(reached)
         for part in reached:
             if part.waiting and part.what not in self._warned:
@@ -57,17 +57,17 @@ class Shown:
         self.update()
 
     def update(self) -> None:
-        """Show the state as it is now."""
+        """Show the present state."""
 
     @property
     def share(self) -> float:
-        """The share of the stage that is done; of what a worker has in hand a unit at most."""
-        at_work = tuple(self._at_work.values())  # which another thread adds to
+        """The share of the stage that is done; the current tasks of a worker count as one unit at most."""
+        at_work = tuple(self._at_work.values())  # another thread adds to it
         begun = sum(max((p.share for p in parts if not p.waiting), default=0) for parts in at_work)
         return min(1.0, (self.ended + min(begun, self.units - self.ended)) / self.units) if self.units else 1.0
 
     def details(self) -> str:
-        """Return how far the workers are inside their units, all of them together."""
+        """Return the progress of all workers together inside their units."""
         parts = [part for parts in tuple(self._at_work.values()) for part in parts]
         texts = []
         for what in dict.fromkeys(part.what for part in parts):
@@ -112,7 +112,7 @@ class _Bar(Shown):
 
 
 class _ImagesPerSecond(bars.ProgressColumn):
-    """Images a second since the stage began."""
+    """Images per second since the stage began."""
 
     def render(self, task: bars.Task) -> Text:
         """Return the rate as text."""
@@ -124,13 +124,13 @@ class _Time(bars.TimeRemainingColumn):
     """The time left, then the time taken."""
 
     def render(self, task: bars.Task) -> Text:
-        """Return the time as text that says which it is."""
+        """Return the time as text that says which one."""
         return Text.assemble("took " if task.finished else "ETA ", super().render(task))
 
 
 @dataclass
 class Progress:
-    """Where progress is shown."""
+    """The output for progress."""
 
     console: Console
     notice_s: float = NOTICE_S
@@ -138,14 +138,14 @@ class Progress:
     _waited_at: float = -math.inf
 
     def say(self, text: str) -> None:
-        """Print one line, markup allowed; with the time of day where there is no terminal."""
+        """Print one line, markup allowed; with the time of day if there is no terminal."""
         self._said_at = time.monotonic()
         stamp = "" if self.console.is_terminal else f"{time.strftime('%H:%M:%S')} "
         self.console.print(stamp + text, highlight=False, soft_wrap=True)
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Show that something goes on whose end cannot be foreseen, as "writing the report"."""
+        """Show an activity of unknown length, such as "writing the report"."""
         if self.console.is_terminal:
             with self.console.status(what):
                 yield
@@ -155,7 +155,7 @@ class Progress:
             yield
 
     def waits(self, waiting: Waiting) -> None:
-        """Say that a store is waited for, once in a while."""
+        """Report the wait for a store, at intervals."""
         if waiting.over:
             self._waited_at = -math.inf
         elif time.monotonic() - self._waited_at > self.notice_s:
@@ -168,7 +168,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, units: int, samples: int) -> Iterator[Shown]:
-        """Show a stage with so many units (and samples, if known) while it runs."""
+        """Show a stage with this number of units (and samples, if known) while it runs."""
         if self.console.is_terminal:
             columns = (
                 bars.TextColumn("{task.description:16}"),
@@ -191,7 +191,7 @@ class Progress:
 
     @contextmanager
     def _unless_silent(self, line: Callable[[], str]) -> Iterator[None]:
-        """Say a line whenever nothing was said for too long, on a thread of its own: the block may well wait."""
+        """Print a line whenever nothing was printed for too long, on a separate thread: the block may wait."""
         over = threading.Event()
 
         def watch() -> None:

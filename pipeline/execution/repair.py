@@ -1,4 +1,4 @@
-"""Damaged bundles that a run meets: their receipts are set aside, their units run again, and the run goes on."""
+"""Damaged bundles found by a run: their receipts are set aside, their units run again, and the run continues."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ T = TypeVar("T")
 
 @dataclass
 class Repairs:
-    """What one run repaired. A bundle is made again once; one that is damaged again stops the run."""
+    """The repairs of one run. A bundle is made again once; if it is damaged again, the run stops."""
 
     store: Store
     say: Callable[[str], None]
-    restore: Callable[[Damage], bool] = lambda _damage: False  # puts back what is elsewhere, where that can be
+    restore: Callable[[Damage], bool] = lambda _damage: False  # restores what has a copy elsewhere
     repaired: set[str] = field(default_factory=set)  # names of receipts
 
     def until_whole(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, called again whenever it met damaged bundles; it must resume from storage.
+        """Return the result of `work`, called again whenever it met damaged bundles; it must resume from storage.
 
         Raises:
             RunError: a bundle that was made again in this run is damaged again.
@@ -39,7 +39,7 @@ class Repairs:
                 self.set_aside(error)
 
     def set_aside(self, error: DamagedBundleError) -> None:
-        """Set the receipts of damaged bundles aside, and say which units run again.
+        """Set the receipts of damaged bundles aside, and report which units run again.
 
         Raises:
             RunError: one of them was set aside before.
@@ -52,10 +52,10 @@ class Repairs:
         for damage in error.damages:
             self.repaired.add(damage.receipt)
             if self.restore(damage):
-                self.say(f"[yellow]damaged:[/] {escape(str(damage))}; it was put back from this machine's copy")
+                self.say(f"[yellow]damaged:[/] {escape(str(damage))}; it was restored from this machine's copy")
                 continue
             name = set_aside(self.store, damage)
-            kept = f"its receipt is kept as {name}" if name else "another run has seen to it"
+            kept = f"its receipt is kept as {name}" if name else "another run has repaired it"
             self.say(f"[yellow]damaged:[/] {escape(str(damage))}; {escape(kept)}; the unit runs again")
 
 

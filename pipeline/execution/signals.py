@@ -1,11 +1,11 @@
-"""SIGINT and SIGTERM end a command with one message and exit status 130 or 143, whatever the command is at.
+"""SIGINT and SIGTERM end a command with one message and exit status 130 or 143, whatever the command is doing.
 
-Both are blocked in every thread and taken by one that waits for them. So no handler of a library is ever called: Ray's
+Both are blocked in every thread, and one thread waits for them. So no handler of a library is ever called: Ray's
 dumps a trace and aborts, and Python's raises where the exception is lost, as while a process is forked. The thread
-raises `Interrupted` in the main thread until it is heard there. At a second signal, or when the main thread takes too
-long, it ends the process by itself. Commits are atomic, so either way leaves a state to continue from.
+raises `Interrupted` in the main thread until it arrives there. At a second signal, or when the main thread takes too
+long, the thread ends the process. Commits are atomic, so either way leaves a state to continue from.
 
-A signal that was ignored when the process started, as SIGINT is behind `nohup` or `&`, stays ignored.
+A signal that was ignored when the process started, such as SIGINT under `nohup` or `&`, stays ignored.
 This module imports the standard library only: it has to work before anything else is imported.
 """
 
@@ -24,19 +24,19 @@ from pathlib import Path
 from typing import NoReturn
 
 MESSAGE = "interrupted; what is committed stays: the same command continues from here"
-GRACE_S = 6.0  # that the main thread has to end by itself
+GRACE_S = 6.0  # for the main thread to end by itself
 POKE_S = 0.5  # between two attempts to interrupt it
-DOUBLE_S = 0.3  # a signal that comes twice within this time, as from a terminal and from a wrapper, is one
-POKE = signal.SIGURG  # ignored where nobody handles it
+DOUBLE_S = 0.3  # two signals within this time, as from a terminal and a wrapper, count as one
+POKE = signal.SIGURG  # ignored by default
 SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupted(BaseException):
-    """A signal asks the command to end. No error: nothing that handles errors may hold it up."""
+    """A signal requests the end of the command. It is not an error, so that no error handler delays it."""
 
 
 class _State:
-    """What this process knows of signals."""
+    """The state of signal handling in this process."""
 
     def __init__(self) -> None:
         self.active = False
@@ -44,16 +44,16 @@ class _State:
         self.shields = 0
         self.ending = False
         self.lock = threading.Lock()
-        self.prepared = False  # the thread that waits runs, and forks let signals through
+        self.prepared = False  # the waiting thread runs, and forks unblock signals
 
 
 _state = _State()
 
 
 def run_interruptible(command: Callable[[], None]) -> None:
-    """Run a command on the main thread so that signals end the process as this module says.
+    """Run a command on the main thread so that signals end the process as described above.
 
-    Returns or raises what the command does; after a signal it does neither.
+    Returns or raises like the command; after a signal it does neither.
     """
     if _state.active or threading.current_thread() is not threading.main_thread():
         command()
@@ -73,19 +73,19 @@ def run_interruptible(command: Callable[[], None]) -> None:
             command()
         finally:
             _end_if_received()
-    except Interrupted:  # which came while the last one was handled
+    except Interrupted:  # a second one came while the first was handled
         _end_if_received()
         raise
     finally:
         _state.active = False
         signal.signal(POKE, handler or signal.SIG_DFL)
-        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, caught)  # what ends anyway is not interrupted
+        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, caught)  # an ending process is not interrupted
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Do what may not be interrupted, such as starting processes; what came meanwhile is raised at the end."""
+    """Protect the block from signals, such as the start of processes; one that came meanwhile is raised at the end."""
     _state.shields += 1
     try:
         yield
@@ -95,14 +95,14 @@ def shielded() -> Iterator[None]:
 
 
 def check_interrupted() -> None:
-    """Raise `Interrupted` if a signal has come that was not heard."""
+    """Raise `Interrupted` if a signal has come that was not handled."""
     if _state.received is not None and not _state.ending and not _state.shields:
         raise Interrupted
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let signals wait, as while modules are imported; if one came, the process ends afterwards."""
+    """Delay signals, as while modules are imported; if one came, the process ends afterwards."""
     caught = _caught()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, caught)
     try:
@@ -127,7 +127,7 @@ def _caught() -> set[signal.Signals]:
 
 
 def _let_through() -> None:
-    """Unblock signals in a process that was forked from this one."""
+    """Unblock signals in a process forked from this one."""
     if _state.active:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
@@ -137,11 +137,11 @@ def _raise(_signal: int, _frame: object) -> None:
 
 
 def _wait(caught: set[signal.Signals], main: int) -> None:
-    """Take every signal that comes while a command runs."""
+    """Handle every signal that comes while a command runs."""
     first_at = 0.0
     while True:
         received = signal.Signals(signal.sigwait(caught))
-        if not _state.active:  # the command has ended: whoever called it is meant
+        if not _state.active:  # the command has ended: the signal is for its caller
             os.kill(os.getpid(), received)
         elif _state.received is None:
             _state.received, first_at = received, time.monotonic()
@@ -166,10 +166,10 @@ def _end_if_received() -> None:
 
 
 def _end() -> NoReturn:
-    """Say the message and end the process; the first of the threads that come here."""
+    """Print the message and end the process; only the first thread does so."""
     _state.ending = True
     assert _state.received is not None
-    if _state.lock.acquire(timeout=2):  # else another thread is at it, and does not get on
+    if _state.lock.acquire(timeout=2):  # otherwise another thread holds it and is stuck
         if threading.current_thread() is threading.main_thread():
             _flush()
         _say(MESSAGE)
@@ -184,7 +184,7 @@ def _flush() -> None:
 
 
 def _say(text: str) -> None:
-    """Write to standard error past Python's buffers, which another thread may hold; do not wait for a full pipe."""
+    """Write to standard error past Python's buffers, which another thread may hold; never wait for a full pipe."""
     shown = f"{SHOW_CURSOR}\n{text}\n" if os.isatty(2) else f"{text}\n"
     with suppress(OSError):
         _, writable, _ = select.select([], [2], [], 1)
@@ -193,20 +193,20 @@ def _say(text: str) -> None:
 
 
 def _kill_below(pid: int) -> None:
-    """Kill every process below one, those that it started first, so that they start no others."""
+    """Kill every process below one, parents first, so that they start no others."""
     for child in _below(pid):
         with suppress(OSError):
             os.kill(child, signal.SIGKILL)
 
 
 def _below(pid: int) -> list[int]:
-    """Return the ids of all processes below one, nearest first; none where there is no /proc."""
+    """Return the ids of all processes below one, nearest first; none without /proc."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(folder.name))
     below = list(children.get(pid, ()))
-    for child in below:  # it grows meanwhile
+    for child in below:  # the list grows meanwhile
         below += children.get(child, ())
     return below

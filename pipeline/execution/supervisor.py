@@ -1,8 +1,8 @@
 """The supervising loop over Ray actors: spawn, feed, time out, replace, report; nothing else.
 
-Actors commit inside themselves, so a task may be run twice and its result lost on the way without harm. A task that
-was in flight when its actor died, hung or raised is a suspect: it is tried again alone, so that an innocent neighbour
-is not blamed with it. Actors lost together with their machine count against a budget of their own.
+Actors commit inside themselves, so a task may run twice and its result may be lost in transit without harm. A task
+in flight when its actor died, hung or raised is a suspect: it is retried alone, so that innocent neighbours
+are not blamed with it. Actors lost together with their machine count separately.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pipeline.jobs.job import AnyTask_contra, Done, Job
 from stages.base.progress import WorkProgress
 
 TICK_S = 1.0
-WATCH_S = 2.0  # between two questions to a worker, how far it is
+WATCH_S = 2.0  # between two requests for a worker's progress
 READY_NOTICE_S = 120.0
-UNSCHEDULED_NOTICE_S = 30.0  # between two words about workers that no machine has room for
+UNSCHEDULED_NOTICE_S = 30.0  # between two messages about workers that no machine has room for
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What each actor is given, and how long the loop is patient."""
+    """The resources of each actor, and the patience of the loop."""
 
     workers: int
     size: Size
@@ -43,11 +43,11 @@ class Resources:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of all tasks: those done, those given up with the last reason, and what damage the others met."""
+    """The outcome of all tasks: those done, those given up with the last reason, and the damage met by the others."""
 
     done: list[Done]
     failed: dict[str, str]
-    damaged: list[Damage] = field(default_factory=list)  # bundles that tasks read, which were not what they were
+    damaged: list[Damage] = field(default_factory=list)  # bundles that tasks read and found damaged
 
 
 @dataclass
@@ -57,33 +57,33 @@ class _Worker:
     actor: Any
     starting: Any  # reference of the call that returns its node
     opening: Any  # reference of the call that opens the job
-    nodes: frozenset[str]  # that were alive when it was asked for
+    nodes: frozenset[str]  # alive when the actor was requested
     node: str | None = None  # None until it has started
     opened: bool = False
     spawned_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     flights: dict[Any, Any] = field(default_factory=dict)  # reference of a call: its task
-    alive_at: float = field(default_factory=time.monotonic)  # when it last showed something
-    asked: Any = None  # how far it is, if it has not answered yet
+    alive_at: float = field(default_factory=time.monotonic)  # when it last reported progress
+    asked: Any = None  # the pending request for progress
     asked_at: float = 0.0
 
     @property
     def name(self) -> str:
-        """The actor's id, which stands for this worker."""
+        """The actor's id, which identifies this worker."""
         return str(self.actor._actor_id.hex())
 
 
 class Watcher(Protocol):
-    """Whoever is told how the work goes on."""
+    """Receives the progress of the work."""
 
     def done(self, done: Done) -> None:
-        """Take note of a task that ended."""
+        """Record a task that ended."""
 
     def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:
-        """Take note of how far a worker is with what it has in hand; of nothing, where it has nothing."""
+        """Record the progress of a worker's current tasks; nothing if it has none."""
 
     def say(self, text: str) -> None:
-        """Pass on what a person should know."""
+        """Pass on a message for users."""
 
 
 class Supervisor(Generic[AnyTask_contra]):
@@ -98,12 +98,12 @@ class Supervisor(Generic[AnyTask_contra]):
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.job, self.hosts, self.resources, self.watcher = job, hosts, resources, watcher
-        self.check = check  # called often; raises where the cluster is lost
+        self.check = check  # called often; raises if the cluster is lost
         self.waiting: deque[AnyTask_contra] = deque()
         self.suspects: deque[AnyTask_contra] = deque()
         self.tries: dict[str, int] = {}
         self.workers: list[_Worker] = []
-        self.lost = 0  # workers that went with their machine
+        self.lost = 0  # workers lost with their machine
         self.unopened = 0  # workers in a row that could not open the job
         self.noticed_at = 0.0
         self.outcome = Outcome([], {})
@@ -127,7 +127,7 @@ class Supervisor(Generic[AnyTask_contra]):
                 self._time_out()
         finally:
             for worker in self.workers:
-                if not worker.opened or worker.flights:  # in the middle of something that nobody waits for
+                if not worker.opened or worker.flights:  # in the middle of unneeded work
                     ray.kill(worker.actor)
                 else:
                     self.hosts.keep(worker.actor)
@@ -140,7 +140,7 @@ class Supervisor(Generic[AnyTask_contra]):
             self.workers.append(_Worker(actor, actor.where.remote(), actor.open.remote(self.job), _alive_nodes()))
 
     def _feed(self) -> None:
-        """Give every open actor enough to do; a suspect only to an actor that does nothing else."""
+        """Give every open actor enough to do; give a suspect only to an idle actor."""
         left = len(self.waiting) + sum(len(worker.flights) for worker in self.workers)
         most = most_in_flight(left, self.resources.workers)
         for worker in self.workers:
@@ -160,7 +160,7 @@ class Supervisor(Generic[AnyTask_contra]):
         worker.flights[worker.actor.run.remote(task)] = task
 
     def _collect(self) -> None:
-        """Wait a moment for anything to finish, and take note of all that did."""
+        """Wait a moment for results, and record all that arrived."""
         pending = {ref: worker for worker in self.workers for ref in worker.flights}
         pending |= {worker.opening: worker for worker in self.workers if not worker.opened}
         pending |= {worker.starting: worker for worker in self.workers if worker.node is None}
@@ -193,13 +193,13 @@ class Supervisor(Generic[AnyTask_contra]):
     def _raised(self, worker: _Worker, task: AnyTask_contra | None, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if task is not None and isinstance(cause, DamagedBundleError):
-            self.outcome.damaged.extend(cause.damages)  # no fault of the task: it waits until they are made again
+            self.outcome.damaged.extend(cause.damages)  # not the task's fault: it waits until they are made again
             return
         if task is not None and isinstance(cause, ShardError):
             self.outcome.failed[task.name] = str(cause)  # another attempt would read the same shard
             return
         if task is None or (isinstance(cause, USER_ERRORS) and not isinstance(cause, TransientError)):
-            raise cause  # the job cannot be opened, or a store or checkpoint refuses: it would everywhere
+            raise cause  # the job cannot be opened, or a store or checkpoint refuses: and would everywhere
         reason = f"{type(cause).__name__}: {cause}"
         if any(sign in reason for sign in ("CUDA", "cuda", "OutOfMemoryError")):
             self._replace(worker, [task], reason)  # a CUDA context does not recover, nor does a halved batch
@@ -207,22 +207,22 @@ class Supervisor(Generic[AnyTask_contra]):
             self._blame(task, reason)
 
     def _watch(self) -> None:
-        """Ask the workers how far they are, and pass on what they answered; one that is stuck is not waited for."""
+        """Request the progress of the workers, and pass on their answers; never wait for one that is stuck."""
         asked = {worker.asked: worker for worker in self.workers if worker.asked is not None}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
         for ref in answered:
             worker, asked[ref].asked = asked[ref], None
-            with suppress(RayError):  # what becomes of a lost worker, its tasks say
+            with suppress(RayError):  # its tasks report a lost worker
                 reached = ray.get(ref, timeout=TICK_S) if worker.flights or not worker.opened else ()
                 self.watcher.reached(worker.name, reached)
                 if any(part.waiting for part in reached):
-                    worker.alive_at = worker.started_at = time.monotonic()  # no deadline counts this
+                    worker.alive_at = worker.started_at = time.monotonic()  # no deadline counts this time
         for worker in self.workers:
             if worker.node is not None and worker.asked is None and time.monotonic() - worker.asked_at > WATCH_S:
                 worker.asked, worker.asked_at = worker.actor.reached.remote(), time.monotonic()
 
     def _replace(self, worker: _Worker, tasks: list[AnyTask_contra], reason: str) -> None:
-        """Give an actor up, fence it, and let its tasks be tried again."""
+        """Give an actor up, fence it, and retry its tasks."""
         self.workers.remove(worker)
         self.watcher.reached(worker.name, ())
         ray.kill(worker.actor)
@@ -239,12 +239,12 @@ class Supervisor(Generic[AnyTask_contra]):
             raise RunError(f"{self.job.name}: {self.lost} workers were lost or never started, the last with: {reason}")
 
     def _not_opened(self, reason: str) -> None:
-        """Count a worker that ended or was stuck while it opened the job; there is little hope for others."""
+        """Count a worker that ended or hung while it opened the job; others will probably do the same."""
         self.unopened += 1
         if self.unopened >= self.resources.attempts:
             raise RunError(
                 f"{self.job.name}: {self.unopened} workers in a row could not load what they need, the last with: "
-                f"{reason}. If they ended without a word, memory may not suffice for so many (compute.workers)"
+                f"{reason}. If they ended silently, memory may be too small for their number (compute.workers)"
             )
 
     def _blame(self, task: AnyTask_contra, reason: str) -> None:
@@ -266,7 +266,7 @@ class Supervisor(Generic[AnyTask_contra]):
         self._notice_unscheduled()
 
     def _notice_unscheduled(self) -> None:
-        """Say which workers no machine has room for; end where nobody has worked for too long because of that."""
+        """Report the workers that no machine has room for; end if nothing has worked for too long because of that."""
         now = time.monotonic()
         waits = [now - worker.spawned_at for worker in self.workers if worker.node is None]
         if not waits or max(waits) < UNSCHEDULED_NOTICE_S or now - self.noticed_at < UNSCHEDULED_NOTICE_S:
@@ -281,14 +281,14 @@ class Supervisor(Generic[AnyTask_contra]):
         if len(waits) == len(self.workers) and min(waits) > self.resources.open_deadline_s:
             raise RunError(
                 f"{self.job.name}: {text}, for more than {self.resources.open_deadline_s:.0f} s "
-                "(compute.open_deadline_s). Add machines, end what else uses them, or lower compute.cpus_per_worker or "
+                "(compute.open_deadline_s). Add machines, stop other programs, or lower compute.cpus_per_worker or "
                 "compute.gpus_per_worker"
             )
         self.watcher.say(f"{self.job.name}: {text}")
 
 
 def most_in_flight(left: int, workers: int) -> int:
-    """Return how many tasks an actor may hold: near the end its share of those left, so that all end together."""
+    """Return how many tasks an actor may hold: near the end its share of the rest, so that all end together."""
     return min(IN_FLIGHT, -(-left // workers))
 
 
@@ -297,7 +297,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _machine_is_lost(worker: _Worker) -> bool:
-    """Return whether a worker ended with its machine; one that ended before it said where it is, with any machine."""
+    """Return whether a worker ended with its machine; one that ended before it reported its machine, with any."""
     nodes = worker.nodes if worker.node is None else {worker.node}
     return not nodes <= _alive_nodes()
 

@@ -1,1 +1,1 @@
-"""What an actor does."""
+"""The work of an actor."""

@@ -1,4 +1,4 @@
-"""What an actor does: a job is opened once on its machine and then run task after task."""
+"""The contract of a job: opened once on its machine, then run task after task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.receipts import Receipt
 
 
 class Task(Protocol):
-    """One piece of work; its name is what progress, errors and addresses call it."""
+    """One piece of work; its name is used in progress, errors and addresses."""
 
     @property
     def name(self) -> str:
@@ -22,12 +22,12 @@ AnyTask_contra = TypeVar("AnyTask_contra", bound=Task, contravariant=True)
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a task, as the supervising loop needs to know it."""
+    """The result of a task, as the supervising loop needs it."""
 
     unit: str
     recorded: int
     quarantined: int
-    warnings: tuple[str, ...] = ()  # what the code warned of that ran it
+    warnings: tuple[str, ...] = ()  # warnings of the code that ran it
 
     @classmethod
     def of(cls, receipt: Receipt) -> Done:
@@ -39,13 +39,13 @@ class Job(Protocol[AnyTask_contra]):
     """Work that can be sent to another process: `open` loads what it needs there and returns the function to call.
 
     Calls come from several threads at once, so that one unit is read and another written while a third is computed;
-    what must not overlap, a job sees to itself. A call commits its result before it returns and may be repeated at any
+    the job serialises what must not overlap. A call commits its result before it returns and may be repeated at any
     time.
     """
 
     @property
     def name(self) -> str:
-        """The stage, as progress and errors call it."""
+        """The stage, in progress and errors."""
 
     def open(self) -> Callable[[AnyTask_contra], Done]:
         """Load networks and return the function that runs one task."""

@@ -1,4 +1,4 @@
-"""What bundles hold of a sample at most, from shapes alone: a plan's guess before the first unit is committed."""
+"""Upper bounds of the bytes per sample, from shapes alone: a plan's estimate before the first unit is committed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pipeline.data import inventory
 from pipeline.plan.plan import Plan
 
 OVERHEAD_BYTES = 8192
-"""Rows, headers of members and loss curves of a sample."""
+"""Bytes of rows, headers of members and loss curves per sample."""
 LISTED_BYTES = 1000
-"""Of a sample in an inventory."""
+"""Bytes of a sample in an inventory."""
 
 
 def bytes_at_most(plan: Plan) -> dict[str, int]:
-    """Return the bytes of a sample, by stage: arrays of full size, not compressed, every delta everywhere."""
+    """Return the bytes per sample, by stage: arrays of full size, uncompressed, every delta everywhere."""
     spaces, map_px, region_px = len(plan.spaces), math.prod(plan.map_size), math.prod(plan.region.size)
     settings, generator = plan.config.error_maps, plan.generator
     images = spaces * region_px * 3 if settings.keep_images else 0

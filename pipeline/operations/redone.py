@@ -1,4 +1,4 @@
-"""What a plan warns of: settings that make a run do again what the store has already."""
+"""Warnings of a plan: settings that make a run redo what the store already has."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.publish.pointer import read_pointer
 from pipeline.publish.settings import portable_settings
 
 SHOWN = 5
-"""Settings that a warning names."""
+"""Number of settings that a warning names."""
 
 
 def other_cut(held: set[str], wanted: Iterable[Unit]) -> int | None:
-    """Return how many samples the units have that the store holds in place of missing ones; None if it holds none."""
+    """Return the samples per unit of the stored units that replace missing ones; None if the store has none."""
     names, missing = set[str](), set[str]()
     for unit in wanted:
         names.add(unit.name)
@@ -28,7 +28,7 @@ def other_cut(held: set[str], wanted: Iterable[Unit]) -> int | None:
 
 
 def cut_warning(plan: Plan, held: set[str], wanted: Iterable[Unit]) -> str | None:
-    """Return a warning where units are cut differently from those that the store holds."""
+    """Return a warning if units are cut differently from the stored ones."""
     size = other_cut(held, wanted)
     if size is None or size == plan.config.unit_samples:
         return None
@@ -39,7 +39,7 @@ def cut_warning(plan: Plan, held: set[str], wanted: Iterable[Unit]) -> str | Non
 
 
 def settings_warning(plan: Plan, stages: Iterable[tuple[str, str | None]]) -> str | None:
-    """Return a warning where whole stages, given with their fingerprints, are done again under other settings."""
+    """Return a warning if whole stages, given with their fingerprints, are done again under other settings."""
     again = [name for name, fingerprint in stages if _is_new(plan.ledger, name, fingerprint)]
     if not again:
         return None
@@ -55,7 +55,7 @@ def _is_new(ledger: Ledger, stage: str, fingerprint: str | None) -> bool:
 
 
 def _changed(plan: Plan) -> Iterator[str]:
-    """Yield the settings that differ from those of what is published."""
+    """Yield the settings that differ from those of the published result."""
     try:
         pointer = read_pointer(plan.ledger)
     except BundleError:

@@ -13,7 +13,7 @@ POINTER = "published.json"
 
 
 class SupervisionPointer(BaseModel):
-    """Where the error maps lie as a dataset of their own (`docs/supervision.md`)."""
+    """The location of the error maps as a dataset of their own (`docs/supervision.md`)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,14 +52,14 @@ def read_pointer(ledger: Ledger) -> Pointer | None:
 
 
 def move_pointer(ledger: Ledger, pointer: Pointer) -> None:
-    """Point readers to a result that is committed; writes nothing if they are pointed there already."""
+    """Point readers to a committed result; write nothing if they are pointed there already."""
     data, store = pointer.model_dump_json(indent=2).encode(), ledger.store
     if not (store.exists(POINTER) and store.read(POINTER) == data):
         store.write(POINTER, data)
 
 
 def address_in(ledger: Ledger, receipt: str) -> Address:
-    """Return the address of a receipt that the pointer names; raises `BundleError` if it is not one's name."""
+    """Return the address of a receipt that the pointer names; raise `BundleError` if the name is not a receipt's."""
     try:
         folder, stage, digest, file = receipt.split("/")
         address = Address(stage, digest, file.removesuffix(".json"))
@@ -71,4 +71,4 @@ def address_in(ledger: Ledger, receipt: str) -> Address:
 
 
 def _damaged(ledger: Ledger) -> BundleError:
-    return BundleError(f"{ledger.store.url}/{POINTER} is damaged; run again, and it is written again")
+    return BundleError(f"{ledger.store.url}/{POINTER} is damaged; run again to rewrite it")

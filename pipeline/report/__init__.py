@@ -1,1 +1,1 @@
-"""What a run found out: figures, pictures, and the page that shows them."""
+"""The results of a run: figures, pictures, and the page that shows them."""

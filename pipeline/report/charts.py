@@ -1,4 +1,4 @@
-"""What the report draws: assignments and error maps as images, and the trade-off curve (thesis Fig. 1.1, 3.2).
+"""The report's drawings: assignments and error maps as images, and the trade-off curve (thesis Fig. 1.1, 3.2).
 
 Also, for each space, the calibration of its invertibility maps.
 """
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MAX_SIDE_PX = 384
-"""Larger pictures are reduced to this, so that a page of many stays light enough to open."""
+"""Side to which larger pictures are reduced, so that a page of many opens quickly."""
 
-LABEL_CHARACTERS = 26  # that fit beside the axis of a curve
+LABEL_CHARACTERS = 26  # that fit next to the axis of a curve
 
 _COLOURS = {
     "W+": "#0072b2",
@@ -34,7 +34,7 @@ _COLOURS = {
     "F6": "#f0e442",
     "F8": "#e69f00",
     "F10": "#d55e00",
-}  # Okabe and Ito's, told apart by colour-blind readers; blue is most editable, red most faithful
+}  # Okabe and Ito's, distinguishable for colour-blind readers; blue is most editable, red most faithful
 _OTHER_COLOUR = "#cc79a7"
 
 _OVERLAY = 0.6  # of the colour; the rest is the picture in grey, so that colours mean spaces only
@@ -49,7 +49,7 @@ _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image of the page, whole in its address."""
+    """An image of the page, embedded in its address."""
 
     uri: str
     width_px: int
@@ -58,7 +58,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure of every space, from most editable to least, and that of the SAM inversion; None where unknown."""
+    """A figure of every space, from most editable to least, and that of the SAM inversion; None if unknown."""
 
     label: str
     values: Mapping[str, float | None]
@@ -71,7 +71,7 @@ class Curve:
 class Panel:
     """Fidelity against editable area: points (area in [0, 1], value, name of the threshold), by area.
 
-    `knee` is the number of a point, `sam` the point of the SAM inversion; None where there is none.
+    `knee` is the number of a point, `sam` the point of the SAM inversion; None if there is none.
     """
 
     label: str
@@ -87,7 +87,7 @@ def space_colour(space: str) -> str:
 
 
 def draw_image(image_HW3: NDArray[np.uint8]) -> Drawing:
-    """Return an image as it is, reduced if it is large."""
+    """Return an image, reduced if it is large."""
     return _drawing(_reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS))
 
 
@@ -111,7 +111,7 @@ def draw_assignment(assignment_HW: NDArray[np.uint8], image_HW3: NDArray[np.uint
 
 
 def draw_segments(labels_HW: NDArray[np.integer], image_HW3: NDArray[np.uint8]) -> Drawing:
-    """Return a segmentation: each segment in a colour of its own, blended over the image in grey.
+    """Return a segmentation: each segment in its own colour, blended over the image in grey.
 
     Equal labels have equal colours in every picture of a run, so that classes can be recognised.
     """
@@ -128,7 +128,7 @@ def draw_segments(labels_HW: NDArray[np.integer], image_HW3: NDArray[np.uint8]) 
 def error_ceiling(maps: Iterable[NDArray[np.float32]]) -> float:
     """Return the end of the common colour scale: nearly all errors lie below it; two significant digits, positive.
 
-    The largest hundredth of the errors is left above, so that one bright spot does not darken every map.
+    The largest hundredth of the errors is clipped, so that one bright spot does not darken every map.
     """
     values = np.concatenate([error_HW.ravel() for error_HW in maps] or [np.zeros(1, np.float32)])
     high = float(np.percentile(values, 99))
@@ -146,7 +146,7 @@ def colour_scale() -> str:
 
 
 def mean_position(spaces: Sequence[str], shares: Mapping[str, float | None]) -> float | None:
-    """Return where the SAM inversion stands among the spaces: the mean index of its pixels, 0 is all most editable."""
+    """Return the place of the SAM inversion among the spaces: the mean index of its pixels, 0 is all most editable."""
     weights = [shares.get(space) or 0.0 for space in spaces]
     total = sum(weights)
     return sum(i * weight for i, weight in enumerate(weights)) / total if total > 0 else None
@@ -156,9 +156,9 @@ def draw_curve(curve: Curve, spaces: Sequence[str], position: float | None) -> s
     """Return one panel of the trade-off curve (thesis Fig. 3.2) as an `<svg>` that takes the page's colours.
 
     Args:
-        curve: the figures; those that are not finite are left out.
+        curve: the figures; those that are not finite are omitted.
         spaces: most editable first, left to right.
-        position: where the SAM point stands, in `[0, len(spaces) - 1]`; None leaves it out.
+        position: the place of the SAM point, in `[0, len(spaces) - 1]`; None leaves it out.
     """
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": curve.label, "font.size": 9.5}):
         figure = Figure(figsize=(4.7, 2.9), layout="constrained")
@@ -184,7 +184,7 @@ def draw_trade_off(panel: Panel, space: str) -> str:
 
     Args:
         panel: the figures.
-        space: the most editable one, whose share of pixels the area is; gives the colour.
+        space: the most editable one, whose share of pixels is the area; gives the colour.
     """
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"trade-off {panel.label}", "font.size": 9.5}):
         figure = Figure(figsize=(4.7, 2.9), layout="constrained")
@@ -192,7 +192,7 @@ def draw_trade_off(panel: Panel, space: str) -> str:
         area, values = [100 * x for x, _, _ in panel.points], [y for _, y, _ in panel.points]
         axes.plot(area, values, color=MUTED, linewidth=1.2, zorder=1)
         axes.scatter(area, values, s=30, color=space_colour(space), edgecolors=INK, linewidths=0.8, zorder=2)
-        free = 1 if panel.high_is_good else -1  # the side of the curve that is free on the way from where it comes
+        free = 1 if panel.high_is_good else -1  # the free side of the curve
         if panel.knee is not None:
             x, y, name = panel.points[panel.knee]
             axes.scatter(100 * x, y, s=130, facecolors="none", edgecolors=INK, linewidths=1.4, zorder=3)
@@ -214,7 +214,7 @@ def draw_calibration(space: str, points: Sequence[tuple[float, float, int]]) -> 
     Args:
         space: gives the colour.
         points: mean predicted error, mean achieved error, and how many segments; ascending. The dashed line is where
-            both are equal: above it, inverting went worse than predicted.
+            both are equal: above it, the inversion was worse than predicted.
     """
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"calibration {space}", "font.size": 9.5}):
         figure = Figure(figsize=(2.5, 2.5))
@@ -244,7 +244,7 @@ def _root(value: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def finished(figure: Figure, axes: Axes, grid: Literal["y", "both"]) -> str:
-    """Return a panel in the look that all share."""
+    """Return a panel in the common style."""
     axes.tick_params(color=_RULE, labelcolor=INK, length=3)
     axes.grid(visible=True, axis=grid, color=_RULE, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -256,7 +256,7 @@ def finished(figure: Figure, axes: Axes, grid: Literal["y", "both"]) -> str:
 
 
 def _annotate(axes: Axes, text: str, point: tuple[float, float], *, above: bool) -> None:
-    """Write beside a point, on the side of the curve that is free."""
+    """Write next to a point, on the free side of the curve."""
     axes.annotate(
         text,
         point,
@@ -269,7 +269,7 @@ def _annotate(axes: Axes, text: str, point: tuple[float, float], *, above: bool)
 
 
 def _annotate_beside(axes: Axes, text: str, point: tuple[float, float], offset: tuple[int, int]) -> None:
-    """Write to the left or right of a point, so far away that the text does not touch it."""
+    """Write to the left or right of a point, at a distance that avoids overlap."""
     side = "left" if offset[0] > 0 else "right"
     axes.annotate(text, point, xytext=offset, textcoords="offset points", ha=side, va="center", color=INK)
 

@@ -1,4 +1,4 @@
-"""What has to hold in a run's figures, with a verdict: whoever reads a summary need not compare numbers."""
+"""Rules for a run's figures, with a verdict, so that readers of a summary need not compare numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """A rule, whether it holds, and the figures that say so; `holds` is None where some of them are unknown."""
+    """A rule, whether it holds, and its figures; `holds` is None if some of them are unknown."""
 
     rule: str
     holds: bool | None

@@ -1,4 +1,4 @@
-"""Numbers as people read them in the report."""
+"""Numbers in the report's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ABSENT = "–"
 
 
 def decimal(value: float | None, digits: int = 2, unit: str = "") -> str:
-    """Return a number for people; a dash where there is none."""
+    """Return a number as text; a dash if there is none."""
     if value is None or math.isnan(value):
         return ABSENT
     number = f"{value:,.{digits}f}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
@@ -18,22 +18,22 @@ def decimal(value: float | None, digits: int = 2, unit: str = "") -> str:
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """Return a difference for people, with its sign."""
+    """Return a difference as text, with its sign."""
     return ABSENT if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share for people."""
+    """Return a share as text."""
     return ABSENT if value is None else decimal(100 * value, digits, "%")
 
 
 def count(value: int) -> str:
-    """Return a count for people."""
+    """Return a count as text."""
     return f"{value:,}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people, in its two largest units."""
+    """Return a duration as text, in its two largest units."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest_s = divmod(round(seconds), 60)

@@ -1,6 +1,6 @@
 """Is the map right? Predicted against achieved errors and against known occluders, summed up sample by sample.
 
-Whatever is kept has a fixed size, so that the slice it is asked over may be as large as anyone likes.
+All state has a fixed size, so that the number of samples is not limited.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from stages.maps.reduction import at_size
 from stages.maps.truth import average_precision
 
 CURVE_POINTS = 10
-"""Points of a calibration curve, each the mean of about as many segments."""
+"""Points of a calibration curve, each the mean of about the same number of segments."""
 
 MIN_PAIRS = 3
-"""Fewer pairs have no correlation: any two lie on a line."""
+"""Fewer pairs have no meaningful correlation: any two lie on a line."""
 
 _FINE_BINS = 4096
 _FINEST = 2.0**-20
-_ROUNDING = 1e-12  # of the mean square; a smaller spread is what float64 leaves of none
+_ROUNDING = 1e-12  # of the mean square; a smaller spread is rounding in float64
 
 Point = tuple[float, float, int]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A sample that no segmenter was trained on: what was predicted, and what came of inverting it in each space.
+    """A sample that no segmenter was trained on: its prediction, and its inversion in each space.
 
-    Segments have the region's size, which is larger than that of maps and occluder where maps are reduced.
+    Segments have the region's size, which is larger than that of maps and occluder if maps are reduced.
     """
 
     predicted_LHW: NDArray[np.floating]
     achieved_LHW: NDArray[np.floating]
     labels_HW: NDArray[np.integer]  # the segments that spaces were assigned to
-    occluded_HW: NDArray[np.bool_] | None  # None where the shard does not say
+    occluded_HW: NDArray[np.bool_] | None  # None if the shard does not say
 
 
 @dataclass(frozen=True)
 class MapQuality:
-    """How right invertibility maps are, over held-out samples; None, and an empty curve, where that is not known.
+    """The quality of invertibility maps, over held-out samples; None, and an empty curve, where it is unknown.
 
-    Average precision is that of the first space's map against known occluders, mean over samples, as AUROC is; chance
+    Average precision is that of the first space's map against known occluders, mean over samples, like AUROC; chance
     is the share of occluded pixels. Correlation is Pearson's, of predicted with achieved error. Bias is the mean over
     segments of predicted minus achieved error. A point of the calibration curve is the mean predicted error of some
     segments, their mean achieved error, and how many they are; points ascend.
@@ -59,12 +59,12 @@ class MapQuality:
     correlation_per_pixel: dict[str, float | None] = field(default_factory=dict)
     correlation_per_segment: dict[str, float | None] = field(default_factory=dict)
     bias_per_segment: dict[str, float | None] = field(default_factory=dict)
-    segments: dict[str, int] = field(default_factory=dict)  # that the figures per segment are over
+    segments: dict[str, int] = field(default_factory=dict)  # number of segments in the figures
     calibration: dict[str, list[Point]] = field(default_factory=dict)
 
 
 def judge(samples: Iterable[HeldOut], spaces: Sequence[str]) -> MapQuality:
-    """Return how right the maps of some samples are; each is looked at once and let go."""
+    """Return the quality of some samples' maps; each sample is used once and released."""
     pixels, segments = [Moments() for _ in spaces], [Moments() for _ in spaces]
     curves = [Calibration() for _ in spaces]
     found: list[tuple[float, float, float]] = []  # average precision of both maps, and chance
@@ -132,7 +132,7 @@ class Moments:
 
     @property
     def correlation(self) -> float | None:
-        """Pearson's correlation; None of fewer than `MIN_PAIRS` pairs, and where either side does not vary."""
+        """Pearson's correlation; None for fewer than `MIN_PAIRS` pairs, and if either side does not vary."""
         if self.count < MIN_PAIRS:
             return None
         if self._constant(self.xx, self.mean_x) or self._constant(self.yy, self.mean_y):
@@ -141,7 +141,7 @@ class Moments:
 
     @property
     def difference(self) -> float | None:
-        """The mean of x minus y; None of nothing."""
+        """The mean of x minus y; None without pairs."""
         return self.mean_x - self.mean_y if self.count else None
 
     def _constant(self, square: float, mean: float) -> bool:
@@ -152,11 +152,11 @@ class Calibration:
     """Predicted against achieved errors in fine bins of predicted error, which grow by halving their number."""
 
     def __init__(self) -> None:
-        self.width = _FINEST  # always a power of two, so that the bins do not depend on the order of what is added
-        self.sums_3B = np.zeros((3, _FINE_BINS))  # of predicted, of achieved, and how many
+        self.width = _FINEST  # always a power of two, so that the bins do not depend on the order of the pairs
+        self.sums_3B = np.zeros((3, _FINE_BINS))  # of predicted and of achieved errors, and the count
 
     def add(self, predicted: NDArray[np.floating], achieved: NDArray[np.floating]) -> None:
-        """Take in some pairs; predicted errors are at least 0."""
+        """Add some pairs; predicted errors are at least 0."""
         predicted, achieved = predicted.astype(np.float64), achieved.astype(np.float64)
         while predicted.max(initial=0.0) >= self.width * _FINE_BINS:
             halved = self.sums_3B.reshape(3, -1, 2).sum(axis=2)
@@ -167,7 +167,7 @@ class Calibration:
         self.sums_3B += np.stack([np.bincount(bins, weights, _FINE_BINS) for weights in added])
 
     def curve(self, points: int = CURVE_POINTS) -> list[Point]:
-        """Return up to `points` means of neighbouring pairs, about as many in each; pairs of one bin stay together."""
+        """Return up to `points` means of neighbouring pairs, of equal size; pairs of one bin stay together."""
         sums_3B = self.sums_3B[:, self.sums_3B[2] > 0]
         if sums_3B.size == 0:
             return []

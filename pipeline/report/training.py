@@ -1,4 +1,4 @@
-"""What the report shows of the segmenter's training: its learning curve, a few predictions, and what was left out."""
+"""The segmenter's training in the report: its learning curve, a few predictions, and excluded examples."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from stages.segmenter.validation import Epoch
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """A committed training, as the page needs it."""
+    """A committed training, in the page's form."""
 
     spaces: tuple[str, ...]
     learnt: int  # examples, those held out for validation included
     curve: Sequence[Epoch]
-    rejected: Mapping[str, str]  # what was not learnt from, by key, with the reason
+    rejected: Mapping[str, str]  # excluded examples, by key, with the reason
     pictures: Drawing  # true and predicted maps of a few examples
-    fitted_to: str = "square roots of errors"  # what the losses are of
+    fitted_to: str = "square roots of errors"  # the target of the losses
 
     @classmethod
     def of(cls, ledger: Ledger, receipt: Receipt, spaces: tuple[str, ...]) -> TrainingReport:
@@ -65,7 +65,7 @@ class TrainingReport:
             return finished(figure, axes, grid="y")
 
     def draw_correlations(self) -> str | None:
-        """Return how well each space is predicted by epoch as an `<svg>`; None where nothing was held out."""
+        """Return the correlation per space by epoch as an `<svg>`; None if nothing was held out."""
         lines = {
             space: [(point["epoch"] + 1, r) for point in self.curve if (r := point["correlation"][space]) is not None]
             for space in self.spaces

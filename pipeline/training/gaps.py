@@ -1,4 +1,4 @@
-"""What is missing of a run's supervision, and why: a segmenter is trained on all of it, or on a stated share."""
+"""Gaps in a run's supervision, and their reasons: a segmenter is trained on all of it, or on a stated share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.plan.plan import Plan
 from pipeline.training.committed_examples import ERROR_MAPS
 
 REASONS_SHOWN = 4
-PARTS = 10_000  # in which shares are counted, downwards, so that a name and a setting compare alike
+PARTS = 10_000  # resolution of shares, rounded down, so that a name and a setting compare equal
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Gaps:
     missing: tuple[Unit, ...]
     present: int  # samples with error maps or a reason
     unread: tuple[str, ...]  # units of the inventory
-    shards: int  # that supervision is chosen from, those that could not be read included
+    shards: int  # from which supervision is chosen, including unreadable ones
 
     @classmethod
     def from_plan(cls, plan: Plan, shards: Mapping[Shard, Receipt]) -> Gaps:
@@ -39,7 +39,7 @@ class Gaps:
 
     @property
     def share(self) -> float:
-        """The share of the supervision that is there; shards that could not be read count as much as the others."""
+        """The share of the supervision that is present; unreadable shards count as much as the others."""
         known = self.present + sum(unit.stop - unit.first for unit in self.missing)
         read = (self.shards - len(self.unread)) / max(1, self.shards)
         return math.floor(PARTS * read * (self.present / known if known else 1.0)) / PARTS
@@ -50,19 +50,19 @@ class Gaps:
         return bool(self.missing or self.unread)
 
     def check(self, minimum_share: float, failed: Mapping[str, str]) -> None:
-        """Raise RunError, with the reasons of the units that failed, if less is there than may be trained on."""
+        """Raise RunError, with the reasons of the failed units, if less is present than required."""
         if not self.any or self.share >= minimum_share > 0:
             return
         names = [*self.unread, *(unit.name for unit in self.missing)]
         reasons = {name: failed.get(name, "it was not run") for name in names}
         raise RunError(
             f"train_segmenter waits for all supervision, and {self._said()}:\n{most_frequent(reasons)}\n"
-            "Run again to try them once more. To train on what is there, set train_segmenter.minimum_share, now "
+            "Run again to retry them. To train on what is present, set train_segmenter.minimum_share, now "
             f"{minimum_share:g}, to {self.share:g} or less"
         )
 
     def warning(self) -> str:
-        """Return what to say when a part is trained on."""
+        """Return the note that a part is trained on."""
         return f"the segmenter is trained on {self.share:.2%} of the supervision: {self._said()}"
 
     def _said(self) -> str:
@@ -76,7 +76,7 @@ class Gaps:
 
 
 def check_examples(plan: Plan, units: Iterable[Unit]) -> None:
-    """Raise RunError, with the reasons, if there is no sample that a segmenter may be trained on."""
+    """Raise RunError, with the reasons, if no sample may be trained on."""
     step, by_name = plan.error_maps(), {unit.name: unit for unit in units}
     recorded, reasons = 0, dict[str, str]()
     for receipt in plan.ledger.receipts(ERROR_MAPS, step.fingerprint):
@@ -93,12 +93,12 @@ def check_examples(plan: Plan, units: Iterable[Unit]) -> None:
         raise RunError(f"no sample is chosen for supervision: change {chosen}")
     raise RunError(
         f"there is nothing to train a segmenter on: all {len(reasons)} samples of the supervision were quarantined:\n"
-        f"{most_frequent(reasons)}\nMend the input, or choose other samples with {chosen}"
+        f"{most_frequent(reasons)}\nRepair the input, or choose other samples with {chosen}"
     )
 
 
 def most_frequent(reasons: Mapping[str, str]) -> str:
-    """Return the most frequent kinds of reasons, one line each: how often, of which the first, and why."""
+    """Return the most frequent kinds of reasons, one line each: number, first name, and reason."""
     ordered = by_kind(reasons)
     lines = [f"  {len(names)} × {reasons[names[0]]} (first: {names[0]})" for names in ordered[:REASONS_SHOWN]]
     left = sum(len(names) for names in ordered[REASONS_SHOWN:])

@@ -1,6 +1,6 @@
 """The picture of a training, as one PNG: a few held-out images with their true and their predicted error maps.
 
-Drawn in the training's own process, which has no plotting library loaded and should not wait for one.
+It is drawn in the training's own process, which has no plotting library loaded and should not wait for one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _MAGMA = np.frombuffer(
 
 
 def draw_predictions(examples: Sequence[Predicted], spaces: Sequence[str]) -> bytes:
-    """Return a PNG: for each example the image beside its maps, a column a space, the true above the predicted one.
+    """Return a PNG: for each example the image next to its maps, a column per space, the true above the predicted one.
 
-    Columns have a scale of their own, dark at 0, brightest at the end that stands above them, which nearly all errors
+    Columns have a scale of their own, dark at 0, brightest at the value printed above them, which nearly all errors
     lie below.
     """
     width, height = _tile_px(examples)

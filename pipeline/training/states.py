@@ -1,4 +1,4 @@
-"""The state of a training under way: one object in the run's store, replaced at intervals, gone when all is done."""
+"""The state of an unfinished training: one object in the run's store, replaced at intervals, deleted at the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 class StoredStates:
-    """The `States` of one training; written beside it, so that it does not wait for the store.
+    """The `States` of one training, written on another thread, so that training does not wait for the store.
 
-    A state belongs to a recipe and to the units that it is trained on: if there are others now, training starts from
-    the beginning, and its first state takes the place of the old one.
+    A state belongs to a recipe and to its training units: if there are others now, training starts from
+    the beginning, and its first state replaces the old one.
     """
 
     def __init__(self, store: Store, fingerprint: str, units: Sequence[str], every_s: float) -> None:
@@ -31,21 +31,21 @@ class StoredStates:
         self._writing: Future[None] | None = None
 
     def load(self) -> bytes | None:
-        """Return the last state that was stored; None if there is none, or it is not what was stored."""
+        """Return the last state that was stored; None if there is none, or if it was altered."""
         try:
             return state_in(self._store.read(self._name))
         except NotFoundError:
             return None
 
     def due(self) -> bool:
-        """Return whether the interval is over, and the last state stored; raises what storing that one raised."""
+        """Return whether the interval is over and the last state stored; raise the error of storing that one."""
         if self._writing is not None and self._writing.done():
             self._writing.result()
             self._writing = None
         return self._writing is None and time.monotonic() - self._kept_at >= self._every_s
 
     def keep(self, state: bytes) -> None:
-        """Begin to store a state."""
+        """Start storing a state."""
         self._kept_at = time.monotonic()
         self._writing = self._writer.submit(self._write, state)
 
@@ -61,13 +61,13 @@ class StoredStates:
 
 
 def state_in(data: bytes) -> bytes | None:
-    """Return the state in a stored object, None if that was truncated or altered."""
+    """Return the state in a stored object, None if it was truncated or altered."""
     checksum, state = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
     return state if hashlib.sha256(state).digest() == checksum else None
 
 
 def drop_states(store: Store, fingerprint: str) -> None:
-    """Delete all states of a training that is committed, those on other units too."""
+    """Delete all states of a committed training, including those on other units."""
     store.delete(_names(store, fingerprint))
 
 

@@ -1,1 +1,1 @@
-"""What a threshold does: shares of pixels per space, and what editability costs."""
+"""The effect of a threshold: shares of pixels per space, and the cost of editability."""

@@ -1,4 +1,4 @@
-"""What editability costs in fidelity, as figures: a point a threshold, and the knee."""
+"""The cost of editability in fidelity, as figures: a point per threshold, and the knee."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLAT_DB = 0.1
 
 @dataclass(frozen=True)
 class Point:
-    """What a threshold gives: shares of pixels by space, PSNR in dB and perceptual error; means over samples."""
+    """The results of a threshold: shares of pixels by space, PSNR in dB and perceptual error; means over samples."""
 
     threshold: float
     shares: dict[str, float]
@@ -35,14 +35,14 @@ class Point:
 class TradeOffCurve:
     """Fidelity against editable area; points by ascending threshold.
 
-    `knee` is the threshold of one of the points, None where the curve has none (`pipeline.tune.knee`, on PSNR).
-    `configured` is what the run itself made of the same samples at its threshold, each inverted from the start; None
-    where it has not.
+    `knee` is the threshold of one of the points, None if the curve has none (`pipeline.tune.knee`, on PSNR).
+    `configured` holds the run's own results for the same samples at its threshold, each inverted from the start; None
+    if there are none.
     """
 
     samples: int
     held_out: int  # of the samples
-    quarantined: int  # more samples, which could not be inverted
+    quarantined: int  # additional samples, which could not be inverted
     perceptual: str
     points: tuple[Point, ...]
     knee: float | None
@@ -52,7 +52,7 @@ class TradeOffCurve:
     def of(
         cls, rows: Sequence[Mapping[str, Any]], spaces: Sequence[str], configured: Point | None, quarantined: int = 0
     ) -> TradeOffCurve:
-        """Return the curve of some samples, given as what the stage `trade_off` recorded, at least one."""
+        """Return the curve of some samples, at least one, given by the records of the stage `trade_off`."""
         psnr_T, lpips_T, share_TL = (np.mean([r[name] for r in rows], axis=0) for name in ("psnr_db", "lpips", "share"))
         thresholds_T = rows[0]["threshold"]
         points = [
@@ -73,7 +73,7 @@ class TradeOffCurve:
 
     @property
     def suggestion(self) -> str:
-        """Which threshold the curve suggests, in words."""
+        """The threshold that the curve suggests, in words."""
         if self.knee is None:
             return "no knee: the curve is flat, bends nowhere, or has fewer than 3 points"
         where = "PSNR is farthest above the straight line between the ends of the curve"
@@ -85,7 +85,7 @@ class TradeOffCurve:
 
 
 def point_of(threshold: float, rows: Sequence[Mapping[str, Any]], spaces: Sequence[str]) -> Point:
-    """Return what one threshold gave, from what the stage `invert` recorded there about some samples."""
+    """Return the results of one threshold, from the records of the stage `invert` for some samples."""
 
     def mean(name: str) -> float:
         return fmean(row[name] for row in rows)

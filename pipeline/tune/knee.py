@@ -1,4 +1,4 @@
-"""The knee of a trade-off: the point behind which giving up more of one thing buys little of the other."""
+"""The knee of a trade-off: the point after which giving up more of one thing gains little of the other."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 
 LEAST_BEND = 0.05
-"""How far above the chord a knee lies at least, in units of the whole trade-off; a straight line has no knee."""
+"""Minimum height of a knee above the chord, in units of the whole trade-off; a straight line has no knee."""
 
 
 def knee(kept: Sequence[float], gained: Sequence[float], flat: float = 0.0) -> int | None:
     """Return the number of the point that lies farthest above the chord between first and last; None without a knee.
 
-    Both axes are normalised to [0, 1] between these two points, as Kneedle does (Satopää et al. 2011, "Finding a
-    'Kneedle' in a Haystack", without its smoothing), so the knee depends on where the curve begins and ends: it says
+    Both axes are normalised to [0, 1] between these two points, as in Kneedle (Satopää et al. 2011, "Finding a
+    'Kneedle' in a Haystack", without its smoothing), so the knee depends on where the curve begins and ends: it shows
     where this curve bends most, and not what a user needs.
 
     Args:
-        kept: what is given up on the way, such as the editable area; any order, as long as it is that of `gained`.
-        gained: what that buys, such as PSNR; high is good.
-        flat: a gain over the whole curve of this or less is none.
+        kept: what decreases along the curve, such as the editable area; any order, the same as that of `gained`.
+        gained: what increases, such as PSNR; high is good.
+        flat: a gain over the whole curve up to this counts as nothing.
 
-    There is no knee among fewer than three points, where nothing is gained, or where no point is `LEAST_BEND` above
+    There is no knee among fewer than three points, if nothing is gained, or if no point is `LEAST_BEND` above
     the chord.
     """
     order = sorted(range(len(kept)), key=lambda i: (kept[i], -gained[i]))

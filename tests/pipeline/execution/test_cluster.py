@@ -56,7 +56,7 @@ def test_what_listens_but_is_not_a_cluster_is_refused_in_time_without_noise():
         )
     assert (done.returncode, done.stderr) == (2, "")
     assert len(done.stdout.splitlines()) == 1
-    assert f"what listens at compute.address {address} did not let this process join within 4 s" in done.stdout
+    assert f"nothing at compute.address {address} let this process join within 4 s" in done.stdout
     assert "RAY_AUTH_MODE=token" in done.stdout
 
 
