@@ -10,7 +10,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -62,20 +62,8 @@ def write_rows(
             )
     tensors = {name: kind for name, kind in kinds.items() if isinstance(kind, Tensor)}
     stated = {name: {"dtype": kind.dtype, "shape": kind.shape} for name, kind in tensors.items()}
-    schema = pa.schema(
-        [pa.field(name, _arrow_type(kind)) for name, kind in kinds.items()],
-        metadata={**metadata, TENSORS_KEY: json.dumps(stated, sort_keys=True)},
-    )
     arrays = [_column([row[name] for row in rows], name, kind) for name, kind in kinds.items()]
-    sink = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_arrays(arrays, schema=schema),
-        sink,
-        compression="zstd",
-        use_dictionary=[name for name in kinds if name not in tensors] or False,
-        write_statistics=[name for name in kinds if name not in tensors] or False,
-    )
-    return sink.getvalue()
+    return _parquet(list(kinds), arrays, list(tensors), {**metadata, TENSORS_KEY: json.dumps(stated, sort_keys=True)})
 
 
 def read_rows(data: bytes, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -93,6 +81,25 @@ def read_rows(data: bytes, columns: Sequence[str] | None = None) -> list[dict[st
         raise BundleError(f"not a whole parquet file ({len(data)} bytes): {error}") from error
     read = {name: _values(table.column(name)) for name in table.column_names}
     return [{name: values[number] for name, values in read.items()} for number in range(table.num_rows)]
+
+
+def read_table(data: bytes, columns: Collection[str] | None = None) -> pa.Table:
+    """Return the rows of a parquet file as columns without tensors: all, or those of some names that it has.
+
+    Raises `BundleError` if this is not a parquet file. Reads on the calling thread alone, as one of several.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        scalars = (field for field in file.schema_arrow if not isinstance(field.type, pa.FixedShapeTensorType))
+        names = [field.name for field in scalars if columns is None or field.name in columns]
+        return file.read(columns=names, use_threads=False)
+    except pa.ArrowException as error:
+        raise BundleError(f"not a whole parquet file ({len(data)} bytes): {error}") from error
+
+
+def write_table(columns: Mapping[str, pa.Array], metadata: Mapping[str, str]) -> bytes:
+    """Return columns without tensors as `write_rows` writes their rows, to the byte."""
+    return _parquet(list(columns), list(columns.values()), (), {**metadata, TENSORS_KEY: "{}"})
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
@@ -139,6 +146,22 @@ def read_arrays(
                 yield split[0], _arrays(content.read(), names)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {error}") from error
+
+
+def _parquet(
+    names: Sequence[str], arrays: Sequence[pa.Array], tensors: Collection[str], metadata: Mapping[str, str]
+) -> bytes:
+    schema = pa.schema([pa.field(name, array.type) for name, array in zip(names, arrays, strict=True)], metadata)
+    scalars = [name for name in names if name not in tensors]
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema),
+        sink,
+        compression="zstd",
+        use_dictionary=scalars or False,
+        write_statistics=scalars or False,
+    )
+    return sink.getvalue()
 
 
 def _arrays(npz: bytes, names: Container[str] | None) -> dict[str, NDArray[Any]]:

@@ -6,111 +6,46 @@
 A process that dies at any instruction leaves a bundle or files that no receipt lists, which `infra.leftovers` deletes.
 """
 
+from __future__ import annotations
+
+import collections
 import contextlib
 import hashlib
 import itertools
 import json
-import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from infra.errors import BundleError, Damage, DamagedBundleError, NotFoundError
+from infra.receipt import (
+    BUNDLES,
+    RECEIPTS,
+    Address,
+    AnyReceipt,
+    FileEntry,
+    Receipt,
+    ReceiptHead,
+    checked_part,
+    damage_of,
+)
 from infra.stores.os_errors import explained
 from infra.stores.store import Entry, Store
 
-RECEIPTS = "receipts"
-BUNDLES = "bundles"
+__all__ = ["BUNDLES", "RECEIPTS", "Address", "AnyReceipt", "Attempt", "FileEntry", "Ledger", "Receipt", "ReceiptHead"]
+__all__ += ["attempt_of", "damage_of"]
 
-_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _READERS = 16
-_READ_AHEAD = 256
+_READ_TOGETHER = 16
+"""Receipts that one thread reads before it hands them over: handing over costs as much as reading a small file."""
 _BLOCK = 8 << 20
 
-
-class FileEntry(BaseModel):
-    """One file of a bundle; `name` is relative to the store's root."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    size: int
-    sha256: str
-
-    @property
-    def filename(self) -> str:
-        """The name the stage gave it."""
-        return self.name.rpartition("/")[2]
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a bundle lies. Each part holds letters, digits, `.`, `_` and `-` only, and does not begin with `.`."""
-
-    stage: str
-    fingerprint: str
-    unit: str
-
-    def __post_init__(self) -> None:
-        for what, part in (("stage", self.stage), ("fingerprint", self.fingerprint), ("unit", self.unit)):
-            _checked_part(what, part)
-
-    def __str__(self) -> str:
-        return f"{self.stage} unit {self.unit}"
-
-    @property
-    def receipt_name(self) -> str:
-        """The name of the receipt in the store."""
-        return f"{RECEIPTS}/{self.stage}/{self.fingerprint}/{self.unit}.json"
-
-    @property
-    def bundle_prefix(self) -> str:
-        """What the names of all files of all attempts begin with."""
-        return f"{BUNDLES}/{self.stage}/{self.fingerprint}/{self.unit}/"
-
-
-class Receipt(BaseModel):
-    """The record that a bundle is complete.
-
-    `outcomes` holds every sample of the unit: None if it is recorded in the bundle, else why it was quarantined.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: str
-    fingerprint: str
-    unit: str
-    attempt: str
-    files: tuple[FileEntry, ...]
-    outcomes: Mapping[str, str | None]
-    info: Mapping[str, JsonValue]
-
-    @property
-    def address(self) -> Address:
-        """Where the bundle lies."""
-        return Address(self.stage, self.fingerprint, self.unit)
-
-    @property
-    def recorded(self) -> tuple[str, ...]:
-        """Keys of the samples that the bundle holds results for."""
-        return tuple(key for key, reason in self.outcomes.items() if reason is None)
-
-    @property
-    def quarantined(self) -> dict[str, str]:
-        """Keys of the samples that could not be processed, with the reason."""
-        return {key: reason for key, reason in self.outcomes.items() if reason is not None}
-
-    def file(self, filename: str) -> FileEntry:
-        """Return the entry of one file. Raises `DamagedBundleError` if the bundle has no such file."""
-        for entry in self.files:
-            if entry.filename == filename:
-                return entry
-        held = ", ".join(entry.filename for entry in self.files) or "no files"
-        raise DamagedBundleError([damage_of(self, f"it has no file {filename!r}, it has {held}")])
+T = TypeVar("T")
 
 
 class Attempt:
@@ -127,7 +62,7 @@ class Attempt:
 
         Raises `BundleError` if this attempt already has a file of that name.
         """
-        if _checked_part("file name", filename) in self._files:
+        if checked_part("file name", filename) in self._files:
             raise BundleError(f"{self.address} was given two files named {filename!r}; give each a name of its own")
         name = f"{self.address.bundle_prefix}{self.identity}/{filename}"
         size, sha256 = _digest_file(data) if isinstance(data, Path) else (len(data), hashlib.sha256(data).hexdigest())
@@ -195,28 +130,49 @@ class Ledger:
     def versions(self, stage: str, fingerprint: str) -> dict[str, str]:
         """Return the units that have a bundle, each with a version that changes if it is made anew; one listing."""
         listed = self._receipt_entries(_stage_prefix(stage, fingerprint))
-        return {Path(entry.name).stem: entry.version for entry in listed}
+        return {_unit_of(entry.name): entry.version for entry in listed}
 
     def receipts(self, stage: str, fingerprint: str, damaged: list[Damage] | None = None) -> Iterator[Receipt]:
         """Yield the receipts of a stage in the order of their units, reading several at a time.
 
         What is not a receipt is added to `damaged`, or raises `DamagedBundleError` where that is None.
         """
-        return self._load_all(self._receipt_names(_stage_prefix(stage, fingerprint)), damaged)
+        names = self._receipt_names(_stage_prefix(stage, fingerprint))
+        return _present(self._load_all(names, damaged, _whole))
+
+    def heads(self, stage: str, fingerprint: str, damaged: list[Damage] | None = None) -> Iterator[ReceiptHead]:
+        """Yield what `receipts` yields, without samples."""
+        names = self._receipt_names(_stage_prefix(stage, fingerprint))
+        return _present(self._load_all(names, damaged, _head))
+
+    def receipts_at(
+        self, addresses: Iterable[Address], damaged: list[Damage] | None = None
+    ) -> Iterator[Receipt | None]:
+        """Yield the receipt at each address, None where there is none or it is damaged; several are read at a time.
+
+        What is not a receipt is added to `damaged`, or raises `DamagedBundleError` where that is None.
+        """
+        return self._load_all((address.receipt_name for address in addresses), damaged, _whole)
+
+    def heads_at(
+        self, addresses: Iterable[Address], damaged: list[Damage] | None = None
+    ) -> Iterator[ReceiptHead | None]:
+        """Yield what `receipts_at` yields, without samples."""
+        return self._load_all((address.receipt_name for address in addresses), damaged, _head)
 
     def fingerprints(self, stage: str) -> dict[str, list[str]]:
         """Return the units that have a bundle of a stage, by fingerprint; one listing."""
         found: dict[str, list[str]] = {}
-        for name in self._receipt_names(f"{RECEIPTS}/{_checked_part('stage', stage)}/"):
+        for name in self._receipt_names(f"{RECEIPTS}/{checked_part('stage', stage)}/"):
             _, _, fingerprint, file = name.split("/")
-            found.setdefault(fingerprint, []).append(Path(file).stem)
+            found.setdefault(fingerprint, []).append(file.removesuffix(".json"))
         return found
 
     def begin(self, address: Address) -> Attempt:
         """Return a new attempt to make the bundle at an address."""
         return Attempt(self.store, address)
 
-    def read_file(self, receipt: Receipt, filename: str) -> bytes:
+    def read_file(self, receipt: AnyReceipt, filename: str) -> bytes:
         """Return one file of a bundle; raises `DamagedBundleError` if it is missing, or not what the receipt says."""
         entry = receipt.file(filename)
         try:
@@ -227,7 +183,7 @@ class Ledger:
             raise DamagedBundleError([damage_of(receipt, problem)])
         return data
 
-    def verify(self, receipt: Receipt) -> list[str]:
+    def verify(self, receipt: AnyReceipt) -> list[str]:
         """Return what is wrong with the files of a bundle, reading all of them: nothing if it is whole."""
         return [problem for entry in receipt.files if (problem := self._problem(entry))]
 
@@ -237,20 +193,32 @@ class Ledger:
     def _receipt_names(self, prefix: str) -> Iterator[str]:
         return (entry.name for entry in self._receipt_entries(prefix))
 
-    def _load_all(self, names: Iterable[str], damaged: list[Damage] | None = None) -> Iterator[Receipt]:
-        def load(name: str) -> Receipt | None:
+    def _load_all(
+        self, names: Iterable[str], damaged: list[Damage] | None, kept: Callable[[Receipt], T]
+    ) -> Iterator[T | None]:
+        """Yield what is kept of each receipt, in the order of the names; a bounded number is read ahead."""
+
+        def load(name: str) -> T | None:
             try:
-                return self._load(name)
+                receipt = self._load(name)
             except DamagedBundleError as error:
                 if damaged is None:
                     raise
                 damaged.extend(error.damages)
                 return None
+            return None if receipt is None else kept(receipt)
+
+        def load_some(some: tuple[str, ...]) -> list[T | None]:
+            return [load(name) for name in some]
 
         remaining = iter(names)
+        together = iter(lambda: tuple(itertools.islice(remaining, _READ_TOGETHER)), ())
         with ThreadPoolExecutor(_READERS, "receipts") as readers:
-            while batch := list(itertools.islice(remaining, _READ_AHEAD)):
-                yield from (receipt for receipt in readers.map(load, batch) if receipt)
+            ahead = collections.deque(readers.submit(load_some, some) for some in itertools.islice(together, _READERS))
+            while ahead:
+                loaded = ahead.popleft().result()
+                ahead.extend(readers.submit(load_some, some) for some in itertools.islice(together, 1))
+                yield from loaded
 
     def _load(self, name: str) -> Receipt | None:
         try:
@@ -279,11 +247,6 @@ class Ledger:
         return _compare(entry, size, digest.hexdigest())
 
 
-def damage_of(receipt: Receipt, what: str) -> Damage:
-    """Return the damage of a bundle whose receipt can be read."""
-    return Damage(receipt.address.receipt_name, receipt.attempt, what)
-
-
 def attempt_of(data: bytes) -> str | None:
     """Return the attempt that a receipt names, None if it cannot be read so far."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -291,14 +254,24 @@ def attempt_of(data: bytes) -> str | None:
     return None
 
 
+def _whole(receipt: Receipt) -> Receipt:
+    return receipt
+
+
+def _head(receipt: Receipt) -> ReceiptHead:
+    return receipt.head
+
+
+def _present(loaded: Iterator[T | None]) -> Iterator[T]:
+    return (item for item in loaded if item is not None)
+
+
+def _unit_of(receipt_name: str) -> str:
+    return receipt_name.rpartition("/")[2].removesuffix(".json")
+
+
 def _stage_prefix(stage: str, fingerprint: str) -> str:
-    return f"{RECEIPTS}/{_checked_part('stage', stage)}/{_checked_part('fingerprint', fingerprint)}/"
-
-
-def _checked_part(what: str, part: str) -> str:
-    if not _PART.fullmatch(part):
-        raise BundleError(f"a {what} holds letters, digits, '.', '_' and '-' and does not begin with '.', got {part!r}")
-    return part
+    return f"{RECEIPTS}/{checked_part('stage', stage)}/{checked_part('fingerprint', fingerprint)}/"
 
 
 def _digest_file(path: Path) -> tuple[int, str]:

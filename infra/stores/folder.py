@@ -139,7 +139,7 @@ class FolderStore(Store):
             found = [name for name in self._names(prefix, deep=deep) if not is_reserved(name)]
         for name in sorted(found):
             try:
-                status = (self.root / name).stat()
+                status = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - the same, without making a path of it
             except FileNotFoundError:
                 continue  # deleted since it was listed
             yield entry_of(name, status)
@@ -172,10 +172,11 @@ class FolderStore(Store):
         for folder, folders, files in os.walk(top, onerror=_raise_unless_missing):
             if not deep:
                 folders.clear()
-            inside = Path(folder).relative_to(self.root)
+            inside = Path(folder).relative_to(self.root).as_posix()
+            within = "" if inside == "." else f"{inside}/"  # strings: a path object per file takes most of a listing
             for file in files:
-                name = (inside / file).as_posix()
-                if name.startswith(prefix) or (is_reserved(name) and f"{inside.as_posix()}/".startswith(prefix)):
+                name = f"{within}{file}"
+                if name.startswith(prefix) or (is_reserved(file) and f"{inside}/".startswith(prefix)):
                     yield name
 
     def _staged(self, path: Path, data: bytes | Path) -> Path:

@@ -270,10 +270,11 @@ def _conclude(finished: Finished) -> Conclusion:
 
 def _run_and_report(mill: Run) -> tuple[Finished, Summary | None]:
     """Return what a run left, with its figures unless there are none or their report exists already."""
+    from pipeline.data.receipt_info import IndexInfo
     from pipeline.report.described import is_reported
 
     finished = mill.execute()
-    if not finished.published.info["samples"]:
+    if not IndexInfo.of(finished.published).samples:
         return finished, None  # every unit failed: the report of what is published stays
     if finished.computed == 0 and not finished.failed and finished.moved and is_reported(finished):
         return finished, None

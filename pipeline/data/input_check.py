@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from infra.receipts import Ledger, Receipt
+from infra.receipts import Ledger, ReceiptHead
 from infra.shards.shards import ShardSample
 from pipeline.config import RunConfig
+from pipeline.data.receipt_info import InventoryInfo
 from pipeline.data.units import Shard, read_inventory
-from pipeline.data.unread import faults_of
 from pipeline.errors import RunError
 from stages.images.image_member import EXTENSIONS, ImageMember
 from stages.images.labels import LabelMember
@@ -61,7 +61,7 @@ def wanted_members(config: RunConfig) -> list[Wanted]:
     return wanted
 
 
-def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receipt]) -> None:
+def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, ReceiptHead]) -> None:
     """Return if some sample can be read, and every member that the configuration reads is in at least one sample.
 
     Inventories are read only until all members are found. A member that only some samples lack quarantines those.
@@ -88,7 +88,7 @@ def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receip
     raise RunError(f"no sample of the input has {_sought(wanted, extensions)}; {remedy}")
 
 
-def check_first_shards(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receipt]) -> None:
+def check_first_shards(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, ReceiptHead]) -> None:
     """Return if every member that all samples need is in at least one sample of the first shards of a new input.
 
     Shards of which no sample can be read show nothing.
@@ -120,14 +120,18 @@ def _unusable(wanted: Wanted, reasons: Mapping[tuple[str, str], int]) -> str:
     return "; ".join(f"{count} samples: {reason}" for reason, count in found.most_common(SHOWN))
 
 
-def _samples(ledger: Ledger, shards: Mapping[Shard, Receipt]) -> Iterator[ShardSample]:
+def _samples(ledger: Ledger, shards: Mapping[Shard, ReceiptHead]) -> Iterator[ShardSample]:
     for receipt in shards.values():
         yield from read_inventory(ledger, receipt)
 
 
-def _unreadable(shards: Mapping[Shard, Receipt], faults: Counter[str]) -> str:
+def _unreadable(shards: Mapping[Shard, ReceiptHead], faults: Counter[str]) -> str:
     """Return why not one sample can be read."""
-    reasons = [f"{shard.name}: {fault.message}" for shard, receipt in shards.items() for fault in faults_of(receipt)]
+    reasons = [
+        f"{shard.name}: {fault.message}"
+        for shard, receipt in shards.items()
+        for fault in InventoryInfo.of(receipt).faults
+    ]
     reasons += [f"{count} samples: {fault}" for fault, count in faults.most_common()]
     named = "; ".join(reasons[:SHOWN]) or "the shards are empty"
     more = f"; and {len(reasons) - SHOWN} more reasons" if len(reasons) > SHOWN else ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.receipts import Address, Ledger, Receipt
+from infra.receipts import Address, AnyReceipt, Ledger
 from infra.shards.shards import ShardSample
 from infra.stores.store import Entry
 from pipeline.data.fingerprint import fingerprint
+from pipeline.data.receipt_info import InventoryInfo
 from pipeline.data.units import Shard, outcome_key, read_inventory, sample_digest
 
 STAGE = "inventory"
@@ -45,13 +46,7 @@ def committed_samples(ledger: Ledger, unit: str) -> list[ShardSample]:
     return read_inventory(ledger, ledger.required(Address(STAGE, FINGERPRINT, unit)))
 
 
-def shard_of(receipt: Receipt) -> Shard:
+def shard_of(receipt: AnyReceipt) -> Shard:
     """Return the shard that an inventory receipt is about."""
-    info = receipt.info
-    return Shard(
-        address=int(str(info["address"])),
-        name=str(info["shard"]),
-        sha256=str(info["sha256"]),
-        samples=int(str(info["samples"])),
-        version=str(info["version"]),
-    )
+    info = InventoryInfo.of(receipt)
+    return Shard(info.address, info.shard, info.sha256, info.samples, info.version)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from infra.bundles import read_rows, write_rows
-from infra.receipts import Ledger, Receipt
+from infra.receipts import AnyReceipt, Ledger
 from infra.shards.shards import Member, RawSample, ShardSample, read_samples
 from infra.stores.store import Store
 from pipeline.config import Supervision
@@ -35,7 +37,7 @@ class Shard:
         """Return some of its samples; raises ShardError if it has changed since it was scanned."""
         return read_samples(sources[self.address], self.name, samples, self.version)
 
-    @property
+    @functools.cached_property
     def slug(self) -> str:
         """A name for units: the shard's own where that can be, and enough of its digest to tell versions apart."""
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name.removesuffix(".tar")).strip("-")[-60:] or "shard"
@@ -99,6 +101,10 @@ class Selection:
             return chosen.share * HASH_RANGE
         return HASH_RANGE if self.below is None else self.below.get(shard, 0)
 
+    def of_shard(self, shard: str) -> tuple[Supervision | None, float]:
+        """Return what decides which samples of one shard are chosen."""
+        return self.supervision, math.inf if self.supervision is None else self._below(self.supervision, shard)
+
     def trains_on(self, shard: str) -> bool:
         """Return whether a shard can hold samples that a segmenter is trained on."""
         chosen = self.supervision
@@ -154,7 +160,7 @@ def write_inventory(samples: tuple[ShardSample, ...], shard: str) -> bytes:
     return write_rows(rows, {"shard": shard}, columns)
 
 
-def read_inventory(ledger: Ledger, receipt: Receipt) -> list[ShardSample]:
+def read_inventory(ledger: Ledger, receipt: AnyReceipt) -> list[ShardSample]:
     """Return the samples of a shard, as its inventory recorded them."""
     return [
         ShardSample(

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.receipts import Receipt
-from infra.shards.shards import ShardFault
+from infra.receipts import ReceiptHead
 from infra.stores.store import Store
+from pipeline.data.receipt_info import InventoryInfo, ShardFaultInfo
 from pipeline.data.units import Shard
 
 SHOWN = 20
@@ -20,23 +20,21 @@ class Unread:
     """The faults and notes of the input's shards, by shard, and the files that belong to no sample, counted by kind."""
 
     shards: int
-    faults: Mapping[str, Sequence[ShardFault]]
+    faults: Mapping[str, Sequence[ShardFaultInfo]]
     notes: Mapping[str, Sequence[str]]
     passed_over: Mapping[str, int]
 
     @classmethod
-    def from_inventories(cls, inventories: Mapping[Shard, Receipt], sources: Sequence[Store]) -> Unread:
+    def from_inventories(cls, inventories: Mapping[Shard, ReceiptHead], sources: Sequence[Store]) -> Unread:
         """Return what the inventories of the input's shards say."""
-        named = _named(inventories, sources)
-        faults = {name: faults_of(receipt) for name, receipt in named.items()}
-        notes = {name: _texts(receipt, "notes") for name, receipt in named.items()}
+        named = {name: InventoryInfo.of(receipt) for name, receipt in _named(inventories, sources).items()}
         passed_over: Counter[str] = Counter()
-        for receipt in named.values():
-            passed_over.update(_counts(receipt))
+        for info in named.values():
+            passed_over.update(info.passed_over)
         return cls(
             shards=len(named),
-            faults={name: found for name, found in faults.items() if found},
-            notes={name: found for name, found in notes.items() if found},
+            faults={name: info.faults for name, info in named.items() if info.faults},
+            notes={name: info.notes for name, info in named.items() if info.notes},
             passed_over=dict(sorted(passed_over.items())),
         )
 
@@ -60,7 +58,7 @@ class Unread:
             yield f"passed over: {counts}, which belong to no sample{advice}"
 
 
-def _named(inventories: Mapping[Shard, Receipt], sources: Sequence[Store]) -> dict[str, Receipt]:
+def _named(inventories: Mapping[Shard, ReceiptHead], sources: Sequence[Store]) -> dict[str, ReceiptHead]:
     """Return the receipts by their shards' names, with the address of the input where several have one name."""
     often, known = Counter(shard.name for shard in inventories), range(len(sources))
     return {
@@ -69,20 +67,3 @@ def _named(inventories: Mapping[Shard, Receipt], sources: Sequence[Store]) -> di
         else shard.name: receipt
         for shard, receipt in inventories.items()
     }
-
-
-def faults_of(receipt: Receipt) -> list[ShardFault]:
-    """Return why a shard was not read whole, from the receipt of its inventory."""
-    faults = receipt.info["faults"]
-    assert isinstance(faults, list)
-    return [ShardFault(**fault) for fault in faults if isinstance(fault, dict)]  # type: ignore[arg-type]
-
-
-def _texts(receipt: Receipt, name: str) -> list[str]:
-    texts = receipt.info[name]
-    return [str(text) for text in texts] if isinstance(texts, list) else []
-
-
-def _counts(receipt: Receipt) -> dict[str, int]:
-    counts = receipt.info["passed_over"]
-    return {what: int(str(count)) for what, count in counts.items()} if isinstance(counts, dict) else {}

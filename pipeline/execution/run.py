@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from infra.errors import DamagedBundleError, InfraError
-from infra.receipts import Receipt
+from infra.receipts import Receipt, ReceiptHead
 from infra.stores import waiting
 from pipeline.config import RunConfig
 from pipeline.data.input_check import check_first_shards, check_input
@@ -51,7 +51,7 @@ class Finished:
     """What a run left behind, or what a report is about: an index, and the units that were given up."""
 
     plan: Plan
-    shards: Mapping[Shard, Receipt]
+    shards: Mapping[Shard, ReceiptHead]
     index: Index
     published: Receipt
     failed: dict[str, str]
@@ -188,14 +188,14 @@ class Run:
                 f"folder {folder} cannot be written ({error.strerror}); change its permissions or set another one"
             ) from error
 
-    def _finish(self, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt) -> Finished:
+    def _finish(self, plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt) -> Finished:
         """Publish what is committed."""
         index = Index.from_plan(plan, shards, segmenter, len(plan.missing_inventories()))
         publication = index.publish()
         receipt, moved, gaps = publication.receipt, publication.moved, publication.gaps
         return Finished(plan, shards, index, receipt, self.failed, self.computed, moved, gaps)
 
-    def _supervise(self, plan: Plan, shards: Mapping[Shard, Receipt]) -> Receipt:
+    def _supervise(self, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Receipt:
         """Make the error maps that are missing, and train a segmenter if there is none."""
         with self.progress.doing("choosing the supervision"):
             plan.choose_supervision(shards)
@@ -253,7 +253,7 @@ class Run:
         job.commit(trained, started, f"{workers} workers")
         self.computed += 1
 
-    def _map(self, plan: Plan, step: MapStep, todo: Sequence[Unit], shards: Mapping[Shard, Receipt]) -> None:
+    def _map(self, plan: Plan, step: MapStep, todo: Sequence[Unit], shards: Mapping[Shard, ReceiptHead]) -> None:
         inventories = {unit.shard: shards[unit.shard].unit for unit in todo}
         job = MapJob(
             stage=step.stage,

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pydantic import JsonValue
-
 from infra.receipts import Address, Ledger
 from infra.shards.shards import scan_shard
 from infra.shards.tar_walk import sha256_of
 from infra.stores.store import Store
 from pipeline.data.dotted_names import dotted_names
 from pipeline.data.inventory import FINGERPRINT, STAGE, Listed, outcomes_of
+from pipeline.data.receipt_info import InventoryInfo, ShardFaultInfo
 from pipeline.data.units import write_inventory
 from pipeline.jobs.job import Done
 
@@ -40,7 +39,7 @@ class InventoryJob:
         if receipt is not None:
             with self.sources[listed.address].open(listed.entry.name) as stream:
                 digest = sha256_of(stream)
-            if digest == receipt.info["sha256"]:
+            if digest == InventoryInfo.of(receipt).sha256:
                 return Done.of(receipt)
             if self.ledger.receipt(address) == receipt:  # another run may have scanned it meanwhile
                 self.ledger.store.delete([address.receipt_name])
@@ -54,18 +53,18 @@ class InventoryJob:
         warning = dotted_names(scan.samples)
         attempt = self.ledger.begin(Address(STAGE, FINGERPRINT, listed.name))
         attempt.put("samples.parquet", write_inventory(scan.samples, entry.name))
-        info: dict[str, JsonValue] = {
-            "address": listed.address,
-            "shard": entry.name,
-            "sha256": scan.sha256,
-            "bytes": scan.size,
-            "version": entry.version,
-            "samples": len(scan.samples),
-            "faults": [{"kind": fault.kind, "message": fault.message} for fault in scan.faults],
-            "notes": [*scan.notes, *([warning] if warning else [])],
-            "passed_over": dict(scan.passed_over),
-            "started": started,
-            "finished": time.time(),
-        }
-        done = Done.of(attempt.commit(outcomes_of(scan.samples), info))
+        info = InventoryInfo(
+            address=listed.address,
+            shard=entry.name,
+            sha256=scan.sha256,
+            bytes=scan.size,
+            version=entry.version,
+            samples=len(scan.samples),
+            faults=tuple(ShardFaultInfo(kind=fault.kind, message=fault.message) for fault in scan.faults),
+            notes=(*scan.notes, *([warning] if warning else [])),
+            passed_over=scan.passed_over,
+            started=started,
+            finished=time.time(),
+        )
+        done = Done.of(attempt.commit(outcomes_of(scan.samples), info.plain()))
         return replace(done, warnings=(f"{entry.name}: {warning}",)) if warning else done

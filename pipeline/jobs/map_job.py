@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from infra.bundles import read_arrays, read_rows, write_arrays, write_rows
 from infra.errors import DamagedBundleError
-from infra.receipts import Address, Ledger, Receipt, damage_of
+from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
 from infra.shards.shards import RawSample, ShardSample
 from infra.stores.store import Store
 from pipeline.data.inventory import committed_samples
+from pipeline.data.receipt_info import UnitInfo
 from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.data.units import Selection, Unit, outcome_key, sample_of
 from pipeline.jobs.job import Done
@@ -85,8 +86,11 @@ class _MapRunner:
         with self.computing.use() as share_s:
             computed = list(self.worker(samples))
             computed_s = share_s()
-        info = {"shard": unit.shard.name, "device": self.device, "started": started, "computed_s": computed_s}
-        return Done.of(self._commit(unit, listed, {**results, **self._by_key(computed)}, info))
+        attempt, outcomes = self._put(unit, listed, {**results, **self._by_key(computed)})
+        info = UnitInfo(
+            shard=unit.shard.name, device=self.device, started=started, computed_s=computed_s, finished=time.time()
+        )
+        return Done.of(attempt.commit(outcomes, info.plain()))
 
     def _by_key(self, computed: Iterable[Record | Rejected]) -> dict[str, Record | str]:
         return {one.key: with_reason(self.job.stage.name, one) for one in computed}
@@ -103,9 +107,10 @@ class _MapRunner:
     def _read_inventory(self, shard: Any) -> list[ShardSample]:  # noqa: ANN401  # hashable key of the cache
         return committed_samples(self.job.ledger, self.job.inventories[shard])
 
-    def _commit(
-        self, unit: Unit, listed: Sequence[ShardSample], results: Mapping[str, Record | str], info: Mapping[str, Any]
-    ) -> Receipt:
+    def _put(
+        self, unit: Unit, listed: Sequence[ShardSample], results: Mapping[str, Record | str]
+    ) -> tuple[Attempt, dict[str, str | None]]:
+        """Write the files of a unit's bundle; return the attempt and the outcome of every sample."""
         attempt = self.job.ledger.begin(Address(self.job.stage.name, self.job.fingerprint, unit.name))
         records = {key: result for key, result in results.items() if isinstance(result, Record)}
         keys = [outcome_key(sample) for sample in listed]
@@ -113,8 +118,7 @@ class _MapRunner:
         named = {"stage": self.job.stage.name, "fingerprint": self.job.fingerprint}
         attempt.put(ROWS, write_rows(rows, named, {**OWN_COLUMNS, **self._columns(rows)}))
         attempt.put(ARRAYS, write_arrays(_arrays(records.values()), self.job.stage.name))
-        outcomes = {row["key"]: row["reason"] for row in rows}
-        return attempt.commit(outcomes, {**info, "finished": time.time()})
+        return attempt, {row["key"]: row["reason"] for row in rows}
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from infra.errors import NotFoundError
-from infra.receipts import Receipt
+from infra.receipts import ReceiptHead
 from infra.shards.shards import scan_shard
 from pipeline.data.inventory import Listed
+from pipeline.data.receipt_info import InventoryInfo
 from pipeline.data.units import Selection, Shard
 from pipeline.plan.plan import Plan
 
@@ -34,13 +35,13 @@ class Expected:
         return [round(count * part) for count in counts]
 
 
-def expected_of(plan: Plan, shards: Mapping[Shard, Receipt], missing: Sequence[Listed]) -> Expected:
+def expected_of(plan: Plan, shards: Mapping[Shard, ReceiptHead], missing: Sequence[Listed]) -> Expected:
     """Return what new shards probably hold: exactly what is in small ones, and by size otherwise."""
     if not missing:
         return Expected()
     read = sum(shard.samples for shard in shards)
     if read:
-        size = sum(int(str(receipt.info["bytes"])) for receipt in shards.values())
+        size = sum(InventoryInfo.of(receipt).bytes for receipt in shards.values())
         return _by_size(missing, size / read, f"as in the {len(shards)} shards that were read")
     whole, size, read = {}, 0, 0
     for listed in missing[:: max(1, len(missing) // HEADS)][:HEADS]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from infra.receipts import Address, Receipt
+from infra.receipts import Address, Receipt, ReceiptHead
 from pipeline.data import inventory
 from pipeline.data.input_check import check_input
+from pipeline.data.receipt_info import WorkInfo
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.errors import RunError
 from pipeline.operations.expected import Expected, expected_of
 from pipeline.operations.guessed import bytes_at_most
 from pipeline.operations.redone import cut_warning, settings_warning
+from pipeline.operations.tally import Rate, Tally
 from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
 
@@ -68,23 +70,6 @@ class Status:
         return {**asdict(self), "complete": self.complete}
 
 
-@dataclass(frozen=True)
-class _Rate:
-    """What a sample cost so far."""
-
-    hours: float
-    size: float
-
-    @classmethod
-    def from_receipts(cls, receipts: Sequence[Receipt]) -> _Rate | None:
-        """Return the mean over committed units; None where not one sample is in them."""
-        samples = sum(len(receipt.outcomes) for receipt in receipts)
-        if not samples:
-            return None
-        hours = sum(_seconds(receipt) for receipt in receipts) / 3600
-        return cls(hours / samples, sum(entry.size for r in receipts for entry in r.files) / samples)
-
-
 def status_of(plan: Plan, *, ahead: bool = False) -> Status:
     """Return the state of a run, from its listing and its receipts.
 
@@ -98,7 +83,7 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
     trained = plan.ledger.receipt(address)
     steps, units = plan.steps(trained), _units(plan, shards)
     counts = _Counts(plan, expected, ahead)
-    stages = [counts.inventory(list(shards.values()), len(missing))]
+    stages = [counts.inventory(shards.values(), len(missing))]
     for stage in GRAPH.computed:
         if maps_samples(stage):
             digest = steps.fingerprints.get(stage.name)
@@ -119,42 +104,39 @@ class _Counts:
     expected: Expected
     ahead: bool
 
-    def inventory(self, receipts: Sequence[Receipt], missing: int) -> Stage:
-        name, digest = inventory.STAGE, inventory.FINGERPRINT
-        rate, new = _Rate.from_receipts(receipts), sum(self.expected.samples.values())
-        units, samples = len(receipts) + missing, _samples(receipts) + new
-        return _stage(name, digest, receipts, units=units, samples=samples, rate=rate)
+    def inventory(self, heads: Iterable[ReceiptHead], missing: int) -> Stage:
+        tally, new = Tally.from_heads(heads), sum(self.expected.samples.values())
+        units, samples = tally.units + missing, tally.samples + new
+        return _stage(inventory.STAGE, inventory.FINGERPRINT, tally, units=units, samples=samples, rate=tally.rate)
 
     def mapped(self, name: str, digest: str | None, units: Sequence[Unit], selection: Selection) -> Stage:
         names = {unit.name for unit in units}
-        held = self.plan.ledger.receipts(name, digest) if digest is not None else ()
-        receipts = [receipt for receipt in held if receipt.unit in names]
+        heads = self.plan.ledger.heads(name, digest) if digest is not None else ()
+        tally = Tally.from_heads(head for head in heads if head.unit in names)
         new = self.expected.chosen(selection)
         size = self.plan.config.unit_samples
         samples = sum(unit.stop - unit.first for unit in units) + sum(new)
         count = len(units) + sum(math.ceil(chosen / size) for chosen in new)
-        return _stage(name, digest, receipts, units=count, samples=samples, rate=self._rate(name, receipts))
+        rate = tally.rate or Tally.from_heads(self._others(name)).rate
+        return _stage(name, digest, tally, units=count, samples=samples, rate=rate)
 
     def trained(self, address: Address, receipt: Receipt | None) -> Stage:
         """A training has no samples to go by: another one of this store took as long."""
         if receipt is not None:
-            samples = _samples([receipt])
-            return _stage(address.stage, address.fingerprint, [receipt], units=1, samples=samples, rate=None)
-        stage = _stage(address.stage, address.fingerprint, [], units=1, samples=0, rate=None)
-        earlier = self._others(address.stage)[:1]
-        if not earlier:
+            tally = Tally.from_heads([receipt.head])
+            return _stage(address.stage, address.fingerprint, tally, units=1, samples=tally.samples, rate=None)
+        stage = _stage(address.stage, address.fingerprint, Tally(), units=1, samples=0, rate=None)
+        earlier = next(iter(self._others(address.stage)), None)
+        if earlier is None:
             return stage
-        size = sum(entry.size for entry in earlier[0].files)
-        return replace(stage, hours_left=_seconds(earlier[0]) / 3600, bytes_left=size)
+        hours = WorkInfo.of(earlier).busy_s / 3600
+        return replace(stage, hours_left=hours, bytes_left=earlier.size_bytes)
 
-    def _rate(self, name: str, receipts: Sequence[Receipt]) -> _Rate | None:
-        return _Rate.from_receipts(receipts) or _Rate.from_receipts(self._others(name))
-
-    def _others(self, name: str) -> list[Receipt]:
+    def _others(self, name: str) -> Iterable[ReceiptHead]:
         """Return the receipts of the stage under the settings that the store has most units of."""
         held = self.plan.ledger.fingerprints(name) if self.ahead else {}
         most = max(held, key=lambda digest: len(held[digest]), default=None)
-        return [] if most is None else list(self.plan.ledger.receipts(name, most))
+        return () if most is None else self.plan.ledger.heads(name, most)
 
 
 def _with_guesses(plan: Plan, stages: Sequence[Stage]) -> list[Stage]:
@@ -170,7 +152,7 @@ def _with_guesses(plan: Plan, stages: Sequence[Stage]) -> list[Stage]:
     ]
 
 
-def _units(plan: Plan, shards: Mapping[Shard, Receipt]) -> dict[str, Sequence[Unit]]:
+def _units(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> dict[str, Sequence[Unit]]:
     """Return the units of every map stage by its name."""
     supervised, everything = plan.units(shards, plan.supervision), plan.units(shards, plan.everything)
     mapped = filter(maps_samples, GRAPH.computed)
@@ -189,7 +171,7 @@ def _warnings(plan: Plan, stages: Sequence[Stage], units: Mapping[str, Sequence[
         yield warning
 
 
-def _lacks(plan: Plan, shards: Mapping[Shard, Receipt]) -> tuple[str, ...]:
+def _lacks(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> tuple[str, ...]:
     """Return what the run would refuse its input for, so far as it was read."""
     try:
         check_input(plan.config, plan.ledger, shards)
@@ -198,32 +180,18 @@ def _lacks(plan: Plan, shards: Mapping[Shard, Receipt]) -> tuple[str, ...]:
     return ()
 
 
-def _samples(receipts: Sequence[Receipt]) -> int:
-    return sum(len(receipt.outcomes) for receipt in receipts)
-
-
-def _seconds(receipt: Receipt) -> float:
-    info = receipt.info
-    if "computed_s" in info:
-        return float(str(info["computed_s"]))
-    return float(str(info["finished"])) - float(str(info["started"]))
-
-
-def _stage(
-    name: str, fingerprint: str | None, receipts: Sequence[Receipt], *, units: int, samples: int, rate: _Rate | None
-) -> Stage:
-    recorded, quarantined = sum(len(r.recorded) for r in receipts), sum(len(r.quarantined) for r in receipts)
-    left = max(0, samples - recorded - quarantined)
-    if units == len(receipts):
-        rate = rate or _Rate(0.0, 0.0)
+def _stage(name: str, fingerprint: str | None, tally: Tally, *, units: int, samples: int, rate: Rate | None) -> Stage:
+    left = max(0, samples - tally.samples)
+    if units == tally.units:
+        rate = rate or Rate(0.0, 0.0)
     return Stage(
         name=name,
         fingerprint=fingerprint,
         units=units,
-        done=len(receipts),
+        done=tally.units,
         samples=samples,
-        recorded=recorded,
-        quarantined=quarantined,
+        recorded=tally.recorded,
+        quarantined=tally.quarantined,
         hours_left=rate.hours * left if rate else None,
-        bytes_left=round(rate.size * left) if rate else None,
+        bytes_left=round(rate.size_bytes * left) if rate else None,
     )

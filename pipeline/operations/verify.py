@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from infra.damage import Damages, set_aside
 from infra.errors import BundleError, Damage, DamagedBundleError
-from infra.receipts import Receipt, damage_of
+from infra.receipts import Receipt, ReceiptHead
 from pipeline.data import inventory
+from pipeline.data.receipt_info import IndexInfo
 from pipeline.data.trained_segmenter import TrainedSegmenter
-from pipeline.data.units import Selection, Shard, Unit, outcome_key, read_inventory
+from pipeline.data.units import Shard, read_inventory
 from pipeline.data.unread import Unread
-from pipeline.plan.plan import MapStep, Plan
+from pipeline.operations.accounting import Account, Problem, damaged_problem, whole
+from pipeline.plan.plan import Plan
 from pipeline.publish.index import published, published_supervision
 from pipeline.tune.trade_off import measured
 from stages.train_segmenter import TrainSegmenter
-
-AGAIN = "run again"
-REPAIR = "`invertmill verify --repair`, then run again"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is missing or damaged, and what makes it whole."""
-
-    stage: str
-    what: str
-    remedy: str = AGAIN
-    damage: Damage | None = None  # of a committed bundle, which `repair` sees to
-
-    def __str__(self) -> str:
-        return f"{self.stage}: {self.what}; {self.remedy}"
 
 
 def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
@@ -48,24 +31,26 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
     facts = [f"inventory: {len(shards)} shards, {samples} samples"]
     facts += Unread.from_inventories(shards, plan.sources).lines()
     for shard, receipt in list(shards.items()):
-        if wrong := _whole(plan, receipt):
+        if wrong := whole(plan.ledger, receipt):
             problems += wrong
             del shards[shard]  # what its units should hold is not known
     steps = [plan.error_maps()]
     trained, wrong = _segmenter(plan)
     problems += wrong
     steps += plan.map_steps(trained) if trained is not None else ()
-    for step in steps:
-        units = plan.units(shards, step.selection)
-        expected = _expected(plan, shards, units, step.selection)
-        found, wrong = _check_step(plan, step, units, expected)
-        facts.append(found)
-        problems += wrong
+    accounts = [Account(step) for step in steps]
+    for shard, head in shards.items():
+        samples_of_shard = read_inventory(plan.ledger, head)  # once, for all stages and units
+        for account in accounts:
+            account.check_shard(plan, shard, head, samples_of_shard)
+    for account in accounts:
+        facts.append(account.fact)
+        problems += account.problems
     if trained is not None:
         problems += _check_index(plan, samples)
         damaged: list[Damage] = []
-        problems += [problem for receipt in measured(plan, damaged) for problem in _whole(plan, receipt)]
-        problems += map(_damaged, damaged)
+        problems += [problem for receipt in measured(plan, damaged) for problem in whole(plan.ledger, receipt)]
+        problems += map(damaged_problem, damaged)
     return problems, facts
 
 
@@ -97,10 +82,10 @@ def restore_segmenter(plan: Plan, damage: Damage) -> bool:
     return receipt is not None and TrainedSegmenter.of(receipt, plan.config.folder).restore(plan.ledger)
 
 
-def _inventories(plan: Plan) -> tuple[dict[Shard, Receipt], list[Problem]]:
+def _inventories(plan: Plan) -> tuple[dict[Shard, ReceiptHead], list[Problem]]:
     damages = Damages()
     shards = plan.inventories(damages)
-    problems = [_damaged(damage) for damage in damages.found]
+    problems = [damaged_problem(damage) for damage in damages.found]
     missing = plan.missing_inventories()
     return shards, problems + [Problem(inventory.STAGE, f"shard {one.entry.name} was not read yet") for one in missing]
 
@@ -110,73 +95,21 @@ def _segmenter(plan: Plan) -> tuple[Receipt | None, list[Problem]]:
     try:
         trained = plan.ledger.receipt(address)
     except DamagedBundleError as error:
-        return None, [_damaged(damage) for damage in error.damages]
+        return None, [damaged_problem(damage) for damage in error.damages]
     if trained is None:
         return None, [Problem(address.stage, "no segmenter is trained yet")]
-    return trained, _whole(plan, trained)
-
-
-def _check_step(
-    plan: Plan, step: MapStep, units: Sequence[Unit], expected: dict[str, list[str]]
-) -> tuple[str, list[Problem]]:
-    """Return a stage's tally and its problems."""
-    name, damaged = step.stage.name, list[Damage]()
-    receipts = {r.unit: r for r in plan.ledger.receipts(name, step.fingerprint, damaged)}
-    unreadable = {damage.unit for damage in damaged}
-    problems = [_damaged(damage) for damage in damaged if damage.unit in expected]
-    recorded, quarantined, seen = 0, 0, Counter[tuple[str, str]]()
-    for unit in units:
-        receipt = receipts.get(unit.name)
-        if receipt is None:
-            problems += [] if unit.name in unreadable else [Problem(name, f"unit {unit.name} has no bundle")]
-            continue
-        problems += _unaccounted(receipt, expected[unit.name]) + _whole(plan, receipt)
-        seen.update((unit.shard.slug, key) for key in receipt.outcomes)
-        recorded, quarantined = recorded + len(receipt.recorded), quarantined + len(receipt.quarantined)
-    twice = [(shard, key, count) for (shard, key), count in seen.items() if count > 1]
-    problems += [Problem(name, f"{key} of {shard} is recorded {count} times", REPAIR) for shard, key, count in twice]
-    total = sum(len(keys) for keys in expected.values())
-    return f"{name}: {total} samples = {recorded} recorded + {quarantined} quarantined", problems
+    return trained, whole(plan.ledger, trained)
 
 
 def _check_index(plan: Plan, samples: int) -> list[Problem]:
     try:
         index, supervision = published(plan.ledger), published_supervision(plan.ledger)
     except DamagedBundleError as error:
-        return [_damaged(damage) for damage in error.damages]
+        return [damaged_problem(damage) for damage in error.damages]
     except BundleError as error:
         return [Problem("publish", str(error).rpartition(";")[0])]
     if index is None or supervision is None:
         return [Problem("publish", "there is no index")]
-    rows = index.info["samples"]
+    rows = IndexInfo.of(index).samples
     wrong = [] if rows == samples else [Problem("publish", f"the index has {rows} rows for {samples} samples")]
-    return wrong + _whole(plan, index) + _whole(plan, supervision)
-
-
-def _expected(
-    plan: Plan, shards: Mapping[Shard, Receipt], units: Sequence[Unit], selection: Selection
-) -> dict[str, list[str]]:
-    """Return the samples of every unit; each inventory is read once."""
-    expected: dict[str, list[str]] = {}
-    for shard, of_shard in itertools.groupby(units, key=lambda unit: unit.shard):
-        samples = read_inventory(plan.ledger, shards[shard])
-        keys = [outcome_key(sample) for sample in samples if selection.includes(shard.name, sample.key)]
-        expected |= {unit.name: keys[unit.first : unit.stop] for unit in of_shard}
-    return expected
-
-
-def _unaccounted(receipt: Receipt, expected: Iterable[str]) -> list[Problem]:
-    wanted, got = set(expected), set(receipt.outcomes)
-    wrong = [f"{key} of unit {receipt.unit} has no outcome" for key in sorted(wanted - got)]
-    wrong += [f"{key} of unit {receipt.unit} is not in the inventory" for key in sorted(got - wanted)]
-    damage = damage_of(receipt, "its outcomes are not those of its samples")
-    return [Problem(receipt.stage, what, REPAIR, damage) for what in wrong]
-
-
-def _whole(plan: Plan, receipt: Receipt) -> list[Problem]:
-    wrong = plan.ledger.verify(receipt)
-    return [Problem(receipt.stage, what, REPAIR, damage_of(receipt, "; ".join(wrong))) for what in wrong]
-
-
-def _damaged(damage: Damage) -> Problem:
-    return Problem(damage.stage, damage.what, REPAIR, damage)
+    return wrong + whole(plan.ledger, index) + whole(plan.ledger, supervision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from generators.generator import Generator
 from generators.source import GeneratorSource
 from infra.damage import Damages
-from infra.receipts import Address, Receipt
+from infra.receipts import Address, Receipt, ReceiptHead
 from infra.stores.store import Store
 from pipeline.config import RunConfig
 from pipeline.data import inventory
@@ -45,6 +45,7 @@ class Plan:
     def __init__(self, config: RunConfig, stores: Stores) -> None:
         self.config, self.stores, self.ledger = config, stores, stores.ledger
         self._choice: Choice | None = None
+        self._counts: dict[tuple[Address, str, Hashable], int] = {}
 
     @property
     def sources(self) -> tuple[Store, ...]:
@@ -120,19 +121,18 @@ class Plan:
         """The shards of the input as listed now."""
         return self.stores.shards()
 
-    def inventories(self, noted: Damages | None = None) -> dict[Shard, Receipt]:
+    def inventories(self, noted: Damages | None = None) -> dict[Shard, ReceiptHead]:
         """Return the inventory receipts of the listed shards, those that have one.
 
         Receipts that are damaged are added to `noted`, or raise `DamagedBundleError` where that is None.
         """
         wanted = {one.name for one in self.listed}
         done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
-        found, damages = {}, noted or Damages()
-        for name in sorted(wanted & done):
+        addresses = (Address(inventory.STAGE, inventory.FINGERPRINT, name) for name in sorted(wanted & done))
+        found, damages = dict[Shard, ReceiptHead](), noted or Damages()
+        for head in self.ledger.heads_at(addresses, damages.found):
             with damages.noted():
-                receipt = self.ledger.receipt(Address(inventory.STAGE, inventory.FINGERPRINT, name))
-                if receipt is not None:
-                    found[shard_of(receipt)] = receipt
+                found |= {shard_of(head): head} if head is not None else {}
         if noted is None:
             damages.check()
         return found
@@ -157,7 +157,7 @@ class Plan:
             self._choice = choose(self.ledger, settings, self.inventories(Damages()))
         return self._choice.selection
 
-    def choose_supervision(self, shards: Mapping[Shard, Receipt]) -> None:
+    def choose_supervision(self, shards: Mapping[Shard, ReceiptHead]) -> None:
         """Choose for good which samples of new shards get error maps, now that their inventories are there."""
         if self.config.supervision.number is not None:
             self._choice = choose_for_good(self.ledger, self.config.supervision, shards)
@@ -244,19 +244,25 @@ class Plan:
             known={trained.path: trained.sha256} if trained is not None else None,
         )
 
-    def units(self, shards: Mapping[Shard, Receipt], selection: Selection) -> list[Unit]:
+    def units(self, shards: Mapping[Shard, ReceiptHead], selection: Selection) -> list[Unit]:
         """Return the units of a stage, in the order of the shards."""
         units: list[Unit] = []
         damages = Damages()
         for shard, receipt in shards.items():
-            chosen = shard.samples if selection.may_include(shard.name) else 0
-            if selection.supervision is not None and selection.may_include(shard.name):
-                with damages.noted():
-                    listed = read_inventory(self.ledger, receipt)
-                    chosen = sum(selection.includes(shard.name, sample.key) for sample in listed)
-            units += cut(shard, chosen, self.config.unit_samples)
+            with damages.noted():
+                units += cut(shard, self._chosen_of(shard, receipt, selection), self.config.unit_samples)
         damages.check()
         return units
+
+    def _chosen_of(self, shard: Shard, receipt: ReceiptHead, selection: Selection) -> int:
+        """Return how many samples of a shard a stage looks at; for that an inventory is read once."""
+        if selection.supervision is None or not selection.may_include(shard.name):
+            return shard.samples if selection.may_include(shard.name) else 0
+        key = (receipt.address, receipt.attempt, selection.of_shard(shard.name))
+        if key not in self._counts:
+            listed = read_inventory(self.ledger, receipt)
+            self._counts[key] = sum(selection.includes(shard.name, sample.key) for sample in listed)
+        return self._counts[key]
 
     def remaining(self, step: MapStep, units: list[Unit]) -> list[Unit]:
         """Return the units of a step that have no bundle yet."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from infra.damage import Damages
-from infra.receipts import Ledger, Receipt
+from infra.receipts import Ledger, ReceiptHead
 from infra.stores.store import Store
 from pipeline.config import Supervision
 from pipeline.data.units import HASH_RANGE, Selection, Shard, choice_hash, read_inventory
@@ -54,7 +54,7 @@ class Choice:
 
 
 def choose(
-    ledger: Ledger, settings: Supervision, shards: Mapping[Shard, Receipt], noted: Damages | None = None
+    ledger: Ledger, settings: Supervision, shards: Mapping[Shard, ReceiptHead], noted: Damages | None = None
 ) -> Choice:
     """Return the choice among these shards, with their inventories; writes nothing.
 
@@ -74,7 +74,7 @@ def choose(
     return Choice(settings, rounds, number, found, left - min(left, sum(found.taken.values())))
 
 
-def choose_for_good(ledger: Ledger, settings: Supervision, shards: Mapping[Shard, Receipt]) -> Choice:
+def choose_for_good(ledger: Ledger, settings: Supervision, shards: Mapping[Shard, ReceiptHead]) -> Choice:
     """Return the choice among these shards, with the next round kept in the store, whoever else chooses."""
     while (choice := choose(ledger, settings, shards, damages := Damages())).next is not None:
         damages.check()
@@ -83,7 +83,7 @@ def choose_for_good(ledger: Ledger, settings: Supervision, shards: Mapping[Shard
     return choice
 
 
-def _round(ledger: Ledger, new: Mapping[Shard, Receipt], left: int, damages: Damages) -> Round:
+def _round(ledger: Ledger, new: Mapping[Shard, ReceiptHead], left: int, damages: Damages) -> Round:
     def hashes() -> Iterator[tuple[int, str]]:
         for shard, receipt in new.items():
             with damages.noted():

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from infra.bundles import read_rows
-from infra.damage import Damages
-from infra.receipts import Address, Ledger, Receipt
+from infra.receipts import Address, Ledger, Receipt, ReceiptHead
 from pipeline.data.inventory import FINGERPRINT, STAGE, shard_of
+from pipeline.data.receipt_info import IndexInfo, SupervisionIndexInfo
 from pipeline.data.units import Selection, Shard, Unit
-from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS, read_records
+from pipeline.jobs.map_job import read_records
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep, Steps
-from pipeline.publish.parts import index_address, parts_of, put_rows, standing
+from pipeline.publish.build import PartsWriter
+from pipeline.publish.contents import CONTENTS, written
+from pipeline.publish.held import Held
+from pipeline.publish.parts import index_address, parts_of, standing
 from pipeline.publish.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
 from pipeline.publish.settings import portable_settings
 from pipeline.publish.supervision import SHARDS, SupervisionIndex
@@ -31,8 +31,6 @@ __all__ = ["POINTER", "Index", "Publication", "published", "published_supervisio
 VERSION = 4
 INVENTORIES = "inventories.json"
 """The file of an index that names the inventories of the shards it is over."""
-
-_OWN = tuple(OWN_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Index:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_plan(cls, plan: Plan, shards: Mapping[Shard, Receipt], segmenter: Receipt, unread: int = 0) -> Index:
+    def from_plan(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt, unread: int = 0) -> Index:
         """Return the index of a run over some shards."""
         steps, error_maps = plan.map_steps(segmenter), plan.error_maps()
         return cls(
@@ -94,32 +92,7 @@ class Index:
     @property
     def address(self) -> Address:
         """Where this index lies: another set of bundles, or one of them made again, gives another index."""
-        over = [(step, self.units_of(step)) for step in (*self.steps, self.error_maps)]
-        return index_address(self.ledger, over, VERSION, "index", self.inventories)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield one row per sample: outcome, role, every stage's figures as `STAGE.COLUMN`; tensors stay in bundles.
-
-        Raises:
-            DamagedBundleError: after the last row, with every bundle that is damaged.
-        """
-        damages = Damages()
-        measured = self._measured(damages)
-        for unit in self.units:
-            bundles, tables = dict[str, Receipt | None](), dict[str, dict[str, dict[str, Any]]]()
-            for step in self.steps:
-                with damages.noted():
-                    bundles[step.stage.name] = receipt = self._receipt(step, unit)
-                    tables |= {step.stage.name: self._table(receipt)} if receipt is not None else {}
-            last = self.steps.last.stage.name
-            for key, row in tables.get(last, {}).items():
-                merged = {name: row[name] for name in _OWN}
-                merged |= {"unit": unit.name, "role": self.selection.role(unit.shard.name, str(key))}
-                merged |= _files(bundles[last])
-                for name, table in tables.items():
-                    merged |= _figures(name, table.get(key, {}))
-                yield merged | _figures(self.error_maps.stage.name, measured.get((unit.shard, str(key)), {}))
-        damages.check()
+        return index_address(self._held(), VERSION, "index")
 
     def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
         """Return what a stage recorded about the samples of a unit, by key; nothing where it has no bundle."""
@@ -128,43 +101,34 @@ class Index:
 
     def gaps(self) -> dict[str, Any]:
         """Return what is missing: shards that were not read, units without a bundle by stage, and their samples."""
-        units, samples = Counter[str](), 0
-        for step in (*self.steps, self.error_maps):
-            done = self.ledger.units(step.stage.name, step.fingerprint)
-            missing = [unit for unit in self.units_of(step) if unit.name not in done]
-            units[step.stage.name] = len(missing)
-            if step is self.steps.last:
-                samples = sum(unit.stop - unit.first for unit in missing)
-        gaps = {"shards": self.unread, "units": {name: count for name, count in units.items() if count}}
-        gaps["samples"] = samples
-        return {name: value for name, value in gaps.items() if value}
+        return self._gaps(self._held())
 
     def commit(self) -> Receipt:
         """Commit this index, unless it is there; return its receipt."""
-        address = self.address
-        return standing(self.ledger, address) or self._write(address)
+        return self._commit(self._held())
 
     def publish(self) -> Publication:
         """Commit this index and that of the supervision, unless they are there, and then move the pointer to them.
 
         The pointer states what is missing. It stays where it is if not one sample is recorded.
         """
-        receipt = self.commit()
+        held = self._held()
+        receipt, gaps = self._commit(held), self._gaps(held)
         maps = SupervisionIndex(self.ledger, self.error_maps, self.supervised, self.selection).commit()
-        gaps = self.gaps()
-        if not receipt.info["recorded"]:
+        index = IndexInfo.of(receipt)
+        if not index.recorded:
             return Publication(receipt, gaps, moved=False)
         supervision = SupervisionPointer(
             index=parts_of(maps),
             shards=maps.file(SHARDS).name,
             receipt=maps.address.receipt_name,
-            samples=int(str(maps.info["samples"])),
+            samples=SupervisionIndexInfo.of(maps).samples,
         )
         pointer = Pointer(
             index=parts_of(receipt),
             receipt=receipt.address.receipt_name,
             stages=self.fingerprints,
-            samples=int(str(receipt.info["samples"])),
+            samples=index.samples,
             gaps=gaps,
             settings=dict(self.settings),
             supervision=supervision,
@@ -172,33 +136,46 @@ class Index:
         move_pointer(self.ledger, pointer)
         return Publication(receipt, gaps, moved=True)
 
-    def _write(self, address: Address) -> Receipt:
-        started, attempt, counts = time.time(), self.ledger.begin(address), Counter[str]()
-        samples = put_rows(attempt, self._counted(counts))
+    def _held(self) -> Held:
+        """Return which bundles there are now."""
+        over = [(step, self.units_of(step)) for step in (*self.steps, self.error_maps)]
+        return Held(self.ledger, over, self.inventories)
+
+    def _commit(self, held: Held) -> Receipt:
+        address = index_address(held, VERSION, "index")
+        return standing(self.ledger, address) or self._write(address, held)
+
+    def _gaps(self, held: Held) -> dict[str, Any]:
+        missing = {step.stage.name: held.missing(step.stage.name) for step in (*self.steps, self.error_maps)}
+        without_codes = (self.units[number] for number in missing[self.steps.last.stage.name])
+        gaps = {
+            "shards": self.unread,
+            "units": {name: len(numbers) for name, numbers in missing.items() if numbers},
+            "samples": sum(unit.stop - unit.first for unit in without_codes),
+        }
+        return {name: value for name, value in gaps.items() if value}
+
+    def _write(self, address: Address, held: Held) -> Receipt:
+        started, attempt = time.time(), self.ledger.begin(address)
+        writer = PartsWriter(
+            ledger=self.ledger,
+            steps=self.steps,
+            error_maps=self.error_maps,
+            units=self.units,
+            supervised=self.supervised,
+            selection=self.selection,
+            held=held,
+            version=VERSION,
+        )
+        parts = writer.put(attempt)
         attempt.put(INVENTORIES, json.dumps(list(self.inventories)).encode())
-        counted = {"samples": samples, "recorded": counts["recorded"]}
-        return attempt.commit({}, {**counted, "started": started, "finished": time.time()})
-
-    def _counted(self, counts: Counter[str]) -> Iterator[dict[str, Any]]:
-        for row in self.rows():
-            counts[row["outcome"]] += 1
-            yield row
-
-    def _measured(self, damages: Damages) -> dict[tuple[Shard, str], Mapping[str, Any]]:
-        """Return the rows of the supervision subset by shard and key."""
-        found: dict[tuple[Shard, str], Mapping[str, Any]] = {}
-        for unit in self.supervised:
-            with damages.noted():
-                receipt = self._receipt(self.error_maps, unit)
-                table = self._table(receipt) if receipt is not None else {}
-                found |= {(unit.shard, key): row for key, row in table.items()}
-        return found
+        attempt.put(CONTENTS, written(parts))
+        samples, recorded = sum(part.rows for part in parts), sum(part.recorded for part in parts)
+        info = IndexInfo(samples=samples, recorded=recorded, started=started, finished=time.time())
+        return attempt.commit({}, info.plain())
 
     def _receipt(self, step: MapStep, unit: Unit) -> Receipt | None:
         return self.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
-
-    def _table(self, receipt: Receipt) -> dict[str, dict[str, Any]]:
-        return {row["key"]: row for row in read_rows(self.ledger.read_file(receipt, ROWS))}
 
 
 def read_index(ledger: Ledger, receipt: Receipt) -> list[dict[str, Any]]:
@@ -212,11 +189,11 @@ def read_index(ledger: Ledger, receipt: Receipt) -> list[dict[str, Any]]:
     ]
 
 
-def read_inventories(ledger: Ledger, receipt: Receipt) -> dict[Shard, Receipt]:
+def read_inventories(ledger: Ledger, receipt: Receipt) -> dict[Shard, ReceiptHead]:
     """Return the shards that a published index is over, with the receipts of their inventories."""
     units = json.loads(ledger.read_file(receipt, INVENTORIES))
-    found = (ledger.receipt(Address(STAGE, FINGERPRINT, unit)) for unit in units)
-    return {shard_of(receipt): receipt for receipt in found if receipt is not None}
+    heads = ledger.heads_at(Address(STAGE, FINGERPRINT, unit) for unit in units)
+    return {shard_of(head): head for head in heads if head is not None}
 
 
 def published(ledger: Ledger) -> Receipt | None:
@@ -237,17 +214,3 @@ def published_supervision(ledger: Ledger) -> Receipt | None:
     """
     pointer = read_pointer(ledger)
     return None if pointer is None else ledger.receipt(address_in(ledger, pointer.supervision.receipt))
-
-
-def _files(receipt: Receipt | None) -> dict[str, str | None]:
-    """Return the names of the files that hold a sample's codes: deltas and masks, and the row with w_plus."""
-    names = {"arrays": ARRAYS, "records": ROWS}
-    return {column: receipt.file(file).name if receipt else None for column, file in names.items()}
-
-
-def _figures(stage: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{stage}.{name}": value
-        for name, value in row.items()
-        if name not in _OWN and not isinstance(value, np.ndarray)
-    }

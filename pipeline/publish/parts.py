@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from infra.bundles import write_rows
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
-from pipeline.data import inventory
 from pipeline.data.fingerprint import fingerprint
-from pipeline.data.units import Unit
 from pipeline.jobs.map_job import OWN_COLUMNS
-from pipeline.plan.plan import MapStep
+from pipeline.publish.held import Held
 
 STAGE = "publish"
 ROWS_PER_PART = 100_000
 _TYPES = {**OWN_COLUMNS, "role": str}
 
 
-def index_address(
-    ledger: Ledger,
-    over: Iterable[tuple[MapStep, Sequence[Unit]]],
-    version: int,
-    unit: str,
-    inventories: Sequence[str] = (),
-) -> Address:
+def index_address(held: Held, version: int, unit: str) -> Address:
     """Return where an index lies: another set of bundles, or one of them made again, gives another index.
 
-    So is another set of inventories, as with a shard of which nothing could be read: it has no units.
+    So does another set of inventories, as with a shard of which nothing could be read: it has no units.
     """
-    bundles: dict[str, Sequence[object]] = {inventory.STAGE: inventories} if inventories else {}
-    reads = []
-    for step, units in over:
-        held = ledger.versions(step.stage.name, step.fingerprint)
-        bundles[step.stage.name] = [(one.name, held.get(one.name)) for one in units]
-        reads.append(step.fingerprint)
-    digest = hashlib.sha256(json.dumps(bundles).encode()).hexdigest()
-    return Address(STAGE, fingerprint(STAGE, version, {}, reads, extra={"bundles": digest}), unit)
+    return Address(STAGE, fingerprint(STAGE, version, {}, held.fingerprints, extra={"bundles": held.digest}), unit)
 
 
 def standing(ledger: Ledger, address: Address) -> Receipt | None:

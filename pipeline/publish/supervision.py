@@ -17,9 +17,11 @@ import numpy as np
 from infra.bundles import read_rows
 from infra.damage import Damages
 from infra.receipts import Address, Ledger, Receipt
+from pipeline.data.receipt_info import SupervisionIndexInfo
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS
-from pipeline.plan.plan import MapStep
+from pipeline.plan.steps import MapStep
+from pipeline.publish.held import Held
 from pipeline.publish.parts import index_address, put_rows, standing
 
 UNIT = "supervision"
@@ -49,7 +51,7 @@ class SupervisionIndex:
     @property
     def address(self) -> Address:
         """Where this index lies."""
-        return index_address(self.ledger, [(self.error_maps, self.units)], VERSION, UNIT)
+        return index_address(Held(self.ledger, [(self.error_maps, self.units)]), VERSION, UNIT)
 
     def commit(self) -> Receipt:
         """Commit the index, unless it is there; return its receipt."""
@@ -61,7 +63,8 @@ class SupervisionIndex:
         samples = put_rows(attempt, self._rows(shards))
         listed = [asdict(one) for one in shards.values() if one.tars]
         attempt.put(SHARDS, json.dumps(listed, indent=1).encode())
-        return attempt.commit({}, {"samples": samples, "started": started, "finished": time.time()})
+        info = SupervisionIndexInfo(samples=samples, started=started, finished=time.time())
+        return attempt.commit({}, info.plain())
 
     def _rows(self, shards: dict[Shard, _Listed]) -> Iterator[dict[str, Any]]:
         """Yield one row per sample, and fill in what `shards.json` says.

@@ -15,24 +15,38 @@ import yaml
 
 from infra.errors import StoreError
 from infra.files import staged
-from infra.receipts import Receipt
+from infra.receipts import Receipt, ReceiptHead
 from infra.stores.os_errors import explained
 from pipeline.data import inventory
+from pipeline.data.receipt_info import WorkInfo
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.execution.run import Finished
 from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
-from pipeline.publish.index import POINTER, Index, read_index
+from pipeline.publish.index import POINTER, Index
 from pipeline.publish.parts import STAGE as PUBLISH
 from pipeline.publish.parts import parts_of
+from pipeline.publish.rows import IndexRows, concatenated, numbers_of
 from pipeline.report.described import REPORTS
+from pipeline.report.distributions import Numbers
 from pipeline.report.gallery import Gallery
 from pipeline.report.held_out import HeldOutSamples
 from pipeline.report.map_quality import judge
 from pipeline.report.page import write_report
-from pipeline.report.summary import Picture, Quarantined, Samples, StageTiming, Summary, busy_seconds, evaluate
+from pipeline.report.shown import shown_rows
+from pipeline.report.summary import (
+    Means,
+    Picture,
+    Quarantined,
+    Samples,
+    StageTiming,
+    Summary,
+    busy_seconds,
+    columns_of,
+    evaluate,
+)
 from pipeline.report.training import TrainingReport
 from pipeline.tune.trade_off import committed_curve
 from stages.inversion.inverter import Inverter
@@ -52,7 +66,7 @@ class Conclusion:
     quarantine: list[Quarantined]
     about: dict[str, str]
     training: TrainingReport | None = None
-    psnr_db: tuple[float, ...] = ()  # of every recorded sample
+    psnr_db: Numbers = ()  # of every recorded sample
     latents: Mapping[str, str] = field(default_factory=dict)  # where the bundles lie
 
     def write(self, plan: Plan, *, published: bool = True) -> Path:
@@ -97,17 +111,18 @@ class Conclusion:
 def conclude(finished: Finished) -> Conclusion:
     """Return the figures and pictures of a run, from storage alone."""
     plan, shards, index, published = finished.plan, finished.shards, finished.index, finished.published
-    rows = read_index(plan.ledger, published)
+    rows = IndexRows(plan.ledger, published)
+    means = Means(rows.tables(columns_of(plan.spaces)))
     timings = list(_timings(plan, shards, index, published))
     inverter = drawing(index.steps.stage(Invert))
     gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.image, plan.config.maps.side_px)
-    shown = list(gallery.pictures([row for row in rows if row["outcome"] == "recorded"]))
+    shown = list(gallery.pictures(shown_rows(rows)))
     unread = finished.unread
     summary = Summary(
         samples=Samples(
             inventory=sum(shard.samples for shard in shards),
-            recorded=sum(row["outcome"] == "recorded" for row in rows),
-            quarantined=sum(row["outcome"] == "quarantined" for row in rows),
+            recorded=means.counts["recorded"],
+            quarantined=means.counts["quarantined"],
         ),
         seconds={timing.name: round(timing.seconds, 2) for timing in timings},
         spaces=plan.spaces,
@@ -115,7 +130,7 @@ def conclude(finished: Finished) -> Conclusion:
         resolution_px=plan.region.size,
         maps_px=plan.map_size,
         steps_single=plan.config.error_maps.schedule.steps,
-        maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows), plan.spaces),
+        maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows.rows(role="held_out")), plan.spaces),
         trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),
         shard_faults=unread.messages(),
@@ -124,11 +139,11 @@ def conclude(finished: Finished) -> Conclusion:
         failed_units=dict(finished.failed),
         index=published.address.receipt_name,
         gaps=dict(finished.gaps),
-        **evaluate(rows, plan.spaces),
+        **evaluate(means, plan.spaces),
     )
-    quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows if r["outcome"] == "quarantined"]
+    quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows.rows(outcome="quarantined")]
     pictures, about = [picture for picture, _ in shown], _about(plan, inverter)
-    psnr_db = tuple(float(r["invert.psnr_db"]) for r in rows if r.get("invert.psnr_db") is not None)
+    psnr_db = concatenated(numbers_of(table, "invert.psnr_db") for table in rows.tables(["invert.psnr_db"]))
     return Conclusion(
         summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published)
     )
@@ -139,17 +154,19 @@ def drawing(stage: Invert) -> Inverter:
     return stage.model_copy(update={"start": Mean()}).inverter(torch.device("cpu"))
 
 
-def _timings(plan: Plan, shards: Mapping[Shard, Receipt], index: Index, published: Receipt) -> Iterable[StageTiming]:
+def _timings(
+    plan: Plan, shards: Mapping[Shard, ReceiptHead], index: Index, published: Receipt
+) -> Iterable[StageTiming]:
     """Yield what each stage did, from the receipts of its bundles."""
-    yield _timing(inventory.STAGE, list(shards.values()))
+    yield _timing(inventory.STAGE, shards.values())
     trained = plan.ledger.receipt(plan.train_segmenter())
     for stage in GRAPH.computed:
         if maps_samples(stage):
             step = index.every_step[stage]
-            yield _timing(stage.name, list(_receipts(plan, step, index.units_of(step))))
+            yield _timing(stage.name, _receipts(plan, step, index.units_of(step)))
         else:
-            yield _timing(stage.name, [trained] if trained else [])
-    yield _timing(PUBLISH, [published])
+            yield _timing(stage.name, [trained.head] if trained else [])
+    yield _timing(PUBLISH, [published.head])
 
 
 def _training(plan: Plan) -> TrainingReport | None:
@@ -157,20 +174,20 @@ def _training(plan: Plan) -> TrainingReport | None:
     return None if receipt is None else TrainingReport.of(plan.ledger, receipt, plan.spaces)
 
 
-def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[Receipt]:
+def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[ReceiptHead]:
     wanted = {unit.name for unit in units}
-    return (r for r in plan.ledger.receipts(step.stage.name, step.fingerprint) if r.unit in wanted)
+    return (head for head in plan.ledger.heads(step.stage.name, step.fingerprint) if head.unit in wanted)
 
 
-def _timing(name: str, receipts: Sequence[Receipt]) -> StageTiming:
-    seconds = busy_seconds((_number(r, "started"), _number(r, "finished")) for r in receipts)
-    devices = tuple(sorted({str(r.info["device"]) for r in receipts if "device" in r.info}))
-    samples = sum(int(_number(r, "samples")) if "samples" in r.info else len(r.outcomes) for r in receipts)
-    return StageTiming(name, len(receipts), samples, seconds, devices)
-
-
-def _number(receipt: Receipt, name: str) -> float:
-    return float(str(receipt.info[name]))
+def _timing(name: str, receipts: Iterable[ReceiptHead]) -> StageTiming:
+    units, samples = 0, 0
+    intervals, devices = list[tuple[float, float]](), set[str]()
+    for receipt in receipts:
+        work = WorkInfo.of(receipt)
+        units, samples = units + 1, samples + (receipt.samples if work.samples is None else work.samples)
+        intervals.append((work.started, work.finished))
+        devices |= {work.device} if work.device is not None else set()
+    return StageTiming(name, units, samples, busy_seconds(intervals), tuple(sorted(devices)))
 
 
 def _about(plan: Plan, inverter: Inverter) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from infra.errors import NotFoundError
-from infra.receipts import Receipt
+from infra.receipts import Receipt, ReceiptHead
 from pipeline.config import RunConfig
 from pipeline.data.stores import Stores
 from pipeline.data.units import Shard
@@ -102,7 +102,7 @@ def _published(plan: Plan, pointer: Pointer) -> Finished:
     return Finished(plan, shards, Index.from_plan(plan, shards, segmenter), receipt, {}, 0, True, pointer.gaps)
 
 
-def _shards(plan: Plan, receipt: Receipt) -> dict[Shard, Receipt]:
+def _shards(plan: Plan, receipt: Receipt) -> dict[Shard, ReceiptHead]:
     named = any(entry.filename == INVENTORIES for entry in receipt.files)  # earlier versions did not say
     return read_inventories(plan.ledger, receipt) if named else plan.inventories()
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from pipeline.report.charts import INK, MUTED, finished
 
 MAX_BINS = 40
+Numbers = Sequence[float] | NDArray[np.float64]
 Trace = tuple[NDArray[np.generic], NDArray[np.generic]]
 """Steps `[K]` and the loss at each of them, `[K]`."""
 
 
-def draw_histogram(values: Sequence[float], label: str) -> str | None:
+def draw_histogram(values: Numbers, label: str) -> str | None:
     """Return a histogram as an `<svg>` that takes the page's colours, with the median marked.
 
     Args:
@@ -27,7 +28,8 @@ def draw_histogram(values: Sequence[float], label: str) -> str | None:
     Returns:
         None for fewer than two finite values, which have no distribution.
     """
-    finite = np.array([value for value in values if np.isfinite(value)])
+    numbers = np.asarray(values, np.float64)
+    finite = numbers[np.isfinite(numbers)]
     if finite.size < 2:
         return None
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"histogram {label}", "font.size": 9.5}):

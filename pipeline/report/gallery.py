@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from infra.errors import NotFoundError, ShardError
-from infra.receipts import Ledger, Receipt
+from infra.receipts import Ledger, ReceiptHead
 from infra.shards.shards import RawSample, ShardSample
 from infra.stores.store import Store
 from pipeline.data.units import Shard, Unit, read_inventory, sample_of
@@ -36,7 +36,7 @@ class Gallery:
     ledger: Ledger
     sources: Sequence[Store]
     index: Index
-    shards: Mapping[Shard, Receipt]
+    shards: Mapping[Shard, ReceiptHead]
     inverter: Inverter
     image: ImageMember
     map_side_px: int | None  # longest side of maps

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.receipts import Receipt
+from infra.receipts import ReceiptHead
 from infra.shards.shards import ShardSample
 from infra.stores.store import Store
 from pipeline.data.units import Shard, Unit, read_inventory, sample_of
@@ -30,7 +30,7 @@ class HeldOutSamples:
 
     index: Index
     sources: Sequence[Store]
-    shards: Mapping[Shard, Receipt]
+    shards: Mapping[Shard, ReceiptHead]
 
     def read(self, rows: Sequence[Row]) -> Iterator[HeldOut]:
         """Yield those of the index's rows that are held out and that every stage recorded."""

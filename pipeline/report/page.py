@@ -29,7 +29,7 @@ from pipeline.report.charts import (
     mean_position,
     space_colour,
 )
-from pipeline.report.distributions import draw_convergence, draw_histogram
+from pipeline.report.distributions import Numbers, draw_convergence, draw_histogram
 from pipeline.report.figures import count, decimal, devices, duration, percent, signed
 from pipeline.report.map_quality import MapQuality
 from pipeline.report.summary import Picture, Quarantined, StageTiming, Summary, steps
@@ -95,7 +95,7 @@ def write_report(
     settings: str,
     about: Mapping[str, str],
     training: TrainingReport | None = None,
-    psnr_db: Sequence[float] = (),
+    psnr_db: Numbers = (),
     latents: Mapping[str, str] = {},
 ) -> None:
     """Write the report as one HTML page that asks for no other file; a reader never sees half of it.
@@ -139,7 +139,7 @@ def render_report(
     settings: str,
     about: Mapping[str, str],
     training: TrainingReport | None = None,
-    psnr_db: Sequence[float] = (),
+    psnr_db: Numbers = (),
     latents: Mapping[str, str] = {},
 ) -> str:
     """Return the page of `write_report`."""
@@ -328,7 +328,7 @@ def _worst_first(pictures: Sequence[Picture]) -> list[Picture]:
     return sorted((picture for picture in pictures if picture.worst), key=lambda picture: picture.psnr_db)
 
 
-def _distributions(pictures: Sequence[Picture], psnr_db: Sequence[float]) -> list[tuple[str, str]]:
+def _distributions(pictures: Sequence[Picture], psnr_db: Numbers) -> list[tuple[str, str]]:
     """Return the distribution of PSNR and the convergence of what is shown, drawn, each with a label."""
     drawn = [
         (f"PSNR of {count(len(psnr_db))} samples", draw_histogram(psnr_db, "PSNR of SAM (dB)")),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.publish.rows import having, numbers_of
 from pipeline.report.checks import Check, psnr_order
 from pipeline.report.map_quality import MapQuality
 from pipeline.tune.curve import TradeOffCurve
@@ -195,33 +198,62 @@ def _figures(spaces: Sequence[str], values: Mapping[str, float | None], form: st
     return ", ".join(f"{space} {value:{form}}" for space in spaces if (value := values.get(space)) is not None)
 
 
-def mean_of(rows: Iterable[Row], name: str) -> float | None:
-    """Return the mean of a column over the rows that have it, None if none has."""
-    values = [float(row[name]) for row in rows if row.get(name) is not None]
-    return fmean(values) if values else None
+class Means:
+    """Means of columns over groups of rows, added up table by table; each table's own sum is exact."""
+
+    def __init__(self, tables: Iterable[pa.Table]) -> None:
+        self.counts: Counter[str] = Counter()  # rows by outcome and group
+        self._sums: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        self._measured: Counter[tuple[str, str]] = Counter()
+        for table in tables:
+            self._add(table)
+
+    def of(self, name: str, *groups: str) -> float | None:
+        """Return the mean over the first of the groups that has rows, of those that have a value; None if none has."""
+        group = next((group for group in groups if self.counts[group]), groups[-1])
+        count = self._measured[group, name]
+        return math.fsum(self._sums[group, name]) / count if count else None
+
+    def _add(self, table: pa.Table) -> None:
+        recorded = having(table, outcome="recorded")
+        held_out = pc.and_(recorded, having(table, role="held_out"))
+        occluded = pc.and_(held_out, having(table, **{"error_maps.occluded": "true"}))
+        self.counts["quarantined"] += pc.sum(having(table, outcome="quarantined")).as_py() or 0
+        for group, mask in {"recorded": recorded, "held_out": held_out, "occluded": occluded}.items():
+            self.counts[group] += pc.sum(mask).as_py() or 0
+            for figure in table.schema:
+                if pa.types.is_floating(figure.type) or pa.types.is_integer(figure.type):
+                    values = numbers_of(table, figure.name, mask)
+                    self._sums[group, figure.name].append(math.fsum(values))
+                    self._measured[group, figure.name] += len(values)
 
 
-def evaluate(rows: Sequence[Row], spaces: Sequence[str]) -> dict[str, Any]:
+def evaluate(means: Means, spaces: Sequence[str]) -> dict[str, Any]:
     """Return the figures of `Summary` that come from the rows of the index."""
-    held_out = [row for row in rows if row["role"] == "held_out" and row["outcome"] == "recorded"]
-    occluded = [row for row in held_out if row.get("error_maps.occluded")]
-    recorded = [row for row in rows if row["outcome"] == "recorded"]
     first = column(spaces[0])
     return {
-        "psnr_db": {space: mean_of(held_out, f"error_maps.psnr_db_{column(space)}") for space in spaces},
-        "lpips": {space: mean_of(held_out, f"error_maps.lpips_{column(space)}") for space in spaces},
-        "psnr_db_sam": mean_of(held_out or recorded, "invert.psnr_db"),
-        "lpips_sam": mean_of(held_out or recorded, "invert.lpips"),
-        "steps_sam": mean_of(held_out or recorded, "invert.steps"),
+        "psnr_db": {space: means.of(f"error_maps.psnr_db_{column(space)}", "held_out") for space in spaces},
+        "lpips": {space: means.of(f"error_maps.lpips_{column(space)}", "held_out") for space in spaces},
+        "psnr_db_sam": means.of("invert.psnr_db", "held_out", "recorded"),
+        "lpips_sam": means.of("invert.lpips", "held_out", "recorded"),
+        "steps_sam": means.of("invert.steps", "held_out", "recorded"),
         "psnr_db_occluded": {
-            first: mean_of(occluded, f"error_maps.psnr_db_{first}"),
-            "sam": mean_of(occluded, "invert.psnr_db"),
+            first: means.of(f"error_maps.psnr_db_{first}", "occluded"),
+            "sam": means.of("invert.psnr_db", "occluded"),
         },
-        "share_w_plus": mean_of(occluded or recorded, f"invert.share_{first}"),
-        "shares": {space: mean_of(recorded, f"invert.share_{column(space)}") for space in spaces},
-        "auroc_error_map": mean_of(held_out, "error_maps.auroc"),
-        "auroc_predicted_map": mean_of(held_out, "predict_maps.auroc"),
+        "share_w_plus": means.of(f"invert.share_{first}", "occluded", "recorded"),
+        "shares": {space: means.of(f"invert.share_{column(space)}", "recorded") for space in spaces},
+        "auroc_error_map": means.of("error_maps.auroc", "held_out"),
+        "auroc_predicted_map": means.of("predict_maps.auroc", "held_out"),
     }
+
+
+def columns_of(spaces: Sequence[str]) -> set[str]:
+    """Return the columns that `evaluate` needs."""
+    each = ("error_maps.psnr_db", "error_maps.lpips", "invert.share")
+    columns = {f"{name}_{column(space)}" for name in each for space in spaces}
+    columns |= {"outcome", "role", "error_maps.occluded", "error_maps.auroc", "predict_maps.auroc"}
+    return columns | {"invert.psnr_db", "invert.lpips", "invert.steps"}
 
 
 def busy_seconds(intervals: Iterable[tuple[float, float]]) -> float:

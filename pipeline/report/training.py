@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from infra.receipts import Ledger, Receipt
+from pipeline.data.receipt_info import TrainingInfo
 from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE
 from pipeline.report.charts import INK, LABEL_CHARACTERS, MUTED, Drawing, finished, space_colour
 from stages.segmenter.validation import Epoch
@@ -37,7 +38,7 @@ class TrainingReport:
         png = ledger.read_file(receipt, PICTURES_FILE)
         uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
         pictures = Drawing(uri, *Image.open(io.BytesIO(png)).size)
-        fitted_to = "errors" if receipt.info.get("target") == "error" else "square roots of errors"
+        fitted_to = "errors" if TrainingInfo.of(receipt).target == "error" else "square roots of errors"
         return cls(spaces, len(receipt.recorded), curve, receipt.quarantined, pictures, fitted_to)
 
     @property

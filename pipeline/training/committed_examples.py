@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.bundles import read_arrays
-from infra.receipts import Address, Ledger, Receipt
+from infra.receipts import Address, Ledger, Receipt, ReceiptHead
 from infra.shards.shards import RawSample, ShardSample
 from infra.stores.store import Store
 from pipeline.data.inventory import committed_samples
@@ -45,7 +45,7 @@ class Supervision:
     spaces: tuple[str, ...]
 
     @classmethod
-    def of(cls, plan: Plan, shards: Mapping[Shard, Receipt]) -> Supervision:
+    def of(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Supervision:
         """Return the supervision of a run as it is committed now."""
         step = plan.error_maps()
         done = plan.ledger.units(step.stage.name, step.fingerprint)

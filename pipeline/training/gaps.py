@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from infra.receipts import Receipt
+from infra.receipts import ReceiptHead
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.jobs.reasons import by_kind
@@ -27,7 +27,7 @@ class Gaps:
     shards: int  # from which supervision is chosen, including unreadable ones
 
     @classmethod
-    def from_plan(cls, plan: Plan, shards: Mapping[Shard, Receipt]) -> Gaps:
+    def from_plan(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Gaps:
         """Return the gaps among the units that a segmenter is trained on."""
         step = plan.error_maps()
         units = [u for u in plan.units(shards, step.selection) if step.selection.trains_on(u.shard.name)]

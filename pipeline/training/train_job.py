@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
-from infra.receipts import Address, Receipt
+from infra.receipts import Address, Receipt, ReceiptHead
+from pipeline.data.receipt_info import TrainingInfo
 from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
 from pipeline.data.units import Shard
 from pipeline.jobs.job import Done
@@ -33,7 +33,7 @@ class TrainJob:
     threads: int = 1
 
     @classmethod
-    def of(cls, plan: Plan, shards: Mapping[Shard, Receipt]) -> TrainJob:
+    def of(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> TrainJob:
         """Return the training of a run on what is committed now."""
         config, gaps = plan.config, Gaps.from_plan(plan, shards)
         supervision = Supervision.of(plan, shards)
@@ -80,8 +80,7 @@ class TrainJob:
         attempt.put(SEGMENTER_FILE, trained.checkpoint)
         attempt.put(CURVE_FILE, json.dumps(trained.curve).encode())
         attempt.put(PICTURES_FILE, draw_predictions(trained.predicted, self.supervision.spaces))
-        info: dict[str, Any] = {"device": device, "started": started, "finished": time.time()}
-        info["target"] = self.stage.target
-        receipt = attempt.commit(outcomes, info)
+        info = TrainingInfo(device=device, started=started, finished=time.time(), target=self.stage.target)
+        receipt = attempt.commit(outcomes, info.plain())
         drop_states(self.supervision.ledger.store, self.address.fingerprint)
         return receipt

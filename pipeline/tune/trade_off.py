@@ -19,6 +19,7 @@ from infra.bundles import read_rows
 from infra.errors import Damage
 from infra.receipts import Address, Receipt
 from pipeline.data.fingerprint import fingerprint, settings_of
+from pipeline.data.receipt_info import TradeOffInfo
 from pipeline.errors import RunError
 from pipeline.jobs.map_job import ROWS
 from pipeline.plan.plan import Plan
@@ -124,11 +125,11 @@ def committed_curve(plan: Plan) -> TradeOffCurve | None:
     """Return the newest of those curves that is whole, None if there is none."""
     by_curve: defaultdict[str, list[Receipt]] = defaultdict(list)
     for receipt in measured(plan):
-        by_curve[str(receipt.info["curve"])].append(receipt)
-    whole = [parts for parts in by_curve.values() if len(parts) == parts[0].info["parts"]]
+        by_curve[TradeOffInfo.of(receipt).curve].append(receipt)
+    whole = [parts for parts in by_curve.values() if len(parts) == TradeOffInfo.of(parts[0]).parts]
     if not whole:
         return None
-    return _curve(plan, max(whole, key=lambda parts: max(float(str(part.info["finished"])) for part in parts)))
+    return _curve(plan, max(whole, key=lambda parts: max(TradeOffInfo.of(part).finished for part in parts)))
 
 
 def curve_of(plan: Plan, asked: Asked) -> TradeOffCurve:

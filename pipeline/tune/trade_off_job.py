@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from pydantic import JsonValue
 
 from infra.bundles import write_rows
 from infra.receipts import Address, Ledger
 from infra.stores.store import Store
 from pipeline.data.inventory import committed_samples
+from pipeline.data.receipt_info import TradeOffInfo
 from pipeline.data.units import Role, Shard, Unit, sample_of
 from pipeline.jobs.job import Done
 from pipeline.jobs.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
@@ -82,12 +82,12 @@ class TradeOffJob:
             for one in part.samples
         ]
         rows = rows_of(named, [with_reason(self.name, result) for result in results])
-        info: dict[str, JsonValue] = {"curve": part.curve, "parts": part.parts, "device": device, "started": started}
         attempt = self.ledger.begin(Address(self.name, self.fingerprint, part.name))
         origin = {"stage": self.name, "fingerprint": self.fingerprint}
         attempt.put(ROWS, write_rows(rows, origin, {**OWN_COLUMNS, "unit": str, "role": str}))
         outcomes = {f"{row['unit']}/{row['key']}": row["reason"] for row in rows}
-        return Done.of(attempt.commit(outcomes, {**info, "finished": time.time()}))
+        info = TradeOffInfo(curve=part.curve, parts=part.parts, device=device, started=started, finished=time.time())
+        return Done.of(attempt.commit(outcomes, info.plain()))
 
     def _samples(self, unit: Unit, keys: list[str]) -> list[Sample]:
         """Return samples of one unit with what was predicted and refined for them, in the order of the keys."""

@@ -1,5 +1,7 @@
 """Units and selections: stable names, stable choices."""
 
+import dataclasses
+
 import pytest
 
 from infra.receipts import Address, Ledger
@@ -28,7 +30,7 @@ def test_no_samples_make_no_units():
 
 @pytest.mark.parametrize("other", [{"sha256": "cd" * 32}, {"name": "deep/cars-000001.tar"}, {"address": 1}])
 def test_another_content_name_or_input_is_another_unit(other):
-    changed = Shard(**{**SHARD.__dict__, **other})
+    changed = dataclasses.replace(SHARD, **other)
     assert next(cut(SHARD, 4, 4)).name != next(cut(changed, 4, 4)).name
 
 

@@ -6,6 +6,7 @@ that this version gave to its stages, and those that changed under one setting o
 """
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.operations.status import status_of
 from pipeline.operations.verify import verify_run
+from pipeline.publish.index import POINTER
 from pipeline.tune.trade_off import committed_curve, measured
 from tests.pipeline.conftest import Committed, contents
 
@@ -90,3 +92,21 @@ def test_fingerprints_are_those_of_an_earlier_version(earlier, setting: str):
     given = AS_MADE | FINGERPRINTS[setting]
     found = fingerprints(earlier, *([setting] if setting else []))
     assert found == {name: digest for name, digest in given.items() if name != "trade_off"}
+
+
+def test_the_index_of_an_earlier_store_is_written_again_to_the_byte(earlier, tmp_path):
+    run = Committed(tmp_path / "run")
+    shutil.copytree(earlier.folder, run.folder, copy_function=shutil.copy2)
+    before = pointed(run)
+    shutil.rmtree(run.folder / "store/receipts/publish")
+    assert run.index().publish().moved
+    assert pointed(run) == before
+
+
+def pointed(run: Committed) -> dict[str, bytes]:
+    """Return the parquet files that the pointer of a run leads to, by their names in a bundle."""
+    pointer = json.loads((run.folder / "store" / POINTER).read_text())
+    names = [*pointer["index"], *pointer["supervision"]["index"]]
+    return {
+        name.rsplit("/", 2)[0] + name.rpartition("/")[2]: (run.folder / "store" / name).read_bytes() for name in names
+    }

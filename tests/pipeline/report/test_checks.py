@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from pipeline.report.checks import psnr_order
 from pipeline.report.page import render_report
-from pipeline.report.summary import evaluate
+from pipeline.report.summary import Means, evaluate
 from tests.pipeline.report_page import SUMMARY
 
 SPACES = ("W+", "F4", "F6")
@@ -32,7 +33,7 @@ def rows(values):
 
 
 def summary_of(values):
-    figures = evaluate(rows(values), SPACES)
+    figures = evaluate(Means([pa.Table.from_pylist(rows(values))]), SPACES)
     return replace(SUMMARY, spaces=SPACES, psnr_db=figures["psnr_db"], steps_sam=figures["steps_sam"])
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
-from pipeline.report.summary import busy_seconds, evaluate, mean_of
+from pipeline.report.summary import Means, busy_seconds, evaluate
 from tests.pipeline.report_page import SUMMARY
 
 SPACES = ("W+", "F4")
@@ -20,8 +21,16 @@ def test_overlapping_work_counts_once_and_pauses_do_not():
 
 
 def test_a_mean_leaves_out_what_is_missing():
-    assert mean_of([{"a": 1.0}, {"a": None}, {}, {"a": 3.0}], "a") == 2.0
-    assert mean_of([{}], "a") is None
+    rows = [{"outcome": "recorded", "role": None, "a": value} for value in (1.0, None, None, 3.0)]
+    assert Means([pa.Table.from_pylist(rows)]).of("a", "recorded") == 2.0
+    assert Means([pa.Table.from_pylist(rows)]).of("b", "recorded") is None
+
+
+def test_a_mean_is_the_same_however_many_parts_the_rows_are_in():
+    rows = [row("held_out", occluded=False, a=float(i)) for i in range(5)]
+    parts = [pa.Table.from_pylist(rows[:1]), pa.Table.from_pylist(rows[1:])]
+    assert Means(parts).of("a", "held_out") == 2.0
+    assert Means(parts).counts["recorded"] == 5
 
 
 def test_evaluation_looks_at_held_out_samples_only():
@@ -38,7 +47,7 @@ def test_evaluation_looks_at_held_out_samples_only():
             **{"error_maps.psnr_db_w_plus": 99.0, "invert.psnr_db": 99.0, "invert.share_w_plus": 0.0},
         ),
     ]
-    figures = evaluate(rows, SPACES)
+    figures = evaluate(Means([pa.Table.from_pylist(rows)]), SPACES)
     assert figures["psnr_db"] == {"W+": 25.0, "F4": None}
     assert figures["psnr_db_occluded"] == {"w_plus": 20.0, "sam": 30.0}
     assert figures["psnr_db_sam"] == 31.0
@@ -47,7 +56,8 @@ def test_evaluation_looks_at_held_out_samples_only():
 
 
 def test_quarantined_samples_do_not_count():
-    assert evaluate([{"role": "held_out", "outcome": "quarantined"}], SPACES)["psnr_db_sam"] is None
+    table = pa.Table.from_pylist([{"role": "held_out", "outcome": "quarantined", "invert.psnr_db": 1.0}])
+    assert evaluate(Means([table]), SPACES)["psnr_db_sam"] is None
 
 
 @pytest.mark.parametrize(

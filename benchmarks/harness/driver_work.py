@@ -1,0 +1,111 @@
+"""One thing that a driver does with a run, in a process of its own, so that its time and memory are known.
+
+    python -m benchmarks.harness.driver_work NAME FOLDER
+
+prints CPU and wall seconds of the work alone, imports and the generator aside, and the process's peak memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.harness.synthetic_run import MADE_UP_PSNR_DB, UNIT_SAMPLES, config_in
+from pipeline.config import RunConfig
+from pipeline.data.stores import Stores
+from pipeline.execution.cluster import WORKER_ENVIRONMENT
+from pipeline.execution.progress import Progress
+from pipeline.execution.run import Run
+from pipeline.operations.status import status_of
+from pipeline.operations.verify import verify_run
+from pipeline.plan.plan import Plan
+from pipeline.publish.index import Index
+from pipeline.publish.rows import IndexRows
+from pipeline.report.conclude import _timings
+from pipeline.report.described import described
+from pipeline.report.gallery import PICTURES, WORST
+from pipeline.report.shown import shown_rows
+from pipeline.report.summary import Means, columns_of, evaluate
+
+_KIB_PER_MB = 1024
+
+
+def status(config: RunConfig) -> None:
+    """Say what is committed; everything must be."""
+    found = status_of(Plan(config, Stores.of(config)))
+    assert found.complete, found
+
+
+def resume(config: RunConfig) -> None:
+    """Run again what is complete: nothing must be computed."""
+    finished = Run(config, Progress(Console(file=io.StringIO()))).execute()
+    assert (finished.computed, finished.moved, finished.gaps) == (0, True, {})
+
+
+def publish(config: RunConfig) -> None:
+    """Write the index, and move the pointer."""
+    plan = Plan(config, Stores.of(config))
+    segmenter = plan.ledger.receipt(plan.train_segmenter())
+    assert segmenter is not None
+    publication = Index.from_plan(plan, plan.inventories(), segmenter).publish()
+    assert publication.moved
+
+
+def verify(config: RunConfig) -> None:
+    """Prove that everything is whole; it must be."""
+    problems, _ = verify_run(Plan(config, Stores.of(config)))
+    assert not problems, problems
+
+
+def figures(config: RunConfig) -> None:
+    """Work out the report's figures of what is published, without its pictures."""
+    finished = described(config, asked=False)
+    rows, spaces = IndexRows(finished.plan.ledger, finished.published), finished.plan.spaces
+    timings = list(_timings(finished.plan, finished.shards, finished.index, finished.published))
+    found = evaluate(Means(rows.tables(columns_of(spaces))), spaces)
+    shown = shown_rows(rows)
+    assert len(shown) == min(len(finished.index.units) * UNIT_SAMPLES, PICTURES + WORST), shown
+    assert found["psnr_db_sam"] == MADE_UP_PSNR_DB, found
+    assert timings[-2].units == len(finished.index.units), timings
+
+
+WORK: dict[str, Callable[[RunConfig], None]] = {
+    work.__name__: work for work in (status, resume, publish, verify, figures)
+}
+
+
+def measured(name: str, folder: Path) -> dict[str, float]:
+    """Return what one thing takes, done in a process of its own."""
+    said = subprocess.run(
+        [sys.executable, "-m", __name__, name, str(folder)],
+        check=True,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **WORKER_ENVIRONMENT},
+    )
+    figures: dict[str, float] = json.loads(said.stdout.splitlines()[-1])
+    return figures
+
+
+def main(name: str, folder: Path) -> None:
+    """Do one thing and print what it took."""
+    config = config_in(folder)
+    _ = Plan(config, Stores.of(config)).generator  # what loading costs does not grow with a run
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    WORK[name](config)
+    cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
+    print(json.dumps({"cpu_s": round(cpu_s, 3), "wall_s": round(wall_s, 3), "peak_mb": round(peak_mb, 1)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

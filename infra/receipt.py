@@ -1,0 +1,156 @@
+"""What a receipt says: where a bundle lies, its files with size and checksum, and the outcome of every sample."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from infra.errors import BundleError, Damage, DamagedBundleError
+
+RECEIPTS = "receipts"
+BUNDLES = "bundles"
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+class FileEntry(BaseModel):
+    """One file of a bundle; `name` is relative to the store's root."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    size: int
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        """The name the stage gave it."""
+        return self.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a bundle lies. Each part holds letters, digits, `.`, `_` and `-` only, and does not begin with `.`."""
+
+    stage: str
+    fingerprint: str
+    unit: str
+
+    def __post_init__(self) -> None:
+        for what, part in (("stage", self.stage), ("fingerprint", self.fingerprint), ("unit", self.unit)):
+            checked_part(what, part)
+
+    def __str__(self) -> str:
+        return f"{self.stage} unit {self.unit}"
+
+    @property
+    def receipt_name(self) -> str:
+        """The name of the receipt in the store."""
+        return f"{RECEIPTS}/{self.stage}/{self.fingerprint}/{self.unit}.json"
+
+    @property
+    def bundle_prefix(self) -> str:
+        """What the names of all files of all attempts begin with."""
+        return f"{BUNDLES}/{self.stage}/{self.fingerprint}/{self.unit}/"
+
+
+class Receipt(BaseModel):
+    """The record that a bundle is complete.
+
+    `outcomes` holds every sample of the unit: None if it is recorded in the bundle, else why it was quarantined.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    fingerprint: str
+    unit: str
+    attempt: str
+    files: tuple[FileEntry, ...]
+    outcomes: Mapping[str, str | None]
+    info: Mapping[str, JsonValue]
+
+    @property
+    def address(self) -> Address:
+        """Where the bundle lies."""
+        return Address(self.stage, self.fingerprint, self.unit)
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Keys of the samples that the bundle holds results for."""
+        return tuple(key for key, reason in self.outcomes.items() if reason is None)
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Keys of the samples that could not be processed, with the reason."""
+        return {key: reason for key, reason in self.outcomes.items() if reason is not None}
+
+    @property
+    def head(self) -> ReceiptHead:
+        """The receipt without its samples."""
+        recorded = sum(reason is None for reason in self.outcomes.values())
+        quarantined = len(self.outcomes) - recorded
+        return ReceiptHead(self.address, self.attempt, self.files, self.info, recorded, quarantined)
+
+    def file(self, filename: str) -> FileEntry:
+        """Return the entry of one file. Raises `DamagedBundleError` if the bundle has no such file."""
+        return _file_of(self, filename)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptHead:
+    """A receipt without its samples, of which only the numbers are kept: small, however many samples there are."""
+
+    address: Address
+    attempt: str
+    files: tuple[FileEntry, ...]
+    info: Mapping[str, JsonValue]
+    recorded: int
+    quarantined: int
+
+    @property
+    def unit(self) -> str:
+        """The unit that the bundle is of."""
+        return self.address.unit
+
+    @property
+    def samples(self) -> int:
+        """The number of samples that have an outcome."""
+        return self.recorded + self.quarantined
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files."""
+        return sum(entry.size for entry in self.files)
+
+    def file(self, filename: str) -> FileEntry:
+        """Return the entry of one file. Raises `DamagedBundleError` if the bundle has no such file."""
+        return _file_of(self, filename)
+
+
+AnyReceipt: TypeAlias = Receipt | ReceiptHead
+"""What is enough to find a bundle's files and to read them."""
+
+
+def damage_of(receipt: AnyReceipt, what: str) -> Damage:
+    """Return the damage of a bundle whose receipt can be read."""
+    return Damage(receipt.address.receipt_name, receipt.attempt, what)
+
+
+def checked_part(what: str, part: str) -> str:
+    """Return a part of a name in a store; raises `BundleError` if it could be taken for another name."""
+    if not _PART.fullmatch(part):
+        raise BundleError(f"a {what} holds letters, digits, '.', '_' and '-' and does not begin with '.', got {part!r}")
+    return part
+
+
+def _file_of(receipt: AnyReceipt, filename: str) -> FileEntry:
+    for entry in receipt.files:
+        if entry.filename == filename:
+            return entry
+    held = ", ".join(entry.filename for entry in receipt.files) or "no files"
+    raise DamagedBundleError([damage_of(receipt, f"it has no file {filename!r}, it has {held}")])
