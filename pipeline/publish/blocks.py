@@ -98,7 +98,7 @@ def _found(tables: Iterable[pa.Table], keys: pa.Array) -> dict[str, pa.Array]:
 
 
 def _filled(first: pa.Array, second: pa.Array, name: str) -> pa.Array:
-    """Return a column with the values of another one where it has none."""
+    """Return a column with the values of a second where it has none."""
     kind = _type_of([first, second], name)
     return pc.coalesce(first.cast(kind), second.cast(kind))
 
