@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import torch
 
 from generators.errors import ArgumentError, CheckpointError, UnknownFormatError
-from generators.families.stylegan2 import Noise
+from generators.families.registry import check_options
 from generators.formats.biggan_deep import CONFIG_FILE, WEIGHTS_FILE, folder_digest, read_biggan_deep, read_config
 from generators.formats.content import READ_TODAY, read_weights
 from generators.formats.own import save_generator
@@ -41,9 +40,10 @@ def load_generator(
     path_or_uri: str | Path,
     device: torch.device | str = "cpu",
     truncation: float = 1.0,
-    noise: Noise = "const",
+    noise: str = "const",
     *,
     sha256: str | None = None,
+    **options: object,
 ) -> Generator:
     """Return a pretrained generator: frozen, in eval mode, in float32, with `digest` the SHA-256 of its file.
 
@@ -59,18 +59,20 @@ def load_generator(
             StyleGAN2 takes it in `Generator.map`.
         noise: `const` adds the noise buffers of the checkpoint, `none` adds no noise.
         sha256: expected `digest` of the generator; with it, a cached copy needs no server.
+        **options: options of other families, by name (`generators/families`).
 
     Raises:
         CheckpointError: the file is missing, truncated, different from `sha256`, of a format that is not read, or
             hostile.
-        ValueError: truncation is not 1 for a family that takes it elsewhere, or noise is neither of the two.
+        ValueError: an option is unknown or its value not among those offered, or truncation is not 1 for a family that
+            takes it elsewhere.
     """
-    if noise not in get_args(Noise):
-        raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
+    options = {"truncation": truncation, "noise": noise, **options}
+    check_options(options)
     wanted = None if sha256 is None else checked_sha256(sha256)
     path = local_path(path_or_uri, wanted)
     try:
-        generator = (_from_folder if path.is_dir() else _from_file)(path, noise, truncation, wanted)
+        generator = (_from_folder if path.is_dir() else _from_file)(path, options, wanted)
     except CheckpointError as error:
         if scheme_of(str(path_or_uri)) not in SCHEMES:
             raise
@@ -128,16 +130,16 @@ def read_file(path: Path, limit: int | None = None, read_today: str = READ_TODAY
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
 
 
-def _from_file(path: Path, noise: Noise, truncation: float, sha256: str | None) -> Generator:
+def _from_file(path: Path, options: Mapping[str, object], sha256: str | None) -> Generator:
     data = read_file(path)
     digest = checked_digest(path, hashlib.sha256(data).hexdigest(), sha256)
     with blaming(path):
-        generator = build(read_weights(data), noise, truncation)
+        generator = build(read_weights(data), options)
     generator.digest = digest
     return generator
 
 
-def _from_folder(folder: Path, noise: Noise, truncation: float, sha256: str | None) -> Generator:
+def _from_folder(folder: Path, options: Mapping[str, object], sha256: str | None) -> Generator:
     paths = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if missing := [path.name for path in paths if not path.exists()]:
         raise CheckpointError(f"checkpoint {folder} is a folder without {' and '.join(missing)}; {READ_TODAY}")
@@ -148,7 +150,7 @@ def _from_folder(folder: Path, noise: Noise, truncation: float, sha256: str | No
         config = read_config(config_data)
     with blaming(paths[1]):
         weights = replace(read_biggan_deep(config, data), format="BigGAN-deep folder")
-        generator = build(weights, noise, truncation)
+        generator = build(weights, options)
     generator.digest = digest
     return generator
 

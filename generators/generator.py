@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from generators.latents import NOTHING
@@ -29,6 +30,8 @@ class Generator(nn.Module, ABC):
     """
 
     family: str
+    config: BaseModel
+    """The shape of the network."""
     resolution: int
     z_dim: int
     w_dim: int

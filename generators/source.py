@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_serializer
+from pydantic import BaseModel, BeforeValidator, StringConstraints, field_serializer
 
 from generators.checkpoints import load_generator
-from generators.families.stylegan2 import Noise
+from generators.families.registry import OPTIONS
 from generators.generator import Generator
 from infra.fetching.uri import shown
 
@@ -26,14 +26,17 @@ Checkpoint = Annotated[Path | str, BeforeValidator(_path_unless_address)]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=True)]
 
 
-class GeneratorSource(BaseModel):
+_IDENTIFIED = {"noise"}
+"""Options that are part of every identity; others only where they are not the default."""
+
+
+class _Located(BaseModel):
+    checkpoint: Checkpoint  # a path, s3:// or https:// address; one that ends in / is a BigGAN-deep folder
+
+
+class GeneratorSource(*reversed(OPTIONS), _Located):  # type: ignore[misc]  # pydantic orders fields from the last base
     """A pretrained generator: its checkpoint and options."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    checkpoint: Checkpoint  # a path, s3:// or https:// address; one that ends in / is a BigGAN-deep folder
-    noise: Noise = "const"  # of StyleGAN2: the noise stored in the checkpoint, or none
-    truncation: float = Field(default=1.0, gt=0, le=1)  # of BigGAN-deep's batch-norm statistics
     sha256: Sha256 | None = None  # expected SHA-256 of the checkpoint; a fetched copy then needs no server
 
     @property
@@ -50,8 +53,13 @@ class GeneratorSource(BaseModel):
         """
         if self.sha256 is None and not isinstance(self.checkpoint, Path):
             raise ValueError(f"the digest of {self.name} is not known yet")
-        truncation = {} if self.truncation == 1.0 else {"truncation": self.truncation}
-        return {"checkpoint": self.sha256 or self.checkpoint, "noise": self.noise, **truncation}
+        chosen = {
+            name: getattr(self, name)
+            for kind in OPTIONS
+            for name, field in kind.model_fields.items()
+            if name in _IDENTIFIED or getattr(self, name) != field.default
+        }
+        return {"checkpoint": self.sha256 or self.checkpoint, **chosen}
 
     @field_serializer("checkpoint")
     def _without_secrets(self, checkpoint: Path | str) -> str:
@@ -59,4 +67,5 @@ class GeneratorSource(BaseModel):
 
     def load(self, device: torch.device) -> Generator:
         """Return the generator, frozen, on `device`; raises `CheckpointError` if the checkpoint is not one."""
-        return load_generator(self.checkpoint, device, self.truncation, self.noise, sha256=self.sha256)
+        options = {name: getattr(self, name) for kind in OPTIONS for name in kind.model_fields}
+        return load_generator(self.checkpoint, device, sha256=self.sha256, **options)

@@ -22,7 +22,7 @@ from pydantic import (
 
 from generators.source import GeneratorSource
 from infra.addresses.addresses import anchored
-from infra.stores.storage import S3Options
+from infra.stores.storage import AnyOptions, S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from stages.engine.memory import Width
@@ -165,10 +165,10 @@ class Compute(Section):
 
 
 class Storage(Section):
-    """How S3-compatible stores are reached. Credentials come from boto3's usual chain, never from here."""
+    """How object storage is reached. Credentials come from boto3's usual chain, never from here."""
 
-    input: S3Options = S3Options()
-    output: S3Options = S3Options()
+    input: AnyOptions = S3Options()
+    output: AnyOptions = S3Options()
 
 
 class RunConfig(Section):
@@ -176,7 +176,7 @@ class RunConfig(Section):
 
     input: str | Annotated[tuple[str, ...], Field(min_length=1)]  # shards: a folder's or bucket's glob, or several
     output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
-    folder: Path  # local: report.html, summary.json, downloaded checkpoints
+    folder: Path  # local: report.html, summary.json
     seed: int = 0  # of every random draw, with the key of its sample
     generator: GeneratorSource
     perceptual: PerceptualSource = PerceptualSource()

@@ -138,7 +138,10 @@ def train(
         WeightsError: the backbone's weights do not fit.
     """
     with Reader(source, stage.cache_mb << 20) as reader:
-        identity = identity_of(stage, stage.indifferent, source)
+        indifferent: dict[str, Any] = dict.fromkeys(stage.indifferent, True)
+        if stage.weight_files():  # which lie elsewhere on other machines; the fingerprint has their digest
+            indifferent["network"] = {"weights"}
+        identity = identity_of(stage, indifferent, source)
         kept = workers.of_first(states.load() if states is not None and workers.rank == 0 else None)
         state = None if kept is None else opened(kept, identity, device)
         found = Survey(**state["survey"]) if state else survey(reader, stage.holds_out, stage.seed, workers)

@@ -83,7 +83,7 @@ def _built(file: EncoderFile) -> Encoder:
     elif file.decoder is None:
         raise CheckpointError(f"holds an encoder ({file.kind}) without its decoder, whose images its passes look at")
     else:
-        decoder = build(file.decoder, "const", 1.0)
+        decoder = build(file.decoder)
         encoder = ReStyle(
             file.kind, network, file.latent_avg, file.input_size, decoder=decoder, iterations=file.iterations
         )

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from generators.errors import ArgumentError
+from generators.families.family import Family, FamilyOptions
 from generators.generator import Generator, State
 from generators.latents import Z_PLUS
 from generators.precision import in_full
@@ -25,6 +26,7 @@ FIRST_WIDTH = 16
 FEATURE_SPACE = "F2"
 FEATURE_LAYER = 2
 REDUCTION = 4  # of channels, inside a block
+CUT_OFF = 2.0  # of the normal numbers that the published samples are made from
 QUERY_REDUCTION, VALUE_REDUCTION = 8, 2  # of channels, inside attention
 
 
@@ -69,6 +71,12 @@ class BigGANDeepConfig(BaseModel):
     def condition_dim(self) -> int:
         """The length of a code: z, then class embedding."""
         return self.z_dim + self.class_embed_dim
+
+
+class BigGANDeepOptions(FamilyOptions):
+    """How a BigGAN-deep is driven."""
+
+    truncation: float = Field(default=1.0, gt=0, le=1)  # of BigGAN-deep's batch-norm statistics
 
 
 class BatchNorm(nn.Module):
@@ -197,6 +205,7 @@ class BigGANDeep(Generator):
     """
 
     family = "biggan_deep"
+    config: BigGANDeepConfig
 
     def __init__(self, config: BigGANDeepConfig, truncation: float = 1.0) -> None:
         super().__init__()
@@ -294,3 +303,19 @@ def _between(rows_RC: Tensor, row: int, share: float) -> Tensor:
     if share == 0.0:
         return rows_RC[row].clone()
     return rows_RC[row] * share + rows_RC[row + 1] * (1 - share)
+
+
+def _layers(config: BigGANDeepConfig) -> tuple[int, str]:
+    return len(config.layers), f"{len(config.layers)} layers"
+
+
+def _build(config: BigGANDeepConfig, options: BigGANDeepOptions) -> BigGANDeep:
+    return BigGANDeep(config, options.truncation)
+
+
+def _sample_z(generator: Generator, samples: int, random: torch.Generator, truncation: float) -> Tensor:
+    z_Sz = torch.randn(samples, generator.z_dim, generator=random)
+    return nn.init.trunc_normal_(z_Sz, a=-CUT_OFF, b=CUT_OFF, generator=random) * truncation
+
+
+FAMILY = Family(BigGANDeep.family, "BigGAN-deep", BigGANDeepConfig, BigGANDeepOptions, _build, _layers, _sample_z)

@@ -7,13 +7,15 @@ convolution scales its input and output instead of its weight: one convolution f
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from collections.abc import Mapping as Dictionary
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from generators.families.family import Family, FamilyOptions
 from generators.generator import Generator, State
 from generators.latents import W_PLUS, feature_space
 from generators.precision import in_full, lowered_to
@@ -66,6 +68,16 @@ class StyleGAN2Config(BaseModel):
         if self.block_channels is not None:
             return self.block_channels[self.block_resolutions.index(resolution)]
         return min(self.channel_base // resolution, self.channel_max)
+
+
+class StyleGAN2Options(FamilyOptions):
+    """How a StyleGAN2 is driven."""
+
+    refused: ClassVar[Dictionary[str, str]] = {
+        "truncation": "a StyleGAN2 is truncated where z is mapped: use G.map(z, truncation={value})"
+    }
+
+    noise: Noise = "const"  # of StyleGAN2: the noise stored in the checkpoint, or none
 
 
 class Linear(nn.Module):
@@ -266,6 +278,7 @@ class StyleGAN2(Generator):
     """A StyleGAN2 generator."""
 
     family = "stylegan2"
+    config: StyleGAN2Config
     gaussian_slope = 1 / SLOPE
 
     def __init__(self, config: StyleGAN2Config, noise: Noise = "const") -> None:
@@ -365,3 +378,19 @@ def _upsample(image: Tensor) -> Tensor:
     taps = image.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
     kernel = torch.outer(taps, taps).expand(image.shape[1], 1, 4, 4)
     return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=image.shape[1])
+
+
+def _layers(config: StyleGAN2Config) -> tuple[int, str]:
+    announced = f"{config.mapping_layers} mapping layers and {config.img_resolution} px"
+    return config.mapping_layers + config.img_resolution.bit_length(), announced
+
+
+def _build(config: StyleGAN2Config, options: StyleGAN2Options) -> StyleGAN2:
+    return StyleGAN2(config, options.noise)
+
+
+def _sample_z(generator: Generator, samples: int, random: torch.Generator, _truncation: float) -> Tensor:
+    return torch.randn(samples, generator.z_dim, generator=random)
+
+
+FAMILY = Family(StyleGAN2.family, "StyleGAN2", StyleGAN2Config, StyleGAN2Options, _build, _layers, _sample_z)

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from generators.errors import UnknownFormatError
-from generators.families.biggan_deep import BigGANDeep
-from generators.families.stylegan2 import StyleGAN2
-from generators.formats.weights import Config, Family, Weights, biggan_deep_config, stylegan2_config
+from generators.families.registry import BY_NAME
+from generators.formats.weights import Weights, validated
+from generators.generator import Generator
 
 FORMAT = "invertmill-generator"
 MAX_ABOUT = 200
-CONFIGS: Mapping[str, Callable[[object], Config]] = {
-    StyleGAN2.family: stylegan2_config,
-    BigGANDeep.family: biggan_deep_config,
-}
 
 
-def save_generator(generator: Family, path: Path, *, about: str, dtype: torch.dtype = torch.float32) -> None:
+def save_generator(generator: Generator, path: Path, *, about: str, dtype: torch.dtype = torch.float32) -> None:
     """Write a generator as safetensors with its family and configuration in the metadata.
 
     For a BigGAN-deep, all rows of batch-norm statistics are written, so that the truncation is chosen again at load.
 
     Args:
-        generator: of either family.
+        generator: of any family.
         path: the file to write.
         about: one sentence on the origin of the weights, shown with the generator.
         dtype: type of the stored weights; float16 halves the file.
@@ -68,8 +63,8 @@ def read_own(data: bytes) -> Weights:
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != FORMAT:
         raise UnknownFormatError("is a safetensors file without the configuration of a generator")
-    read_config = CONFIGS.get(str(metadata.get("family")))
-    if read_config is None:
+    family = BY_NAME.get(str(metadata.get("family")))
+    if family is None:
         raise UnknownFormatError(f"holds a generator of the family {str(metadata.get('family'))[:80]!r}")
-    config = read_config(json.loads(metadata["config"]))
+    config = validated(family.config, json.loads(metadata["config"]))
     return Weights(config, tensors, str(metadata.get("about", ""))[:MAX_ABOUT])

@@ -10,19 +10,17 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from generators.errors import ArgumentError, CheckpointError
-from generators.families.biggan_deep import BigGANDeep, BigGANDeepConfig
-from generators.families.stylegan2 import Noise, StyleGAN2, StyleGAN2Config
+from generators.errors import CheckpointError
+from generators.families.biggan_deep import BigGANDeepConfig
+from generators.families.registry import FAMILIES, family_of, options_for
+from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.unpickling.records import StoredTensor, brief
 
 FILTER = (1.0, 3.0, 3.0, 1.0)
 SHARED_BYTES = 2**20
 """Bytes that tensors may share, such as small constants."""
-TITLES: Mapping[type[BaseModel], str] = {StyleGAN2Config: "StyleGAN2", BigGANDeepConfig: "BigGAN-deep"}
-
-Family = StyleGAN2 | BigGANDeep
-Config = StyleGAN2Config | BigGANDeepConfig
+NO_OPTIONS: Mapping[str, object] = {}
 _Config = TypeVar("_Config", bound=BaseModel)
 
 
@@ -30,7 +28,7 @@ _Config = TypeVar("_Config", bound=BaseModel)
 class Weights:
     """The content of a checkpoint, by the names of our networks; the configuration decides the family."""
 
-    config: Config
+    config: BaseModel
     tensors: Mapping[str, Tensor | StoredTensor]
     about: str = ""
     format: str = ""
@@ -42,22 +40,22 @@ class Weights:
 
 def stylegan2_config(values: object) -> StyleGAN2Config:
     """Return a validated configuration; raise CheckpointError for the first unreadable value."""
-    return _validated(StyleGAN2Config, values)
+    return validated(StyleGAN2Config, values)
 
 
 def biggan_deep_config(values: object) -> BigGANDeepConfig:
     """Return a validated configuration; raise CheckpointError for the first unreadable value."""
-    return _validated(BigGANDeepConfig, values)
+    return validated(BigGANDeepConfig, values)
 
 
-def build(weights: Weights, noise: Noise, truncation: float) -> Generator:
+def build(weights: Weights, options: Mapping[str, object] = NO_OPTIONS) -> Generator:
     """Return the generator of these weights; nothing is allocated before names and shapes are known to fit.
 
     Raises:
         CheckpointError: the tensors differ from the configuration, or hold NaN or infinite numbers.
-        ArgumentError: the family does not offer that truncation at loading.
+        ArgumentError: the family refuses an option.
     """
-    generator = network(weights.config, len(weights.tensors), noise, truncation)
+    generator = network(weights.config, len(weights.tensors), options)
     check_tensors({name: tensor.shape for name, tensor in generator.state_dict().items()}, weights)
     loaded = {name: float32(tensor) for name, tensor in weights.tensors.items()}
     for name, tensor in loaded.items():
@@ -68,28 +66,24 @@ def build(weights: Weights, noise: Noise, truncation: float) -> Generator:
     return generator.freeze()
 
 
-def network(config: Config, tensors: int, noise: Noise = "const", truncation: float = 1.0) -> Family:
+def network(config: BaseModel, tensors: int, options: Mapping[str, object] = NO_OPTIONS) -> Generator:
     """Return the network of a configuration on the meta device, where it takes no memory.
 
     Args:
-        config: of either family.
+        config: of any family.
         tensors: number of tensors in the checkpoint; a network with more layers is not built.
-        noise: see `generators.load_generator`.
-        truncation: see `generators.load_generator`.
+        options: of `generators.load_generator`, by name.
+
+    Raises:
+        CheckpointError: the configuration announces more layers than there are tensors.
+        ArgumentError: the family refuses an option.
     """
-    if isinstance(config, BigGANDeepConfig):
-        layers, announced = len(config.layers), f"{len(config.layers)} layers"
-    else:
-        layers = config.mapping_layers + config.img_resolution.bit_length()
-        announced = f"{config.mapping_layers} mapping layers and {config.img_resolution} px"
+    family = family_of(config)
+    layers, announced = family.layers(config)
     if layers > tensors:
         raise CheckpointError(f"announces {announced}, but holds only {tensors} tensors")
     with torch.device("meta"):
-        if isinstance(config, BigGANDeepConfig):
-            return BigGANDeep(config, truncation)
-        if truncation != 1.0:
-            raise ArgumentError(f"a StyleGAN2 is truncated where z is mapped: use G.map(z, truncation={truncation})")
-        return StyleGAN2(config, noise)
+        return family.build(config, options_for(family, options))
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -114,7 +108,7 @@ def with_block_channels(config: StyleGAN2Config, found: Sequence[int]) -> StyleG
 
 def check_tensors(wanted: Mapping[str, Sequence[int]], weights: Weights) -> None:
     """Raise CheckpointError unless the tensors have exactly these names and shapes, and are floating-point numbers."""
-    check_fit(TITLES[type(weights.config)], wanted, weights.tensors)
+    check_fit(family_of(weights.config).title, wanted, weights.tensors)
     check_shared(weights.tensors)
 
 
@@ -166,13 +160,15 @@ def float32(stored: Tensor | StoredTensor) -> Tensor:
     return tensor.to(torch.float32)
 
 
-def _validated(kind: type[_Config], values: object) -> _Config:
+def validated(kind: type[_Config], values: object) -> _Config:
+    """Return a validated configuration; raise CheckpointError for the first unreadable value."""
+    title = next(family.title for family in FAMILIES if family.config is kind)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = ".".join(str(part)[:80] for part in first["loc"]) or "configuration"
-        raise CheckpointError(f"holds a {TITLES[kind]} that is not read: {name}: {first['msg'][:300]}") from None
+        raise CheckpointError(f"holds a {title} that is not read: {name}: {first['msg'][:300]}") from None
 
 
 def _check_filters(tensors: Mapping[str, Tensor]) -> None:

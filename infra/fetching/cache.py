@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from infra.files import digest_of
+
 VARIABLE = "INVERTMILL_CACHE"
 DEFAULT = ".cache/invertmill"
 
@@ -29,6 +31,23 @@ def cache_folder() -> Path:
         return Path.home() / DEFAULT
     except RuntimeError as error:
         raise OSError(errno.ENOENT, f"this user has no home folder; set {VARIABLE}") from error
+
+
+def file_path(sha256: str) -> Path:
+    """Return where the cache keeps the file of a digest; raises OSError as `cache_folder` does."""
+    return cache_folder() / "files" / sha256
+
+
+def kept_file(sha256: str) -> Path | None:
+    """Return the file of a digest in the cache, None if there is none; a damaged file is deleted."""
+    path = file_path(sha256)
+    if not path.is_file():
+        return None
+    if digest_of(path) == sha256:
+        return path
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return None
 
 
 @contextlib.contextmanager

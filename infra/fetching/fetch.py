@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from infra.errors import FetchError
-from infra.fetching.cache import VARIABLE, cache_folder, one_at_a_time
-from infra.fetching.remote import BrokenOffError, Remote, open_remote, origin_of
+from infra.fetching.cache import VARIABLE, cache_folder, file_path, kept_file, one_at_a_time
+from infra.fetching.remote import BrokenOffError, Remote, open_object, open_remote, origin_of
 from infra.fetching.uri import inside, shown
 from infra.files import digest_of, partial_file, publish, put, put_link
+from infra.stores.storage import Store
 
 ATTEMPTS = 4
 WAIT_S = 0.5
@@ -41,11 +42,11 @@ def fetch(address: str, sha256: str | None, max_bytes: int) -> Path:
         FetchError: the file is unavailable or too large, its digest is not `sha256`, or the cache cannot be written.
     """
     try:
-        if sha256 and (path := _kept(sha256)):
+        if sha256 and (path := kept_file(sha256)):
             return path
         key = hashlib.sha256(origin_of(address).encode()).hexdigest()
         with one_at_a_time(key):
-            return (_kept(sha256) if sha256 else None) or _newest(address, key, sha256, max_bytes)
+            return (kept_file(sha256) if sha256 else None) or _newest(address, key, sha256, max_bytes)
     except OSError as error:
         raise _cannot_keep(address, error) from error
 
@@ -78,6 +79,43 @@ def fetch_folder(
     return folders / digest
 
 
+def fetch_stored(store: Store, name: str, sha256: str) -> Path:
+    """Return the local path of a file in a store, from the cache or downloaded into it.
+
+    Raises:
+        NotFoundError: neither the cache nor the store has it.
+        FetchError: its digest is not `sha256`, the store is unavailable, or the cache cannot be written.
+    """
+    address = f"{store.url}/{name}"
+    try:
+        with one_at_a_time(sha256):
+            if path := kept_file(sha256):
+                return path
+            with open_object(store, name, address) as remote:
+                return _save(remote, address, sha256, sha256, None)
+    except BrokenOffError as error:
+        raise FetchError(f"cannot fetch {address}: {error}; try again later") from error
+    except OSError as error:
+        raise _cannot_keep(address, error) from error
+
+
+def fetch_stored_folder(store: Store, name: str, sha256: str, files: Mapping[str, str]) -> Path:
+    """Return the local path of a folder in a store, fetched as `fetch_stored` fetches files.
+
+    Args:
+        store: where it is.
+        name: of the folder in the store.
+        sha256: under which the cache keeps the folder.
+        files: the SHA-256 of each of its files, by name.
+    """
+    folder = cache_folder() / "folders" / sha256
+    for file, digest in files.items():
+        path = fetch_stored(store, f"{name}/{file}", digest)
+        if not ((folder / file).is_file() and digest_of(folder / file) == digest):
+            put_link(folder / file, path)
+    return folder
+
+
 def _digests(folder: Path, names: Iterable[str]) -> list[str]:
     """Return the digests of the files in a folder; an empty list if a file is missing."""
     paths = [folder / name for name in names]
@@ -105,41 +143,35 @@ def _known(key: str, version: str) -> Path | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         entry = json.loads((cache_folder() / "addresses" / f"{key}.json").read_bytes())
         if version and entry["version"] == version:
-            return _kept(str(entry["sha256"]))
-    return None
-
-
-def _kept(sha256: str) -> Path | None:
-    """Return the file of a digest in the cache, None if there is none; a damaged file is deleted."""
-    path = cache_folder() / "files" / sha256
-    if not path.is_file():
-        return None
-    if digest_of(path) == sha256:
-        return path
-    with contextlib.suppress(OSError):
-        path.unlink()
+            return kept_file(str(entry["sha256"]))
     return None
 
 
 def _download(remote: Remote, address: str, key: str, sha256: str | None, max_bytes: int) -> Path:
     if remote.size is not None and remote.size > max_bytes:
         _refuse_size(address, f"{remote.size:,}", max_bytes)
-    files, digest, size = cache_folder() / "files", hashlib.sha256(), 0
-    with partial_file(files / key) as partial:
+    path = _save(remote, address, key, sha256, max_bytes)
+    entry = {"address": shown(address), "version": remote.version, "sha256": path.name, "bytes": path.stat().st_size}
+    put(cache_folder() / "addresses" / f"{key}.json", json.dumps(entry).encode())
+    return path
+
+
+def _save(remote: Remote, address: str, key: str, sha256: str | None, max_bytes: int | None) -> Path:
+    """Write a file elsewhere into the cache and return its path; `key` names it while it is written."""
+    digest, size = hashlib.sha256(), 0
+    with partial_file(file_path(key)) as partial:
         with partial.open("wb") as stream:
             for block in remote.blocks:
                 size += len(block)
-                if size > max_bytes:
+                if max_bytes is not None and size > max_bytes:
                     _refuse_size(address, "more", max_bytes)
                 digest.update(block)
                 stream.write(block)
         if remote.size is not None and remote.size != size:
             raise BrokenOffError(f"the answer broke off after {size:,} of {remote.size:,} bytes")
         _check(address, digest.hexdigest(), sha256)
-        path = files / digest.hexdigest()
+        path = file_path(digest.hexdigest())
         publish(partial, path)
-    entry = {"address": shown(address), "version": remote.version, "sha256": path.name, "bytes": size}
-    put(cache_folder() / "addresses" / f"{key}.json", json.dumps(entry).encode())
     return path
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
-from infra.errors import FetchError, InfraError, StoreError, TransientError
+from infra.errors import FetchError, InfraError, NotFoundError, StoreError, TransientError
 from infra.fetching.uri import WEB, scheme_of, shown, without_secrets
 from infra.stores import folder
 from infra.stores.storage import BY_SCHEME, bucket_of
-from infra.stores.store import BucketStore, Entry
+from infra.stores.store import Entry, Store
 
 SCHEMES = (*(scheme for scheme in BY_SCHEME if scheme != folder.SCHEME), *WEB)
 """Prefixes of the addresses that are fetched."""
@@ -67,26 +67,46 @@ def origin_of(address: str) -> str:
 
 @contextlib.contextmanager
 def _open_stored(address: str) -> Iterator[Remote]:
-    """Open an object by HEAD, then ranged GETs of one version, each of which the store repeats where it fails."""
+    """Open an object by HEAD, then by ranged GETs of one version, which the store repeats where they fail."""
     try:
         store, key = bucket_of(address)
         if not key:
             refuse(address, f"an address in object storage is {scheme_of(address)}://BUCKET/KEY")
-        entry = _entry(store, key)
-        if entry is None:
-            refuse(address, "there is no such object; correct the address")
-        stream = store.open(key)
-    except TransientError as error:
-        refuse(address, f"{error}. {OFFLINE}", error)
+        with open_object(store, key, address) as remote:
+            yield remote
+    except NotFoundError as error:
+        refuse(address, "there is no such object; correct the address", error)
     except StoreError as error:
         refuse(address, str(error), error)
+
+
+@contextlib.contextmanager
+def open_object(store: Store, name: str, address: str) -> Iterator[Remote]:
+    """Open an object of a store.
+
+    Args:
+        store: any store.
+        name: of the object in it.
+        address: of the object, for messages.
+
+    Raises:
+        FetchError: the store is unavailable.
+        StoreError: it refuses; `NotFoundError` where there is no such object.
+    """
+    try:
+        entry = _entry(store, name)
+        if entry is None:
+            raise NotFoundError(f"there is no {address}")
+        stream = store.open(name)
+    except TransientError as error:
+        refuse(address, f"{error}. {OFFLINE}", error)
     with contextlib.closing(stream):
         blocks = iter(partial(stream.read, BLOCK_BYTES), b"")
         yield Remote(f'"{entry.version}" {entry.size}', entry.size, until_broken(blocks, (InfraError,)))
 
 
-def _entry(store: BucketStore, key: str) -> Entry | None:
-    """Return the entry of an object, None if there is none; raise `StoreError` with the server's reason."""
+def _entry(store: Store, key: str) -> Entry | None:
+    """Return the entry of an object, None if there is none; raises `StoreError` with the reason a server gives."""
     try:
         return store.entry(key)
     except StoreError:

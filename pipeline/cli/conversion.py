@@ -15,8 +15,7 @@ from torch import Tensor
 
 from generators import load_generator
 from generators.checkpoints import save_generator
-from generators.families.biggan_deep import BigGANDeep
-from generators.families.stylegan2 import StyleGAN2
+from generators.families.registry import BY_NAME
 from generators.generator import Generator
 from infra.fetching.uri import shown
 from infra.files import flush, partial_file, publish, put
@@ -25,8 +24,6 @@ from stages.maps.region import to_uint8
 
 SAMPLES = 16
 TILE_PX = 256
-CUT_OFF = 2.0
-"""Where the normal numbers that drive BigGAN-deep are truncated."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -61,7 +58,7 @@ def write_samples(source: str, path: Path, seed: int, truncation: float, sha256:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = load_generator(source, device, sha256=sha256)
-    if isinstance(generator, BigGANDeep) and truncation != 1.0:
+    if truncation != 1.0 and "truncation" in BY_NAME[generator.family].options.model_fields:
         generator = load_generator(source, device, truncation, sha256=generator.digest)
     side = min(generator.resolution, TILE_PX)
     columns = math.ceil(math.sqrt(SAMPLES))
@@ -81,10 +78,7 @@ def write_samples(source: str, path: Path, seed: int, truncation: float, sha256:
 def _samples(generator: Generator, seed: int, truncation: float) -> list[Tensor]:
     """Return images `[1, 3, R, R]`, one by one, since large ones do not fit into memory together."""
     random = torch.Generator().manual_seed(seed)
-    z_Sz = torch.randn(SAMPLES, generator.z_dim, generator=random)
-    if isinstance(generator, BigGANDeep):
-        torch.nn.init.trunc_normal_(z_Sz, a=-CUT_OFF, b=CUT_OFF, generator=random)
-        z_Sz *= truncation
+    z_Sz = BY_NAME[generator.family].sample_z(generator, SAMPLES, random, truncation)
     label_SL = None
     if generator.label_dim:
         classes_S = torch.randint(generator.label_dim, (SAMPLES,), generator=random)
@@ -119,7 +113,6 @@ def convert(source: str, target: Path, dtype: str, *, force: bool, sha256: str |
     if not force:
         _check_free(target)
     generator = load_generator(source, sha256=sha256)
-    assert isinstance(generator, StyleGAN2 | BigGANDeep)
     _check_range(generator, DTYPES[dtype])
     about = generator.about or f"{generator.format} {Path(shown(source)).name}, SHA-256 {generator.digest[:16]}"
     about += f"; {generator.remark}" if generator.remark else ""

@@ -89,6 +89,12 @@ def folder_digest(path: Path) -> str:
     Raises:
         RunError: a file cannot be read, or there is none.
     """
+    listing = json.dumps([(name, file_digest(path / name)) for name in folder_files(path)])
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def folder_files(path: Path) -> list[str]:
+    """Return the names of a folder's files that count, sorted: hidden ones do not; raises `RunError` without any."""
     names = sorted(
         name.as_posix()
         for name in (file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
@@ -96,8 +102,7 @@ def folder_digest(path: Path) -> str:
     )
     if not names:
         raise RunError(f"no weights in {path}: the folder holds no files; fill it or change the path that names it")
-    listing = json.dumps([(name, file_digest(path / name)) for name in names])
-    return hashlib.sha256(listing.encode()).hexdigest()
+    return names
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from infra.addresses.addresses import InputAddress, shown
 from infra.addresses.found import Found
 from infra.errors import NotFoundError, StoreError
 from infra.receipts import BUNDLES, Ledger
-from infra.stores.storage import S3Options, Store, open_store
+from infra.stores.storage import AnyOptions, Store, open_store
 from pipeline.config import RunConfig
 from pipeline.data.inventory import Listed
 from pipeline.errors import ConfigError
@@ -20,7 +20,7 @@ class Input:
     """One input address: the shards that it names are searched for once, when they are first asked for."""
 
     address: InputAddress
-    options: S3Options
+    options: AnyOptions
 
     @property
     def store(self) -> Store:

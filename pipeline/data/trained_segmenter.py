@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.files import digest_of, staged
+from infra.errors import StoreError
+from infra.fetching.cache import file_path, kept_file
+from infra.files import put
 from infra.receipts import Ledger, Receipt
 from infra.stores.os_errors import explained
 
@@ -41,38 +43,45 @@ def unit_in_use(committed: Iterable[str], minimum_share: float) -> str:
 
 @dataclass(frozen=True)
 class TrainedSegmenter:
-    """A committed checkpoint, and where a machine keeps it; named by its content, so that none is taken for another."""
+    """A committed checkpoint; every machine keeps it in its cache, by its digest."""
 
     receipt: Receipt
-    path: Path
-
-    @classmethod
-    def of(cls, receipt: Receipt, folder: Path) -> TrainedSegmenter:
-        """Return the segmenter of a training, to be kept in a run's folder."""
-        digest = receipt.file(SEGMENTER_FILE).sha256
-        return cls(receipt, folder / "checkpoints" / f"segmenter-{digest[:16]}.safetensors")
 
     @property
     def sha256(self) -> str:
         """The digest of its content."""
         return self.receipt.file(SEGMENTER_FILE).sha256
 
-    def restore(self, ledger: Ledger) -> bool:
-        """Put the checkpoint back into the store if this machine has it; return whether the bundle is whole then."""
-        if not (self.path.is_file() and digest_of(self.path) == self.sha256):
-            return False
-        ledger.store.write(self.receipt.file(SEGMENTER_FILE).name, self.path)
-        return not ledger.verify(self.receipt)
-
-    def fetch(self, ledger: Ledger) -> None:
-        """Download the checkpoint unless this machine has it, whole.
+    @property
+    def path(self) -> Path:
+        """Where the cache of this machine keeps it.
 
         Raises:
-            StoreError: the run's folder cannot be written.
-            DamagedBundleError: the store lacks it too, or its copy differs.
+            StoreError: this machine has no place for a cache.
         """
-        if self.path.is_file() and digest_of(self.path) == self.sha256:
-            return
-        data = ledger.read_file(self.receipt, SEGMENTER_FILE)
-        with explained(self.path, "write"), staged(self.path) as partial:  # several actors may come at once
-            partial.write_bytes(data)
+        try:
+            return file_path(self.sha256)
+        except OSError as error:
+            raise StoreError(f"cannot keep the segmenter: {error.strerror}") from error
+
+    def restore(self, ledger: Ledger) -> bool:
+        """Put the checkpoint back into the store if this machine has it; return whether the bundle is whole then."""
+        path = kept_file(self.sha256)
+        if path is None:
+            return False
+        ledger.store.write(self.receipt.file(SEGMENTER_FILE).name, path)
+        return not ledger.verify(self.receipt)
+
+    def fetch(self, ledger: Ledger) -> Path:
+        """Return where this machine has the checkpoint, downloaded into its cache if need be.
+
+        Raises:
+            StoreError: the cache cannot be written.
+            DamagedBundleError: the store lacks the checkpoint, or its copy differs.
+        """
+        path = kept_file(self.sha256)
+        if path is None:
+            data, path = ledger.read_file(self.receipt, SEGMENTER_FILE), self.path
+            with explained(path, "write"):
+                put(path, data)
+        return path

@@ -22,6 +22,7 @@ from pipeline.data.stores import Stores
 from pipeline.data.trained_segmenter import SEGMENTER_UNIT
 from pipeline.data.units import Shard, Unit
 from pipeline.data.unread import Unread
+from pipeline.data.weights import weights_of
 from pipeline.errors import ConfigError, RunError
 from pipeline.execution.cluster import Cluster
 from pipeline.execution.hosts import Hosts, Size
@@ -255,6 +256,7 @@ class Run:
 
     def _map(self, plan: Plan, step: MapStep, todo: Sequence[Unit], shards: Mapping[Shard, ReceiptHead]) -> None:
         inventories = {unit.shard: shards[unit.shard].unit for unit in todo}
+        committed = None if step.segmenter is None else step.segmenter.path
         job = MapJob(
             stage=step.stage,
             fingerprint=step.fingerprint,
@@ -264,6 +266,7 @@ class Run:
             inventories=inventories,
             selection=step.selection,
             segmenter=step.segmenter,
+            weights=weights_of(step.stage, plan.ledger.store, self.config.compute, committed),
             threads=self.config.compute.cpus_per_worker,
         )
         self._execute(job, todo, {unit.name: unit.stop - unit.first for unit in todo})

@@ -21,6 +21,7 @@ from pipeline.data.inventory import committed_samples
 from pipeline.data.receipt_info import UnitInfo
 from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.data.units import Selection, Unit, outcome_key, sample_of
+from pipeline.data.weights import Weights, localised, with_paths
 from pipeline.jobs.job import Done
 from pipeline.jobs.shared_time import SharedTime
 from stages.base.stage import Record, Rejected, Sample, Stage, Worker
@@ -43,6 +44,7 @@ class MapJob:
     inventories: Mapping[Any, str]  # the inventory's unit of each shard
     selection: Selection
     segmenter: TrainedSegmenter | None = None  # that the stage loads, and this machine may not have yet
+    weights: tuple[Weights, ...] = ()  # that the stage names by paths of the driver
     threads: int = 1
 
     @property
@@ -53,10 +55,11 @@ class MapJob:
     def open(self) -> Callable[[Unit], Done]:
         """Load the stage's networks on this process's device and return the function that runs one unit."""
         torch.set_num_threads(self.threads)
+        stage = localised(self.stage, self.weights, self.ledger.store)
         if self.segmenter is not None:
-            self.segmenter.fetch(self.ledger)
+            stage = with_paths(stage, {self.segmenter.path: self.segmenter.fetch(self.ledger)})
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return _MapRunner(self, self.stage.setup(device), _describe(device)).run
+        return _MapRunner(self, stage.setup(device), _describe(device)).run
 
 
 class _MapRunner:

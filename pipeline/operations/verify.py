@@ -79,7 +79,7 @@ def restore_segmenter(plan: Plan, damage: Damage) -> bool:
         receipt = plan.ledger.receipt(address)
     except DamagedBundleError:
         return False
-    return receipt is not None and TrainedSegmenter.of(receipt, plan.config.folder).restore(plan.ledger)
+    return receipt is not None and TrainedSegmenter(receipt).restore(plan.ledger)
 
 
 def _inventories(plan: Plan) -> tuple[dict[Shard, ReceiptHead], list[Problem]]:

@@ -60,7 +60,8 @@ class Plan:
     @functools.cached_property
     def generator_source(self) -> GeneratorSource:
         """Where workers load the generator from, with its digest: they take no other, and fetch none that is kept."""
-        return self.config.generator.model_copy(update={"sha256": self.generator.digest})
+        source: GeneratorSource = self.config.generator.model_copy(update={"sha256": self.generator.digest})
+        return source
 
     @property
     def region(self) -> Region:
@@ -209,7 +210,7 @@ class Plan:
 
     def map_steps(self, segmenter: Receipt) -> Steps:
         """Return the steps over all samples, in order, with the segmenter that was trained."""
-        trained, known = TrainedSegmenter.of(segmenter, self.config.folder), dict[str, str]()
+        trained, known = TrainedSegmenter(segmenter), dict[str, str]()
         steps = []
         for stage in GRAPH.computed:
             if maps_samples(stage) and not stage.supervision_only:

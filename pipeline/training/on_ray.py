@@ -61,7 +61,7 @@ def _train_in_worker(config: dict[str, Any]) -> Any:  # noqa: ANN401 - Ray's typ
     torch.set_num_threads(job.threads)
     context = ray.train.get_context()
     return train(
-        job.stage,
+        job.local_stage(),
         CommittedExamples(job.supervision),
         get_device(),
         states=job.states(),

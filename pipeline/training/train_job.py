@@ -14,6 +14,7 @@ from infra.receipts import Address, Receipt, ReceiptHead
 from pipeline.data.receipt_info import TrainingInfo
 from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
 from pipeline.data.units import Shard
+from pipeline.data.weights import Weights, localised, weights_of
 from pipeline.jobs.job import Done
 from pipeline.plan.plan import Plan
 from pipeline.training.committed_examples import CommittedExamples, Supervision
@@ -31,6 +32,7 @@ class TrainJob:
     address: Address
     supervision: Supervision
     threads: int = 1
+    weights: tuple[Weights, ...] = ()  # that the stage names by paths of the driver
 
     @classmethod
     def of(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> TrainJob:
@@ -39,7 +41,8 @@ class TrainJob:
         supervision = Supervision.of(plan, shards)
         unit = unit_trained_on(gaps.share if gaps.any else 1.0, [unit.name for unit in supervision.committed])
         address = replace(plan.train_segmenter(), unit=unit)
-        return cls(config.train_segmenter, address, supervision, config.compute.cpus_per_worker)
+        weights = weights_of(config.train_segmenter, plan.ledger.store, config.compute)
+        return cls(config.train_segmenter, address, supervision, config.compute.cpus_per_worker, weights)
 
     @property
     def name(self) -> str:
@@ -55,8 +58,12 @@ class TrainJob:
     def run(self, device: torch.device) -> Done:
         """Train, taking up where a stopped training left its last state, and commit."""
         started = time.time()
-        trained = train(self.stage, CommittedExamples(self.supervision), device, states=self.states())
+        trained = train(self.local_stage(), CommittedExamples(self.supervision), device, states=self.states())
         return Done.of(self.commit(trained, started, str(device)))
+
+    def local_stage(self) -> TrainSegmenter:
+        """Return the stage with its weights on this machine; raises `WeightsError` where it cannot get them."""
+        return localised(self.stage, self.weights, self.supervision.ledger.store)
 
     def states(self) -> StoredStates:
         """Return where this training's state is kept."""

@@ -20,6 +20,7 @@ from infra.errors import Damage
 from infra.receipts import Address, Receipt
 from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.data.receipt_info import TradeOffInfo
+from pipeline.data.weights import weights_of
 from pipeline.errors import RunError
 from pipeline.jobs.map_job import ROWS
 from pipeline.plan.plan import Plan
@@ -87,6 +88,7 @@ def ask(plan: Plan) -> Asked:
         ledger=plan.ledger,
         upstream={step.stage.name: step.fingerprint for step in (predict, refine)},
         inventories={one.unit.shard: shards[one.unit.shard].unit for one in chosen},
+        weights=weights_of(stage, plan.ledger.store, plan.config.compute),
         threads=plan.config.compute.cpus_per_worker,
     )
     return Asked(job, tuple(Part(curve, i, len(groups), tuple(group)) for i, group in enumerate(groups)))

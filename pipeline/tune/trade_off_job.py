@@ -15,6 +15,7 @@ from infra.stores.store import Store
 from pipeline.data.inventory import committed_samples
 from pipeline.data.receipt_info import TradeOffInfo
 from pipeline.data.units import Role, Shard, Unit, sample_of
+from pipeline.data.weights import Weights, localised
 from pipeline.jobs.job import Done
 from pipeline.jobs.map_job import OWN_COLUMNS, ROWS, read_records, rows_of, with_reason
 from stages.base.stage import Sample, Worker
@@ -55,6 +56,7 @@ class TradeOffJob:
     ledger: Ledger
     upstream: Mapping[str, str]  # fingerprints of predict_maps and refine_maps
     inventories: Mapping[Shard, str]  # the inventory's unit of each shard
+    weights: tuple[Weights, ...] = ()  # that the stage names by paths of the driver
     threads: int = 1
 
     @property
@@ -66,7 +68,7 @@ class TradeOffJob:
         """Load the networks on this process's device and return the function that takes one part through the sweep."""
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        worker = self.stage.setup(device)
+        worker = localised(self.stage, self.weights, self.ledger.store).setup(device)
         return lambda part: self._run(part, worker, str(device))
 
     def _run(self, part: Part, worker: Worker, device: str) -> Done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -33,9 +34,15 @@ class States(Protocol):
         """Return when the last state is kept."""
 
 
-def identity_of(stage: BaseModel, indifferent: frozenset[str], source: ExampleSource) -> str:
-    """Return a digest of everything that may not change between a state and its resumption."""
-    settings = stage.model_dump_json(exclude=set(indifferent))
+def identity_of(stage: BaseModel, indifferent: Mapping[str, Any], source: ExampleSource) -> str:
+    """Return a digest of what may not change between a state and its resumption.
+
+    Args:
+        stage: its settings.
+        indifferent: the fields that may change, as pydantic's `exclude` takes them.
+        source: the examples.
+    """
+    settings = stage.model_dump_json(exclude=dict(indifferent))
     return hashlib.sha256(repr((settings, source.spaces, source.size, list(source.units))).encode()).hexdigest()
 
 

@@ -1,7 +1,9 @@
 """One run over a store in which something of every kind is damaged: all of it is made again, and nothing else."""
 
+import json
 from pathlib import Path
 
+from infra.fetching.cache import file_path
 from tests import tiny
 from tests.integration.mill import MAPPED, Mill, differences
 
@@ -18,6 +20,13 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def cached_segmenter(mill: Mill) -> Path:
+    """Return where the cache of this machine keeps the segmenter of a run."""
+    receipt = json.loads(file(mill, "receipts/train_segmenter/*/segmenter.json").read_text())
+    (sha256,) = [entry["sha256"] for entry in receipt["files"] if entry["name"].endswith("/segmenter.safetensors")]
+    return file_path(sha256)
+
+
 def test_a_run_makes_what_is_damaged_again_and_ends_as_an_undisturbed_one(finished: Mill, finished_copy: Mill):
     mill = finished_copy
     mill.forget("refine_maps")  # so that refine_maps is computed, from maps of which some are damaged
@@ -26,7 +35,7 @@ def test_a_run_makes_what_is_damaged_again_and_ends_as_an_undisturbed_one(finish
     flip(file(mill, "bundles/error_maps/*/supervision*-000000-*/*/arrays.tar"))
     file(mill, "bundles/error_maps/*/supervision*-000002-*/*/arrays.tar").unlink()
     flip(file(mill, "bundles/train_segmenter/*/segmenter/*/segmenter.safetensors"))
-    flip(next((mill.folder / "out/checkpoints").glob("*.safetensors")))
+    flip(cached_segmenter(mill))
     flip(file(mill, "bundles/predict_maps/*/held-out*-000000-*/*/arrays.tar"))
     tiny.truncated(file(mill, "receipts/predict_maps/*/supervision*-000002-*.json"), 0.5)
     file(mill, "receipts/invert/*/held-out*-000000-*.json").write_bytes(b"")

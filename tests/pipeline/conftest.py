@@ -121,6 +121,13 @@ def committed(first_run, tmp_path) -> Committed:
 
 
 @pytest.fixture
+def private_cache(tmp_path, monkeypatch) -> Path:
+    """The folder of a cache that no other test fills; it does not exist yet."""
+    monkeypatch.setenv("INVERTMILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def fresh(first_run, tmp_path) -> Committed:
     """A run that has not begun."""
     for part in ("networks", "shards"):

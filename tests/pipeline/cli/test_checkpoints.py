@@ -173,7 +173,7 @@ def test_truncation_moves_the_samples_of_both_families(invertmill, tmp_path):
         assert not np.array_equal(whole, half)
     code, _, errors = invertmill("inspect", biggan(tmp_path), "--samples", tmp_path / "a.png", "--truncation", 2)
     assert code == 2
-    assert "must be above 0 and at most 1, got 2.0" in errors
+    assert "truncation must be less than or equal to 1, got 2.0" in errors
 
 
 def test_a_sheet_that_cannot_be_written_is_named(invertmill, tmp_path):

@@ -1,6 +1,5 @@
 """A disk that is full, or cannot be written, where a run keeps its report and its checkpoints."""
 
-import dataclasses
 import re
 
 import pytest
@@ -42,10 +41,10 @@ def test_a_folder_that_cannot_be_made_is_told(conclusion, committed, tmp_path):
         conclusion.write(plan)
 
 
-def test_a_checkpoint_that_cannot_be_kept_is_told(committed, tmp_path):
+def test_a_checkpoint_that_cannot_be_kept_is_told(committed, private_cache):
     plan = committed.plan()
     receipt = plan.ledger.receipt(plan.train_segmenter())
-    (tmp_path / "file").write_bytes(b"")
-    trained = dataclasses.replace(TrainedSegmenter.of(receipt, tmp_path), path=tmp_path / "file" / "segmenter")
+    private_cache.write_bytes(b"")
+    trained = TrainedSegmenter(receipt)
     with pytest.raises(StoreError, match="cannot write"):
         trained.fetch(plan.ledger)

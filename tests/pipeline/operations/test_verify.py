@@ -211,9 +211,9 @@ def test_outcomes_that_are_not_those_of_the_samples_are_repaired(committed):
     assert problems(committed) == []
 
 
-def test_a_checkpoint_that_this_machine_has_is_put_back_instead_of_trained_again(committed):
+def test_a_checkpoint_that_this_machine_has_is_put_back_instead_of_trained_again(committed, private_cache):
     plan = committed.plan()
-    TrainedSegmenter.of(plan.ledger.receipt(plan.train_segmenter()), plan.config.folder).fetch(plan.ledger)
+    TrainedSegmenter(plan.ledger.receipt(plan.train_segmenter())).fetch(plan.ledger)
     before = committed.files()
     committed.file("bundles/train_segmenter/**/segmenter.safetensors").unlink()
     (told,) = repaired(committed)

@@ -1,7 +1,6 @@
 """The plan: what is left to do, from the configuration and from what is committed; it changes nothing."""
 
 import hashlib
-import shutil
 
 import pytest
 import torch
@@ -170,17 +169,16 @@ def test_another_segmenter_changes_all_that_follows_it(committed):
     assert all(a.fingerprint != b.fingerprint for a, b in zip(before, after, strict=True))
 
 
-def test_a_committed_run_is_planned_without_fetching_its_segmenter(committed):
-    shutil.rmtree(committed.folder / "out/checkpoints", ignore_errors=True)
+def test_a_committed_run_is_planned_without_fetching_its_segmenter(committed, private_cache):
     before = contents(committed.folder)
     assert left(committed) == {"error_maps": 0, "predict_maps": 0, "refine_maps": 0, "invert": 0}
     assert contents(committed.folder) == before
+    assert not private_cache.exists()
 
 
-def test_a_worker_fetches_the_segmenter_once(committed):
-    shutil.rmtree(committed.folder / "out/checkpoints", ignore_errors=True)
+def test_a_worker_fetches_the_segmenter_once(committed, private_cache):
     plan = committed.plan()
-    trained = TrainedSegmenter.of(plan.ledger.receipt(plan.train_segmenter()), plan.config.folder)
+    trained = TrainedSegmenter(plan.ledger.receipt(plan.train_segmenter()))
     trained.fetch(plan.ledger)
     assert hashlib.sha256(trained.path.read_bytes()).hexdigest() == trained.sha256
     assert [path.name for path in trained.path.parent.iterdir()] == [trained.path.name]
@@ -192,9 +190,9 @@ def test_a_worker_fetches_the_segmenter_once(committed):
 @pytest.mark.parametrize(
     "harm", [lambda data: data[:-1], lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda _: b""]
 )
-def test_a_worker_fetches_the_segmenter_again_where_its_copy_is_damaged(committed, harm):
+def test_a_worker_fetches_the_segmenter_again_where_its_copy_is_damaged(committed, private_cache, harm):
     plan = committed.plan()
-    trained = TrainedSegmenter.of(plan.ledger.receipt(plan.train_segmenter()), plan.config.folder)
+    trained = TrainedSegmenter(plan.ledger.receipt(plan.train_segmenter()))
     trained.fetch(plan.ledger)
     trained.path.write_bytes(harm(trained.path.read_bytes()))
     trained.fetch(plan.ledger)
