@@ -39,6 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.as_worker import as_worker
 from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.descent import invert_all
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
@@ -51,7 +52,6 @@ from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.engine import Engine, in_turn
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
 from stages.inversion.starts import Mean

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from benchmarks.harness.as_worker import as_worker
 from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.descent import invert_all
 from benchmarks.inversion import CLOSE, Case, demo_networks, inverter_of
 from benchmarks.references.plain_loop import invert_plainly
 from benchmarks.references.published_convolutions import published_convolutions
 from benchmarks.supervision import SEED, scenes
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
-from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
 from stages.inversion.viewer import Photograph

@@ -27,13 +27,13 @@ from torch import Tensor
 
 from benchmarks.harness.as_worker import as_worker
 from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.descent import invert_all
 from benchmarks.inversion import Case, config_f, demo_networks, inverter_of
 from benchmarks.optimisations import Work, fitted_scenes
 from benchmarks.references.tensor_cores import TensorCores
 from benchmarks.supervision import SEED
 from generators.latents import Codes
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
 from stages.inversion.inverter import Inverter
 from stages.objective.precision import Precision
 

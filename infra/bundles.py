@@ -102,15 +102,6 @@ def write_table(columns: Mapping[str, pa.Array], metadata: Mapping[str, str]) ->
     return _parquet(list(columns), list(columns.values()), (), {**metadata, TENSORS_KEY: "{}"})
 
 
-def read_metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata that was given to `write_rows`. Raises `BundleError` if this is not a parquet file."""
-    try:
-        held = pq.read_schema(io.BytesIO(data)).metadata or {}
-    except pa.ArrowException as error:
-        raise BundleError(f"not a whole parquet file ({len(data)} bytes): {error}") from error
-    return {key.decode(): value.decode() for key, value in held.items() if key.decode() != TENSORS_KEY}
-
-
 def write_arrays(items: Iterable[tuple[str, Mapping[str, NDArray[Any]]]], suffix: str) -> bytes:
     """Return a tar with one member `KEY.SUFFIX.npz` for each item, in their order.
 

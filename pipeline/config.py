@@ -30,7 +30,7 @@ from stages.engine.schedule import Schedule
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
-from stages.inversion.methods import Method
+from stages.inversion.methods import Method, Optimise
 from stages.inversion.starts import Mean, Start, start_of_samples
 from stages.invert import Invert, without_steps_by_need
 from stages.maps.region import Region
@@ -113,7 +113,7 @@ class InversionSettings(Section):
 class InvertSettings(InversionSettings):
     """How images are inverted in the spaces assigned."""
 
-    method: Method = Method()  # how codes are found
+    method: Method = Optimise()  # how codes are found
 
     formerly: ClassVar[Mapping[str, Any]] = Invert.formerly
 
@@ -278,7 +278,9 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg']}, got {error['input']!r}"
 
 
-_TAGS = frozenset(tag for union in (Segmentation, Start) for model in models_in(union) for tag in literals(model))
+_TAGS = frozenset(
+    tag for union in (Segmentation, Start, Method) for model in models_in(union) for tag in literals(model)
+)
 
 
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:

@@ -16,7 +16,7 @@ from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Value, Worker
 from stages.engine.result import Inversion, fate
-from stages.inversion.methods import Method
+from stages.inversion.methods import Method, Optimise
 from stages.inversion.methods.method import Assigned
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.inversion.stage import InvertingStage
@@ -52,7 +52,7 @@ class Invert(InvertingStage):
     version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("refine_maps",)
 
-    method: Method = Method()  # how codes are found
+    method: Method = Optimise()  # how codes are found
 
     formerly: ClassVar[Mapping[str, Value]] = REMOVED
 

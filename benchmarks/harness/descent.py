@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,9 +15,9 @@ from generators.prior import Prior
 from stages.engine.batch import Item
 from stages.engine.result import Inversion, Trace
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
+from stages.engine.slots import Slots
 from stages.maps.region import Region
-from stages.objective.loss import loss_of
+from stages.objective.loss import Loss, loss_of
 from stages.objective.objective import Objective, Target
 from stages.objective.precision import Precision
 
@@ -72,6 +73,19 @@ def descend(  # noqa: PLR0917 - everything an inversion depends on
         for image, one in enumerate(separate(start))
     ]
     return _join(start, invert_all(loss, items, len(items)))
+
+
+def invert_all(loss: Loss, items: Sequence[Item], width: int) -> list[Inversion]:
+    """Return the inversions of items, in their order, at most `width` at a time."""
+    slots, waiting = Slots(loss, width), iter(enumerate(items))
+    tenants: dict[int, int] = {}
+    inversions: dict[int, Inversion] = {}
+    while len(inversions) < len(items):
+        entering = list(islice(waiting, len(slots.idle)))
+        entered = slots.enter([item for _, item in entering])
+        tenants |= dict(zip(entered, (number for number, _ in entering), strict=True))
+        inversions |= {tenants.pop(slot): inversion for slot, inversion in slots.step().items()}
+    return [inversions[number] for number in range(len(items))]
 
 
 def start_codes(generator: Generator, prior: Prior, masks: Mapping[str, Tensor], count: int) -> Codes:

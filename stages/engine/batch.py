@@ -125,8 +125,8 @@ class Batch:
         for image, item in items.items():
             at = slice(image, image + 1)
             self.target.image[at] = item.target.image
-            for layer, its in zip(self.target.features.layers, item.target.features.layers, strict=True):
-                layer[at] = its
+            for layer, entering in zip(self.target.features.layers, item.target.features.layers, strict=True):
+                layer[at] = entering
             self.w_plus.now[at] = item.start.w_plus
             self.w_plus.first[at] = self.w_plus.second[at] = 0
             self.w_plus.free[at] = item.w_free

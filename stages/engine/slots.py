@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -77,33 +76,23 @@ class Slots:
         return self._leave(self._batch, done) if done else {}
 
     def _pace(self, like: Tensor) -> Tensor:
-        now = [(0.0, 1.0) if one is None else pace(one.schedule.rate(one.taken), one.taken) for one in self._tenants]
+        now = [
+            (0.0, 1.0) if tenant is None else pace(tenant.schedule.rate(tenant.taken), tenant.taken)
+            for tenant in self._tenants
+        ]
         return torch.tensor(now, dtype=like.dtype).T.contiguous().to(like.device, non_blocking=True)
 
     def _leave(self, batch: Batch, done: Mapping[int, _Tenant]) -> dict[int, Inversion]:
         fine = batch.fine().tolist()
-        anew = {slot: one for slot, one in done.items() if not (fine[slot] or one.again)}
-        left = {slot: _inversion(batch, slot, done[slot], fine=fine[slot]) for slot in done.keys() - anew.keys()}
+        again = {slot: tenant for slot, tenant in done.items() if not (fine[slot] or tenant.again)}
+        left = {slot: _inversion(batch, slot, done[slot], fine=fine[slot]) for slot in done.keys() - again.keys()}
         batch.remove(done)
-        batch.put({slot: one.item for slot, one in anew.items()})
+        batch.put({slot: tenant.item for slot, tenant in again.items()})
         for slot in left:
             self._tenants[slot] = None
-        for slot, one in anew.items():
-            self._tenants[slot] = _Tenant(one.item, one.item.schedule.halved(), again=True)
+        for slot, tenant in again.items():
+            self._tenants[slot] = _Tenant(tenant.item, tenant.item.schedule.halved(), again=True)
         return left
-
-
-def invert_all(loss: Loss, items: Sequence[Item], width: int) -> list[Inversion]:
-    """Return the inversions of items, in their order, at most `width` at a time."""
-    slots, waiting = Slots(loss, width), iter(enumerate(items))
-    tenants: dict[int, int] = {}
-    found: dict[int, Inversion] = {}
-    while len(found) < len(items):
-        entering = list(islice(waiting, len(slots.idle)))
-        entered = slots.enter([item for _, item in entering])
-        tenants |= dict(zip(entered, (number for number, _ in entering), strict=True))
-        found |= {tenants.pop(slot): inversion for slot, inversion in slots.step().items()}
-    return [found[number] for number in range(len(items))]
 
 
 def _inversion(batch: Batch, slot: int, tenant: _Tenant, *, fine: bool) -> Inversion:

@@ -5,11 +5,10 @@ import shutil
 import pytest
 import torch
 
-from benchmarks.harness.descent import separate
+from benchmarks.harness.descent import invert_all, separate
 from generators.latents import Codes
 from stages.engine.compiled_loss import CompiledLoss
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
 from tests.stages.small_work import Work
 
 CPU = torch.device("cpu")

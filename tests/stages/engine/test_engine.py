@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.harness.descent import invert_all
 from generators.latents import Codes
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
 from stages.objective.objective import TERMS, Target
 from stages.perceptual.distance import Features
 
@@ -127,7 +127,7 @@ def test_an_item_of_other_shapes_fails_alone(shapes, name, place):
     odd = partial(item, 9.0, **{"delta": 2} | shapes)
     futures = [engine.submit(begin) for begin in (*items[:place], odd, *items[place:])]
     distance.go.set()
-    with pytest.raises(ValueError, match=f"wanted {name} .*, got .*; fit all images to one region"):
+    with pytest.raises(ValueError, match=f"expected {name} .*, got .*; fit all images to one region"):
         futures.pop(place).result()
     wanted = invert_all(Distance(), [begin() for begin in items], 3)
     assert [float(one.result().codes.w_plus) for one in futures] == [float(one.codes.w_plus) for one in wanted]

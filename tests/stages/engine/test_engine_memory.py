@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness.descent import invert_all
 from generators.source import GeneratorSource
 from stages.base.stage import Sample
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
 from stages.images.image_member import pixels_of
 from stages.inversion.inverter import Inverter
 from stages.inversion.viewer import Photograph

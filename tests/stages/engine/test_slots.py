@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.harness.descent import invert_all
 from stages.engine.result import Inversion, fate
 from stages.engine.schedule import Schedule
-from stages.engine.slots import Slots, invert_all
+from stages.engine.slots import Slots
 from tests.stages.small_work import COUNT, Work
 
 

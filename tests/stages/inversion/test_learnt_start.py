@@ -5,10 +5,10 @@ from statistics import fmean
 import pytest
 import torch
 
+from benchmarks.harness.descent import invert_all
 from generators.prior import draw_w
 from generators.source import GeneratorSource
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
 from stages.error_maps import ErrorMaps
 from stages.inversion.inverter import Inverter
 from stages.inversion.starts.learnt import LearntStart

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from benchmarks.harness.descent import invert_all
 from stages.engine.schedule import Schedule
-from stages.engine.slots import invert_all
 from stages.objective.precision import GRADIENT_SCALE, lowered, scaled_gradient
 from tests.stages.small_work import COUNT, Work
 
