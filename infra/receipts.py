@@ -1,7 +1,7 @@
-"""The commit protocol: files first, under names of their own; then the receipt, in one atomic step.
+"""The commit protocol: files first, under unique names; then the receipt, in one atomic step.
 
-    receipts/STAGE/FINGERPRINT/UNIT.json                    what readers see: a bundle exists if its receipt does
-    bundles/STAGE/FINGERPRINT/UNIT/ATTEMPT/FILENAME         the files; one folder an attempt, so none is ever replaced
+    receipts/STAGE/FINGERPRINT/UNIT.json                    seen by readers: a bundle exists if its receipt does
+    bundles/STAGE/FINGERPRINT/UNIT/ATTEMPT/FILENAME         the files; one folder per attempt, so none is ever replaced
 
 A process that dies at any instruction leaves a bundle or files that no receipt lists, which `infra.leftovers` deletes.
 """
@@ -42,7 +42,7 @@ __all__ += ["attempt_of", "damage_of"]
 
 _READERS = 16
 _READ_TOGETHER = 16
-"""Receipts that one thread reads before it hands them over: handing over costs as much as reading a small file."""
+"""Number of receipts that a thread reads before it passes them on: passing costs as much as reading a small file."""
 _BLOCK = 8 << 20
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Attempt:
         Raises `BundleError` if this attempt already has a file of that name.
         """
         if checked_part("file name", filename) in self._files:
-            raise BundleError(f"{self.address} was given two files named {filename!r}; give each a name of its own")
+            raise BundleError(f"{self.address} was given two files named {filename!r}; give each a different name")
         name = f"{self.address.bundle_prefix}{self.identity}/{filename}"
         size, sha256 = _digest_file(data) if isinstance(data, Path) else (len(data), hashlib.sha256(data).hexdigest())
         self._store.write(name, data)
@@ -71,10 +71,10 @@ class Attempt:
         return self._files[filename]
 
     def commit(self, outcomes: Mapping[str, str | None], info: Mapping[str, JsonValue]) -> Receipt:
-        """Make the bundle exist, and return the receipt that stands: another attempt's if that was there first.
+        """Make the bundle exist, and return the valid receipt: another attempt's if that came first.
 
-        The files of the attempt that lost are deleted. On a store without conditional writes two attempts that commit
-        at the same moment may both return their own; the later receipt stands, and its files are complete too.
+        The files of the losing attempt are deleted. On a store without conditional writes, two attempts that commit
+        at the same moment may both return their own; the later receipt is valid, and its files are complete too.
         """
         address = self.address
         receipt = Receipt(
@@ -90,7 +90,7 @@ class Attempt:
             return receipt
         standing = Ledger(self._store).receipt(address)
         if standing is None and not self._store.conditional:
-            return receipt  # it is being written over this moment; files of the loser are left to be collected
+            return receipt  # it is being overwritten right now; leftovers are collected later
         if standing is None:
             raise BundleError(f"the receipt of {address} was deleted while it was committed; run the unit again")
         if standing.attempt != self.identity:
@@ -105,19 +105,19 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The bundles of one store, seen through their receipts."""
+    """The bundles of one store, through their receipts."""
 
     store: Store
 
     def receipt(self, address: Address) -> Receipt | None:
         """Return the receipt at an address, None if there is no bundle.
 
-        Raises `DamagedBundleError` if what is there is not a receipt of that address.
+        Raises `DamagedBundleError` if the object is not a receipt of that address.
         """
         return self._load(address.receipt_name)
 
     def required(self, address: Address) -> Receipt:
-        """Return the receipt at an address; raises `DamagedBundleError` if there is none, or it is damaged."""
+        """Return the receipt at an address; raise `DamagedBundleError` if there is none, or it is damaged."""
         receipt = self.receipt(address)
         if receipt is None:
             raise DamagedBundleError([Damage(address.receipt_name, None, "its bundle is gone")])
@@ -128,36 +128,36 @@ class Ledger:
         return set(self.versions(stage, fingerprint))
 
     def versions(self, stage: str, fingerprint: str) -> dict[str, str]:
-        """Return the units that have a bundle, each with a version that changes if it is made anew; one listing."""
+        """Return the units that have a bundle, each with a version that changes if it is made again; one listing."""
         listed = self._receipt_entries(_stage_prefix(stage, fingerprint))
         return {_unit_of(entry.name): entry.version for entry in listed}
 
     def receipts(self, stage: str, fingerprint: str, damaged: list[Damage] | None = None) -> Iterator[Receipt]:
         """Yield the receipts of a stage in the order of their units, reading several at a time.
 
-        What is not a receipt is added to `damaged`, or raises `DamagedBundleError` where that is None.
+        A damaged receipt is added to `damaged`, or raises `DamagedBundleError` if that is None.
         """
         names = self._receipt_names(_stage_prefix(stage, fingerprint))
         return _present(self._load_all(names, damaged, _whole))
 
     def heads(self, stage: str, fingerprint: str, damaged: list[Damage] | None = None) -> Iterator[ReceiptHead]:
-        """Yield what `receipts` yields, without samples."""
+        """Yield the same as `receipts`, without samples."""
         names = self._receipt_names(_stage_prefix(stage, fingerprint))
         return _present(self._load_all(names, damaged, _head))
 
     def receipts_at(
         self, addresses: Iterable[Address], damaged: list[Damage] | None = None
     ) -> Iterator[Receipt | None]:
-        """Yield the receipt at each address, None where there is none or it is damaged; several are read at a time.
+        """Yield the receipt at each address, None if there is none or it is damaged; several are read at a time.
 
-        What is not a receipt is added to `damaged`, or raises `DamagedBundleError` where that is None.
+        A damaged receipt is added to `damaged`, or raises `DamagedBundleError` if that is None.
         """
         return self._load_all((address.receipt_name for address in addresses), damaged, _whole)
 
     def heads_at(
         self, addresses: Iterable[Address], damaged: list[Damage] | None = None
     ) -> Iterator[ReceiptHead | None]:
-        """Yield what `receipts_at` yields, without samples."""
+        """Yield the same as `receipts_at`, without samples."""
         return self._load_all((address.receipt_name for address in addresses), damaged, _head)
 
     def fingerprints(self, stage: str) -> dict[str, list[str]]:
@@ -173,7 +173,7 @@ class Ledger:
         return Attempt(self.store, address)
 
     def read_file(self, receipt: AnyReceipt, filename: str) -> bytes:
-        """Return one file of a bundle; raises `DamagedBundleError` if it is missing, or not what the receipt says."""
+        """Return one file of a bundle; raise `DamagedBundleError` if it is missing or differs from its receipt."""
         entry = receipt.file(filename)
         try:
             data = self.store.read(entry.name)
@@ -184,7 +184,7 @@ class Ledger:
         return data
 
     def verify(self, receipt: AnyReceipt) -> list[str]:
-        """Return what is wrong with the files of a bundle, reading all of them: nothing if it is whole."""
+        """Return the damage of a bundle's files, reading all of them; empty if the bundle is whole."""
         return [problem for entry in receipt.files if (problem := self._problem(entry))]
 
     def _receipt_entries(self, prefix: str) -> Iterator[Entry]:
@@ -196,7 +196,7 @@ class Ledger:
     def _load_all(
         self, names: Iterable[str], damaged: list[Damage] | None, kept: Callable[[Receipt], T]
     ) -> Iterator[T | None]:
-        """Yield what is kept of each receipt, in the order of the names; a bounded number is read ahead."""
+        """Yield the needed part of each receipt, in the order of the names; a bounded number is read ahead."""
 
         def load(name: str) -> T | None:
             try:
@@ -248,7 +248,7 @@ class Ledger:
 
 
 def attempt_of(data: bytes) -> str | None:
-    """Return the attempt that a receipt names, None if it cannot be read so far."""
+    """Return the attempt that a receipt names, None if its beginning is unreadable."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(json.loads(data)["attempt"])
     return None

@@ -37,7 +37,7 @@ def fingerprint(
         settings: its configuration; every path in it is a file or folder of weights, and its digest
             stands for it.
         reads: fingerprints of the stages it reads.
-        extra: whatever else decides its results.
+        extra: anything else that decides its results.
         known: digests of weights files that need not be on this machine.
     """
     identity = {"name": name, "version": version, "settings": _identify(settings, known or {})}
@@ -56,7 +56,7 @@ def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> 
     return settings
 
 
-def _identify(value: Any, known: Mapping[Path, str]) -> Any:  # noqa: ANN401  # whatever a configuration holds
+def _identify(value: Any, known: Mapping[Path, str]) -> Any:  # noqa: ANN401  # any value of a configuration
     if isinstance(value, Path):
         return known.get(value) or (folder_digest(value) if value.is_dir() else file_digest(value))
     if isinstance(value, GeneratorSource | HuggingFace):
@@ -71,7 +71,7 @@ def _identify(value: Any, known: Mapping[Path, str]) -> Any:  # noqa: ANN401  # 
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file; raises `RunError` if there is none."""
+    """Return the SHA-256 of a file; raise `RunError` if there is none."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -82,9 +82,9 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(path: Path) -> str:
-    """Return the SHA-256 of the names and contents of a folder's files, whatever is inside it and wherever it lies.
+    """Return the SHA-256 of the names and contents of a folder's files, wherever it is.
 
-    Hidden files and folders stay out: tools keep their own notes there (`.cache`, `.git`), which no loader reads.
+    Hidden files and folders are excluded: tools keep their own notes there (`.cache`, `.git`), which no loader reads.
 
     Raises:
         RunError: a file cannot be read, or there is none.

@@ -1,4 +1,4 @@
-"""Looks in the inventories for what a run needs of its input, and would miss only after hours.
+"""Check the inventories for everything a run needs of its input, before hours of work.
 
 A new input is checked twice: after its first shards, since reading all of them can take hours, and after all.
 """
@@ -20,18 +20,18 @@ from stages.images.labels import LabelMember
 from stages.segmentation import Labels
 
 SHOWN = 10
-"""Extensions, and reasons, that a message names."""
+"""Number of extensions, and of reasons, that a message names."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A member that every sample should have, by any of some extensions."""
+    """A member that every sample should have, under any of some extensions."""
 
     what: str
     extensions: tuple[str, ...]
     remedy: str
-    image: ImageMember | None = None  # that decides instead, whether it is there
-    by_all: bool = True  # every sample should have it; a truth may be known of a few only
+    image: ImageMember | None = None  # decides instead whether it exists
+    by_all: bool = True  # every sample should have it; a truth may exist for a few only
 
     def is_among(self, members: Collection[str]) -> bool:
         """Return whether a sample with these members has it."""
@@ -67,7 +67,7 @@ def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receip
     Inventories are read only until all members are found. A member that only some samples lack quarantines those.
 
     Raises:
-        RunError: there is no such sample, or a member is in none; says what there is, and what to do.
+        RunError: there is no such sample, or a member is in none; the message lists what exists, with the remedy.
     """
     missing, extensions, faults = wanted_members(config), Counter[str](), Counter[str]()
     unusable: Counter[tuple[str, str]] = Counter()
@@ -91,10 +91,10 @@ def check_input(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, Receip
 def check_first_shards(config: RunConfig, ledger: Ledger, shards: Mapping[Shard, ReceiptHead]) -> None:
     """Return if every member that all samples need is in at least one sample of the first shards of a new input.
 
-    Shards of which no sample can be read show nothing.
+    Shards without readable samples are ignored.
 
     Raises:
-        RunError: a member is in none; says what there is, and what to do.
+        RunError: a member is in none; the message lists what exists, with the remedy.
     """
     missing, extensions = [wanted for wanted in wanted_members(config) if wanted.by_all], Counter[str]()
     for sample in _samples(ledger, shards):
@@ -109,13 +109,13 @@ def check_first_shards(config: RunConfig, ledger: Ledger, shards: Mapping[Shard,
 
 
 def _sought(wanted: Wanted, extensions: Counter[str]) -> str:
-    """Return what is missing, and what samples have instead."""
+    """Return the missing member, and the members that samples have instead."""
     held_by_count = ", ".join(f"{name} ({count})" for name, count in extensions.most_common(SHOWN))
     return f"{wanted.what}, {' or '.join(map(repr, wanted.extensions))}; samples have: {held_by_count}"
 
 
 def _unusable(wanted: Wanted, reasons: Mapping[tuple[str, str], int]) -> str:
-    """Return why a member that is there cannot be used, in how many samples; empty if it is not there."""
+    """Return why an existing member is unusable, with the number of samples; empty if it does not exist."""
     found = Counter({reason: count for (extension, reason), count in reasons.items() if wanted.is_among([extension])})
     return "; ".join(f"{count} samples: {reason}" for reason, count in found.most_common(SHOWN))
 
@@ -126,7 +126,7 @@ def _samples(ledger: Ledger, shards: Mapping[Shard, ReceiptHead]) -> Iterator[Sh
 
 
 def _unreadable(shards: Mapping[Shard, ReceiptHead], faults: Counter[str]) -> str:
-    """Return why not one sample can be read."""
+    """Return why no sample can be read."""
     reasons = [
         f"{shard.name}: {fault.message}"
         for shard, receipt in shards.items()

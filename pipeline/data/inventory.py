@@ -1,4 +1,4 @@
-"""Inventories of shards: what each holds, under which unit it is committed, and the samples read back."""
+"""Inventories of shards: their content, the unit under which it is committed, and the samples read back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Listed:
 
     @property
     def name(self) -> str:
-        """The unit that stands for this version of the shard."""
+        """The unit of this version of the shard."""
         stem = self.entry.name.rpartition("/")[2].removesuffix(".tar")
         safe = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem).strip("-") or "shard"
         parts = (self.address, self.entry.name, self.entry.size, self.entry.version)
@@ -33,7 +33,7 @@ class Listed:
 
 
 def outcomes_of(samples: tuple[ShardSample, ...]) -> Mapping[str, str | None]:
-    """Return the outcome of every sample of a shard, as receipts hold it."""
+    """Return the outcome of every sample of a shard, in the form of receipts."""
     return {outcome_key(sample): sample.fault for sample in samples}
 
 
@@ -41,12 +41,12 @@ def committed_samples(ledger: Ledger, unit: str) -> list[ShardSample]:
     """Return the samples of a shard from its inventory, committed as `unit`.
 
     Raises:
-        DamagedBundleError: that is gone, or damaged.
+        DamagedBundleError: the inventory is missing or damaged.
     """
     return read_inventory(ledger, ledger.required(Address(STAGE, FINGERPRINT, unit)))
 
 
 def shard_of(receipt: AnyReceipt) -> Shard:
-    """Return the shard that an inventory receipt is about."""
+    """Return the shard of an inventory receipt."""
     info = InventoryInfo.of(receipt)
     return Shard(info.address, info.shard, info.sha256, info.samples, info.version)

@@ -1,4 +1,4 @@
-"""What receipts say besides files and outcomes, typed for each kind of receipt: written and read through here only.
+"""The contents of receipts apart from files and outcomes, typed per kind of receipt; only this module accesses them.
 
 The order of the fields is that of the JSON, which therefore stays the same byte for byte.
 """
@@ -15,13 +15,13 @@ from infra.receipts import AnyReceipt, damage_of
 
 
 class ReceiptInfo(BaseModel):
-    """The information of one kind of receipt; entries that other versions added are passed over."""
+    """The information of one kind of receipt; entries added by other versions are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
     @classmethod
     def of(cls, receipt: AnyReceipt) -> Self:
-        """Return what a receipt says; raises `DamagedBundleError` if it is not of this kind."""
+        """Return the information of a receipt; raise `DamagedBundleError` if it is not of this kind."""
         try:
             return cls.model_validate(receipt.info)
         except ValidationError as error:
@@ -30,7 +30,7 @@ class ReceiptInfo(BaseModel):
             raise DamagedBundleError([damage_of(receipt, f"{where} of its receipt: {first['msg']}")]) from error
 
     def plain(self) -> dict[str, JsonValue]:
-        """Return this as a receipt holds it."""
+        """Return this in a receipt's form."""
         return self.model_dump(mode="json")
 
 
@@ -44,7 +44,7 @@ class ShardFaultInfo(BaseModel):
 
 
 class InventoryInfo(ReceiptInfo):
-    """What the inventory says of a shard."""
+    """Information on a shard in its inventory's receipt."""
 
     address: int  # which of the input's stores
     shard: str
@@ -60,7 +60,7 @@ class InventoryInfo(ReceiptInfo):
 
 
 class UnitInfo(ReceiptInfo):
-    """What a map stage says of a unit. Times are in seconds, since 1970 where they are moments."""
+    """Information on a unit in a map stage's receipt. Times are in seconds; moments are since 1970."""
 
     shard: str
     device: str
@@ -70,25 +70,25 @@ class UnitInfo(ReceiptInfo):
 
 
 class TrainingInfo(ReceiptInfo):
-    """What a training says of itself."""
+    """Information on a training."""
 
     device: str
     started: float
     finished: float
-    target: str | None = None  # earlier versions did not say, and trained on roots
+    target: str | None = None  # missing in earlier versions, which trained on roots
 
 
 class IndexInfo(ReceiptInfo):
-    """What the index says of its rows."""
+    """Information on the rows of the index."""
 
     samples: int
-    recorded: int | None = None  # earlier versions did not say
+    recorded: int | None = None  # missing in earlier versions
     started: float
     finished: float
 
 
 class SupervisionIndexInfo(ReceiptInfo):
-    """What the index of the supervision says of its rows."""
+    """Information on the rows of the supervision's index."""
 
     samples: int
     started: float
@@ -96,7 +96,7 @@ class SupervisionIndexInfo(ReceiptInfo):
 
 
 class TradeOffInfo(ReceiptInfo):
-    """What a part of a measured trade-off says of itself."""
+    """Information on a part of a measured trade-off."""
 
     curve: str
     parts: int
@@ -106,15 +106,15 @@ class TradeOffInfo(ReceiptInfo):
 
 
 class WorkInfo(ReceiptInfo):
-    """What every kind of receipt says of the work it stands for."""
+    """Information on the work of any kind of receipt."""
 
     started: float
     finished: float
     device: str | None = None
     computed_s: float | None = None
-    samples: int | None = None  # where they are more than the outcomes
+    samples: int | None = None  # if there are more than outcomes
 
     @property
     def busy_s(self) -> float:
-        """The seconds that the work took its worker."""
+        """The worker's seconds for this work."""
         return self.finished - self.started if self.computed_s is None else self.computed_s

@@ -1,4 +1,4 @@
-"""The stores of a run: where its shards are read, and where its bundles are written."""
+"""The stores of a run: of its shards and of its bundles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 
 @dataclass(frozen=True)
 class Input:
-    """One input address: the shards that it names are searched for once, when they are first asked for."""
+    """One input address; its shards are searched once, at the first request."""
 
     address: InputAddress
     options: AnyOptions
@@ -29,10 +29,10 @@ class Input:
 
     @functools.cached_property
     def found(self) -> Found:
-        """The shards that it names.
+        """The shards of the address.
 
         Raises:
-            ConfigError: there are none, one that is asked for by name is missing, or they cannot be read.
+            ConfigError: there are none, one named without a pattern is missing, or they cannot be read.
         """
         try:
             return self.address.find(self.options)
@@ -40,7 +40,7 @@ class Input:
             raise ConfigError(f"input {shown(self.address.written)}: {error}") from error
 
     def patient(self) -> Input:
-        """Return this input, as it was found, with a store that is waited for."""
+        """Return this input, with its shards as found, with a store whose calls wait while it is unavailable."""
         patient = Input(self.address, self.options)
         patient.__dict__["found"] = replace(self.found, store=self.store.patient())
         return patient
@@ -48,7 +48,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Stores:
-    """Input and output of a run; nothing is contacted until it is used."""
+    """Input and output of a run; nothing is contacted before use."""
 
     inputs: tuple[Input, ...]
     ledger: Ledger
@@ -60,7 +60,7 @@ class Stores:
         return cls(inputs, Ledger(open_store(config.output, config.storage.output)))
 
     def patient(self) -> Stores:
-        """Return these stores with calls that wait for one that is away; for a run, once all have answered."""
+        """Return these stores with calls that wait while a store is unavailable; for a run, once all have answered."""
         inputs = tuple(one.patient() for one in self.inputs)
         return Stores(inputs, Ledger(self.ledger.store.patient()))
 
@@ -71,14 +71,14 @@ class Stores:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What had to be passed over in the inputs."""
+        """Warnings about what was skipped in the inputs."""
         warnings = [warning for one in self.inputs for warning in one.found.warnings]
         if again := sum(len(one.found.entries) for one in self.inputs) - len(self.shards()):
             warnings.append(f"input: {again} shards are named by an earlier address too; each is read once")
         return tuple(warnings)
 
     def check(self, *, write: bool) -> None:
-        """Return if everything can be reached, else raise what to do about it. Only writing needs an output folder."""
+        """Return if everything can be reached, otherwise raise with a remedy. Only writing needs an output folder."""
         self.shards()
         try:
             self.ledger.store.check(write=write)
@@ -87,7 +87,7 @@ class Stores:
                 raise
 
     def shards(self) -> list[Listed]:
-        """Return the shards of the input, each once, whatever number of addresses name it.
+        """Return the shards of the input, each once, even if several addresses name it.
 
         Raises:
             ConfigError: an input address names no shards, or bundles of the output.

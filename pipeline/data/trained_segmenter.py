@@ -1,4 +1,4 @@
-"""The segmenter's checkpoint: committed by a training, and brought to each machine that works with it."""
+"""The segmenter's checkpoint: committed by a training, and copied to each machine that uses it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PARTIAL = re.compile(r"segmenter-of-(\d{4})-[0-9a-f]{8}")
 
 
 def unit_trained_on(share: float, units: Sequence[str]) -> str:
-    """Return the unit of a training: one on a part of the supervision is named by its share and the units it had."""
+    """Return the unit of a training: a training on a part of the supervision is named by its share and units."""
     if share >= 1:
         return SEGMENTER_UNIT
     digest = hashlib.sha256(json.dumps(sorted(units)).encode()).hexdigest()[:8]
@@ -65,7 +65,7 @@ class TrainedSegmenter:
             raise StoreError(f"cannot keep the segmenter: {error.strerror}") from error
 
     def restore(self, ledger: Ledger) -> bool:
-        """Put the checkpoint back into the store if this machine has it; return whether the bundle is whole then."""
+        """Restore the checkpoint in the store if this machine has it; return whether the bundle is whole then."""
         path = kept_file(self.sha256)
         if path is None:
             return False
@@ -73,7 +73,7 @@ class TrainedSegmenter:
         return not ledger.verify(self.receipt)
 
     def fetch(self, ledger: Ledger) -> Path:
-        """Return where this machine has the checkpoint, downloaded into its cache if need be.
+        """Return the path of the checkpoint on this machine, downloaded into its cache if needed.
 
         Raises:
             StoreError: the cache cannot be written.

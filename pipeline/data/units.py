@@ -1,4 +1,4 @@
-"""Units of work: runs of consecutive samples of one shard, and which samples a stage looks at."""
+"""Units of work: consecutive samples of one shard, and which samples a stage processes."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ HASH_RANGE = 2**56
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard as the inventory saw it: its name in the input, and the digest of its content."""
+    """A shard as inventoried: its name in the input, and the digest of its content."""
 
     address: int  # which of the input's stores
     name: str
     sha256: str
     samples: int
-    version: str | None = None  # as the store listed it when it was scanned; None takes any
+    version: str | None = None  # as listed by the store at the scan; None accepts any
 
     def read(self, sources: Sequence[Store], samples: Sequence[ShardSample]) -> list[RawSample]:
-        """Return some of its samples; raises ShardError if it has changed since it was scanned."""
+        """Return some of its samples; raise ShardError if it has changed since the scan."""
         return read_samples(sources[self.address], self.name, samples, self.version)
 
     @functools.cached_property
     def slug(self) -> str:
-        """A name for units: the shard's own where that can be, and enough of its digest to tell versions apart."""
+        """A name for units: the shard's own if possible, and enough of its digest to distinguish versions."""
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name.removesuffix(".tar")).strip("-")[-60:] or "shard"
         return f"{stem}-{sample_digest(self.address, self.name, self.sha256)}"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive samples of one shard, of those that a stage looks at: numbers `first` up to `stop`."""
+    """Consecutive samples of one shard, of those that a stage processes: numbers `first` up to `stop`."""
 
     shard: Shard
     first: int
@@ -59,21 +59,21 @@ class Unit:
 
 
 def sample_digest(*parts: object, digits: int = 8) -> str:
-    """Return hexadecimal digits, at most 14, that stand for the parts."""
+    """Return at most 14 hexadecimal digits that represent the parts."""
     return f"{sample_seed(0, json.dumps(parts)):014x}"[:digits]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which samples a stage looks at: all, or those chosen for supervision and evaluation."""
+    """Which samples a stage processes: all, or those chosen for supervision and evaluation."""
 
     supervision: Supervision | None = None
     below: Mapping[str, int] | None = None
-    """Where a number of samples is asked for, the hashes below which they are chosen, by shard; None: all."""
-    left: int | None = None  # how many samples of shards that were not read yet may be chosen; None: any number
+    """If a number of samples is requested, the hashes below which they are chosen, by shard; None: all."""
+    left: int | None = None  # how many samples of unread shards may be chosen; None: any number
 
     def role(self, shard: str, key: str) -> Role | None:
-        """Return what a sample is used for, None if it was not chosen. Decided by hash of the key alone."""
+        """Return the role of a sample, None if it was not chosen. Decided by the hash of the key alone."""
         chosen = self.supervision
         if chosen is None or choice_hash(key) >= self._below(chosen, shard):
             return None
@@ -87,7 +87,7 @@ class Selection:
         return "supervision" if fnmatchcase(shard, chosen.shards) else None
 
     def share_of(self, shard: str) -> float:
-        """Return the share of a shard's samples that the stage can be expected to look at."""
+        """Return the expected share of a shard's samples that the stage processes."""
         chosen = self.supervision
         if chosen is None:
             return 1.0
@@ -114,11 +114,11 @@ class Selection:
         return fnmatchcase(shard, chosen.shards) and not held_out
 
     def may_include(self, shard: str) -> bool:
-        """Return whether the stage looks at any sample of a shard, as far as its name says."""
+        """Return whether the stage processes any sample of a shard, judging by its name."""
         return bool(self.share_of(shard)) and (self.below is None or shard in self.below)
 
     def includes(self, shard: str, key: str) -> bool:
-        """Return whether the stage looks at this sample."""
+        """Return whether the stage processes this sample."""
         return self.supervision is None or self.role(shard, key) is not None
 
 
@@ -128,18 +128,18 @@ def choice_hash(key: str) -> int:
 
 
 def cut(shard: Shard, chosen: int, unit_samples: int) -> Iterator[Unit]:
-    """Yield the units of the first `chosen` samples that a stage looks at."""
+    """Yield the units of the first `chosen` samples that a stage processes."""
     for first in range(0, chosen, unit_samples):
         yield Unit(shard, first, min(first + unit_samples, chosen))
 
 
 def outcome_key(sample: ShardSample) -> str:
-    """Return how a sample stands in receipts: its key, and for one that only repeats a key also its offset."""
+    """Return a sample's name in receipts: its key, and for a repeated key also its offset."""
     return f"{sample.key}@{sample.start}" if sample.repeated else sample.key
 
 
 def sample_of(raw: RawSample, shard: str, records: Mapping[str, Record] | None = None) -> Sample:
-    """Return a sample as stages see it, with what earlier stages recorded about it."""
+    """Return a sample in the stages' form, with the records of earlier stages."""
     return Sample(raw.key, shard, Members(raw.members, raw.unusable), records or {})
 
 
@@ -161,7 +161,7 @@ def write_inventory(samples: tuple[ShardSample, ...], shard: str) -> bytes:
 
 
 def read_inventory(ledger: Ledger, receipt: AnyReceipt) -> list[ShardSample]:
-    """Return the samples of a shard, as its inventory recorded them."""
+    """Return the samples of a shard, as recorded in its inventory."""
     return [
         ShardSample(
             key=row["key"],

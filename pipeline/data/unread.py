@@ -1,4 +1,4 @@
-"""What a run could not read of its input, and what it passed over: said at the end of every run, and in its summary."""
+"""Unread and skipped input, reported at the end of every run and in its summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.data.receipt_info import InventoryInfo, ShardFaultInfo
 from pipeline.data.units import Shard
 
 SHOWN = 20
-"""Shards that a terminal shows one by one."""
+"""Number of shards that a terminal lists."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Unread:
 
     @classmethod
     def from_inventories(cls, inventories: Mapping[Shard, ReceiptHead], sources: Sequence[Store]) -> Unread:
-        """Return what the inventories of the input's shards say."""
+        """Return the faults and notes in the inventories of the input's shards."""
         named = {name: InventoryInfo.of(receipt) for name, receipt in _named(inventories, sources).items()}
         passed_over: Counter[str] = Counter()
         for info in named.values():
@@ -39,11 +39,11 @@ class Unread:
         )
 
     def messages(self) -> dict[str, list[str]]:
-        """Return what is wrong with each faulty shard."""
+        """Return the faults of each faulty shard."""
         return {name: [fault.message for fault in faults] for name, faults in self.faults.items()}
 
     def lines(self) -> Iterator[str]:
-        """Yield what a terminal shows: how many shards were not read whole, and why; then what was passed over."""
+        """Yield the lines for a terminal: how many shards were not read whole, and why; then what was skipped."""
         if self.faults:
             kinds = Counter(kind for faults in self.faults.values() for kind in {fault.kind for fault in faults})
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
@@ -59,7 +59,7 @@ class Unread:
 
 
 def _named(inventories: Mapping[Shard, ReceiptHead], sources: Sequence[Store]) -> dict[str, ReceiptHead]:
-    """Return the receipts by their shards' names, with the address of the input where several have one name."""
+    """Return the receipts by their shards' names, with the address of the input if several share a name."""
     often, known = Counter(shard.name for shard in inventories), range(len(sources))
     return {
         f"{sources[shard.address].url}/{shard.name}"

@@ -1,4 +1,4 @@
-"""The first stage: reads each new shard once, and commits its keys, offsets and faults."""
+"""The first stage: read each new shard once, and commit its keys, offsets and faults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.jobs.job import Done
 class InventoryJob:
     """Scans shards; plain reading and hashing, no GPU.
 
-    A shard that was scanned before is read again where `by_digest`, and scanned again if its content differs.
+    A shard that was scanned before is read again with `by_digest`, and scanned again if its content differs.
     """
 
     sources: tuple[Store, ...]
@@ -30,7 +30,7 @@ class InventoryJob:
     name: str = STAGE
 
     def open(self) -> Callable[[Listed], Done]:
-        """Return the function that scans one shard and commits what it found."""
+        """Return the function that scans one shard and commits the result."""
         return self._check if self.by_digest else self._scan
 
     def _check(self, listed: Listed) -> Done:

@@ -1,4 +1,4 @@
-"""Runs one stage over units: read, compute, write, commit, all inside the actor."""
+"""Run one stage over units: read, compute, write and commit, all inside the actor."""
 
 from __future__ import annotations
 

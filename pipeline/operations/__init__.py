@@ -1,1 +1,1 @@
-"""Looking after a run: its state, and proof that nothing is lost."""
+"""Looking after a run: its status, and proof that nothing is lost."""

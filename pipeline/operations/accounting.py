@@ -1,4 +1,4 @@
-"""The account of one stage: every sample of its units has one outcome, and every file is as its receipt says."""
+"""The account of one stage: every sample of its units has one outcome, and every file matches its receipt."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _READ_TOGETHER = 64
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is missing or damaged, and what makes it whole."""
+    """Something missing or damaged, and its remedy."""
 
     stage: str
     what: str
     remedy: str = AGAIN
-    damage: Damage | None = None  # of a committed bundle, which `repair` sees to
+    damage: Damage | None = None  # of a committed bundle, for `repair`
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.what}; {self.remedy}"
 
 
 class Account:
-    """What is found of one stage, shard by shard; of the samples of earlier shards only their numbers are kept."""
+    """The findings on one stage, shard by shard; only numbers are kept of the samples of earlier shards."""
 
     def __init__(self, step: MapStep) -> None:
         self.step, self.problems = step, list[Problem]()
@@ -83,20 +83,20 @@ class Account:
 
 
 def whole(ledger: Ledger, receipt: AnyReceipt) -> list[Problem]:
-    """Return what is wrong with the files of a bundle."""
+    """Return the damage of a bundle's files."""
     wrong = ledger.verify(receipt)
     stage = receipt.address.stage
     return [Problem(stage, what, REPAIR, damage_of(receipt, "; ".join(wrong))) for what in wrong]
 
 
 def wholes(ledger: Ledger, receipts: Sequence[AnyReceipt]) -> list[Problem]:
-    """Return what is wrong with the files of some bundles, read several at a time."""
+    """Return the damage of some bundles' files, read several at a time."""
     with ThreadPoolExecutor(_READERS, "files") as readers:
         return list(itertools.chain.from_iterable(readers.map(lambda receipt: whole(ledger, receipt), receipts)))
 
 
 def damaged_problem(damage: Damage) -> Problem:
-    """Return the problem that a damaged bundle is."""
+    """Return the problem of a damaged bundle."""
     return Problem(damage.stage, damage.what, REPAIR, damage)
 
 

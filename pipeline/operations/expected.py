@@ -1,4 +1,4 @@
-"""What is expected of shards that nobody has read yet, for a plan: samples by size, as in the shards that were read."""
+"""Expected content of unread shards, for a plan: samples by size, as in the shards that were read."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pipeline.plan.plan import Plan
 HEAD_BYTES = 4 << 20
 HEADS = 4
 GUESSED_BYTES = 100_000
-"""Of a sample, where no shard could be read so far."""
+"""Bytes of a sample if no shard could be read so far."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The samples that new shards probably hold, and how that was found out."""
+    """The estimated samples of new shards, and the basis of the estimate."""
 
     samples: Mapping[str, int] = field(default_factory=dict)  # by the shard's name
     size: int = 0  # bytes of those shards
     basis: str = ""
 
     def chosen(self, selection: Selection) -> list[int]:
-        """Return how many samples of each shard a stage will probably look at."""
+        """Return how many samples of each shard a stage will probably process."""
         counts = [count * selection.share_of(name) for name, count in self.samples.items()]
         part = 1.0 if selection.left is None else min(1.0, selection.left / max(1.0, sum(counts)))
         return [round(count * part) for count in counts]
 
 
 def expected_of(plan: Plan, shards: Mapping[Shard, ReceiptHead], missing: Sequence[Listed]) -> Expected:
-    """Return what new shards probably hold: exactly what is in small ones, and by size otherwise."""
+    """Return the estimated content of new shards: exact for small ones, and by size otherwise."""
     if not missing:
         return Expected()
     read = sum(shard.samples for shard in shards)
@@ -62,7 +62,7 @@ def _by_size(missing: Sequence[Listed], bytes_per_sample: float, basis: str) -> 
 
 
 def _head(plan: Plan, listed: Listed) -> tuple[int, int]:
-    """Return how many whole samples the beginning of a shard holds, and where the last of them ends."""
+    """Return the number of whole samples at the beginning of a shard, and where the last of them ends."""
     try:
         data = plan.sources[listed.address].read(listed.entry.name, 0, HEAD_BYTES)
     except NotFoundError:

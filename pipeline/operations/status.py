@@ -1,4 +1,4 @@
-"""What is committed and what is left, stage by stage; read from storage, touching nothing."""
+"""Committed and remaining work, stage by stage; read from storage, changing nothing."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from pipeline.plan.plan import Plan
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its units, and what is known of their cost."""
+    """One stage: its units, and their known cost."""
 
     name: str
-    fingerprint: str | None  # None: decided by a stage that is not done yet
+    fingerprint: str | None  # None: depends on a stage that is not done yet
     units: int
     done: int
     samples: int
     recorded: int
     quarantined: int
-    hours_left: float | None  # of one worker, as committed units took; None where the store has none of this stage
+    hours_left: float | None  # of one worker, as measured on committed units; None if the store has none of this stage
     bytes_left: int | None
-    bytes_guessed: bool = False  # from shapes: at most so many
+    bytes_guessed: bool = False  # from shapes: an upper bound
 
     def planned(self) -> tuple[str, ...]:
         """Return the cells of a plan's row."""
@@ -75,7 +75,7 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
 
     Args:
         plan: of the run.
-        ahead: also count what new shards probably hold, and warn of what is done again.
+        ahead: also count the estimated content of new shards, and warn of work that is redone.
     """
     shards, missing = plan.inventories(), plan.missing_inventories()
     expected = expected_of(plan, shards, missing) if ahead else Expected()
@@ -98,7 +98,7 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Counts the units of stages, with those that new shards will probably have."""
+    """Counts the units of stages, including the estimated ones of new shards."""
 
     plan: Plan
     expected: Expected
@@ -121,7 +121,7 @@ class _Counts:
         return _stage(name, digest, tally, units=count, samples=samples, rate=rate)
 
     def trained(self, address: Address, receipt: Receipt | None) -> Stage:
-        """A training has no samples to go by: another one of this store took as long."""
+        """A training has no samples to extrapolate from: a previous one of this store took the same time."""
         if receipt is not None:
             tally = Tally.from_heads([receipt.head])
             return _stage(address.stage, address.fingerprint, tally, units=1, samples=tally.samples, rate=None)
@@ -133,14 +133,14 @@ class _Counts:
         return replace(stage, hours_left=hours, bytes_left=earlier.size_bytes)
 
     def _others(self, name: str) -> Iterable[ReceiptHead]:
-        """Return the receipts of the stage under the settings that the store has most units of."""
+        """Return the receipts of the stage under the settings with most units in the store."""
         held = self.plan.ledger.fingerprints(name) if self.ahead else {}
         most = max(held, key=lambda digest: len(held[digest]), default=None)
         return () if most is None else self.plan.ledger.heads(name, most)
 
 
 def _with_guesses(plan: Plan, stages: Sequence[Stage]) -> list[Stage]:
-    """Return the stages with a guess of their bytes, where the store has measured none."""
+    """Return the stages with an estimate of their bytes, if the store has no measurement."""
     if all(stage.bytes_left is not None for stage in stages):
         return list(stages)
     most = bytes_at_most(plan)
@@ -160,7 +160,7 @@ def _units(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> dict[str, Sequenc
 
 
 def _warnings(plan: Plan, stages: Sequence[Stage], units: Mapping[str, Sequence[Unit]]) -> Iterator[str]:
-    """Yield what a user should know before the run that is planned."""
+    """Yield notes for users before the planned run."""
     cuts = (
         cut_warning(plan, plan.ledger.units(stage.name, stage.fingerprint), units[stage.name])
         for stage in stages
@@ -172,7 +172,7 @@ def _warnings(plan: Plan, stages: Sequence[Stage], units: Mapping[str, Sequence[
 
 
 def _lacks(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> tuple[str, ...]:
-    """Return what the run would refuse its input for, so far as it was read."""
+    """Return why the run would refuse its input, judging by the shards read so far."""
     try:
         check_input(plan.config, plan.ledger, shards)
     except RunError as error:

@@ -1,4 +1,4 @@
-"""Sums over the receipts of a stage, added up as they are read: none of them is kept."""
+"""Sums over the receipts of a stage, added while they are read; no receipt is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.data.receipt_info import WorkInfo
 
 @dataclass(frozen=True)
 class Rate:
-    """What a sample cost so far."""
+    """The cost of a sample so far."""
 
     hours: float
     size_bytes: float
@@ -19,7 +19,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Tally:
-    """What committed units hold together."""
+    """The sums over committed units."""
 
     units: int = 0
     recorded: int = 0
@@ -45,7 +45,7 @@ class Tally:
 
     @property
     def rate(self) -> Rate | None:
-        """The mean cost of a sample; None where not one sample is in the units."""
+        """The mean cost of a sample; None if the units hold none."""
         if not self.samples:
             return None
         return Rate(self.busy_s / 3600 / self.samples, self.size_bytes / self.samples)

@@ -1,4 +1,4 @@
-"""Proves from storage alone that nothing was lost and nothing was done twice, and says what to do where it was."""
+"""Prove from storage alone that nothing was lost and nothing was done twice; give a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from stages.train_segmenter import TrainSegmenter
 
 
 def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
-    """Return what is wrong (nothing, for a complete and whole run) and, stage by stage, what was found.
+    """Return the problems (none for a complete and whole run) and, stage by stage, the tally.
 
     For every stage each sample of its units must have exactly one outcome, recorded or quarantined, and every file of
-    every bundle the size and checksum that its receipt states, as those of a measured trade-off. The published index
-    must have a row for every sample. What is wrong with shards themselves is told beside what was found.
+    every bundle the size and checksum in its receipt, including those of a measured trade-off. The published index
+    must have a row for every sample. Damage of shards themselves is reported in addition.
     """
     shards, problems = _inventories(plan)
     samples = sum(shard.samples for shard in shards)
@@ -33,7 +33,7 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
     for shard, receipt in list(shards.items()):
         if wrong := whole(plan.ledger, receipt):
             problems += wrong
-            del shards[shard]  # what its units should hold is not known
+            del shards[shard]  # the content of its units is unknown
     steps = [plan.error_maps()]
     trained, wrong = _segmenter(plan)
     problems += wrong
@@ -57,21 +57,21 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
 def repair(plan: Plan, problems: Iterable[Problem]) -> list[str]:
     """Set the receipts of all damaged bundles aside, so that their units run again; return what was done.
 
-    A segmenter whose checkpoint this machine has whole is put back instead: one trained again may differ.
+    A segmenter with a whole checkpoint on this machine is restored instead: a new training may give another one.
     """
     told = []
     for damage in dict.fromkeys(problem.damage for problem in problems if problem.damage is not None):
         if restore_segmenter(plan, damage):
-            told.append(f"{damage.stage}: the checkpoint was put back from {plan.config.folder}")
+            told.append(f"{damage.stage}: the checkpoint was restored from {plan.config.folder}")
         elif name := set_aside(plan.ledger.store, damage):
             told.append(f"{damage.stage}: unit {damage.unit} runs again; its receipt is kept as {name}")
     return told
 
 
 def restore_segmenter(plan: Plan, damage: Damage) -> bool:
-    """Put a damaged checkpoint back into the store if this machine has it, and return whether that made it whole."""
+    """Restore a damaged checkpoint in the store if this machine has it, and return whether that made it whole."""
     if damage.stage != TrainSegmenter.name:
-        return False  # the address is not asked for thousands of bundles: it costs digests of weights, and a listing
+        return False  # the address is not computed for thousands of bundles: it costs digests of weights, and a listing
     address = plan.train_segmenter()
     if damage.receipt != address.receipt_name:
         return False

@@ -1,4 +1,4 @@
-"""Rows of the index as columns: what stages recorded about the samples of some units, side by side, without tensors.
+"""Rows of the index as columns: the records of stages for the samples of some units, side by side, without tensors.
 
 The columns of a part are in the order in which its rows first have them, and of the type of their values; a column
 without any value is one of strings.
@@ -63,7 +63,7 @@ def block_of(
 
     Args:
         table: of the last stage, with the samples' rows only.
-        named: what is the same in all rows.
+        named: values that are the same in all rows.
         roles: of the samples.
         figures: tables of every stage, in order; rows are found by key, whichever of a stage's tables has them.
     """
@@ -77,12 +77,12 @@ def block_of(
 
 
 def roles_of(selection: Selection, shard: str, table: pa.Table) -> list[str | None]:
-    """Return what the samples of a table are used for."""
+    """Return the roles of the samples of a table."""
     return [selection.role(shard, key) for key in table.column("key").to_pylist()]
 
 
 def _found(tables: Iterable[pa.Table], keys: pa.Array) -> dict[str, pa.Array]:
-    """Return the figures of samples, by column; of tables that have none of the samples, nothing."""
+    """Return the figures of samples, by column; nothing of tables without any of the samples."""
     found: dict[str, pa.Array] = {}
     for table in tables:
         held = _column(table, "key")
@@ -98,7 +98,7 @@ def _found(tables: Iterable[pa.Table], keys: pa.Array) -> dict[str, pa.Array]:
 
 
 def _filled(first: pa.Array, second: pa.Array, name: str) -> pa.Array:
-    """Return a column with the values of a second where it has none."""
+    """Return a column with the values of a second one where it has none."""
     kind = _type_of([first, second], name)
     return pc.coalesce(first.cast(kind), second.cast(kind))
 

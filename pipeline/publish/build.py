@@ -1,6 +1,6 @@
-"""Writes the parts of an index: those of the published one that stay the same are copied, others are made.
+"""Write the parts of an index: unchanged parts of the published one are copied, others are made.
 
-At most one part is in memory, and what was read of the bundles of a few units.
+Memory holds at most one part, and the rows of a few units' bundles.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pipeline.publish.parts import ROWS_PER_PART, STAGE
 
 _READERS = 8
 _READ_TOGETHER = 128
-"""Units of which bundles are read before their rows are joined."""
+"""Number of units whose bundles are read before their rows are joined."""
 _SHARDS_KEPT = 4
 
 
 @dataclass
 class PartsWriter:
-    """Makes the rows of an index from what is committed."""
+    """Makes the rows of an index from committed bundles."""
 
     ledger: Ledger
     steps: Steps
@@ -46,7 +46,7 @@ class PartsWriter:
     damages: Damages = field(default_factory=Damages)
 
     def put(self, attempt: Attempt) -> list[Part]:
-        """Write all parts, and return what they are made of.
+        """Write all parts, and return their inputs.
 
         Raises:
             DamagedBundleError: after the last part, with every bundle that is damaged.
@@ -67,7 +67,7 @@ class PartsWriter:
         return ((number, unit) for number, unit in enumerate(self.units) if self.held.has(last, number))
 
     def _described(self, piece: Slice) -> list[object]:
-        """Return what the rows of a slice depend on."""
+        """Return the inputs of a slice's rows."""
         shard = piece.unit.shard
         states = [self.held.state(step.stage.name, piece.number) for step in self.steps]
         supervised = [
@@ -97,7 +97,7 @@ class PartsWriter:
         return block.parquet({"stage": STAGE}), block.recorded
 
     def _block(self, piece: Slice, measured: _Measured) -> Block | None:
-        """Return the rows of a slice, None where a bundle is damaged."""
+        """Return the rows of a slice, None if a bundle is damaged."""
         tables, receipt, unit = dict[str, Sequence[pa.Table]](), None, piece.unit
         for step in self.steps:
             with self.damages.noted():

@@ -1,4 +1,4 @@
-"""What the parts of an index are made of: known from listings, so that a part that stays the same is not made again."""
+"""The inputs of an index's parts, known from listings, so that an unchanged part is not made again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.data.units import Unit
 from pipeline.publish.pointer import address_in, read_pointer
 
 CONTENTS = "contents.json"
-"""The file of an index that says what each of its parts is made of."""
+"""The file of an index that lists the inputs of each of its parts."""
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,26 @@ _PARTS = TypeAdapter(tuple[Part, ...])
 
 @dataclass(frozen=True)
 class EarlierParts:
-    """The parts of the index that is published, by what they are made of."""
+    """The parts of the published index, by their inputs."""
 
     receipt: Receipt | None
     parts: Mapping[str, Part]
 
     @classmethod
     def from_pointer(cls, ledger: Ledger) -> EarlierParts:
-        """Return the parts of what is published; none where nothing is, or where an earlier version published it."""
+        """Return the parts of what is published; none if nothing is, or if an earlier version published it."""
         try:
             pointer = read_pointer(ledger)
             receipt = None if pointer is None else ledger.receipt(address_in(ledger, pointer.receipt))
             if receipt is None or not any(entry.filename == CONTENTS for entry in receipt.files):
                 return cls(None, {})
             parts = _PARTS.validate_json(ledger.read_file(receipt, CONTENTS))
-        except (BundleError, ValidationError):  # what is damaged is made again, and `verify` says so
+        except (BundleError, ValidationError):  # a damaged part is made again, and `verify` reports it
             return cls(None, {})
         return cls(receipt, {part.made_of: part for part in parts})
 
     def bytes_of(self, ledger: Ledger, made_of: str) -> tuple[bytes, int] | None:
-        """Return a part and how many recorded samples it has; None where there is no such part, or it is damaged."""
+        """Return a part and how many recorded samples it has; None if there is no such part, or it is damaged."""
         part = self.parts.get(made_of)
         if part is None or self.receipt is None:
             return None
@@ -74,12 +74,12 @@ class EarlierParts:
 
 
 def written(parts: Sequence[Part]) -> bytes:
-    """Return what says what the parts of an index are made of."""
+    """Return the list of the inputs of an index's parts."""
     return _PARTS.dump_json(tuple(parts), indent=1)
 
 
 def sliced(units: Iterator[tuple[int, Unit]], rows_per_part: int) -> Iterator[list[Slice]]:
-    """Yield the rows of numbered units in parts of equal size; one empty part where there are none."""
+    """Yield the rows of numbered units in parts of equal size; one empty part if there are none."""
     part, free, count = list[Slice](), rows_per_part, 0
     for number, unit in units:
         first, size = 0, unit.stop - unit.first
@@ -95,7 +95,7 @@ def sliced(units: Iterator[tuple[int, Unit]], rows_per_part: int) -> Iterator[li
 
 
 def digest_of_parts(origin: object, slices: Iterator[object]) -> str:
-    """Return what stands for the content of a part."""
+    """Return a digest of a part's content."""
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
     for described in slices:
         digest.update(json.dumps(described).encode())

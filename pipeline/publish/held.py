@@ -1,4 +1,4 @@
-"""Which bundles there are, and in which version: from one listing per stage, eight bytes of each kept."""
+"""The bundles that exist, and their versions: from one listing per stage, with eight bytes kept of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MISSING = 0
 
 
 class Held:
-    """The state of the bundles of some stages over their units; `digest` stands for all of them."""
+    """The state of the bundles of some stages over their units; `digest` covers all of them."""
 
     def __init__(
         self, ledger: Ledger, over: Iterable[tuple[MapStep, Sequence[Unit]]], inventories: Sequence[str] = ()
@@ -25,7 +25,7 @@ class Held:
         Args:
             ledger: of the store.
             over: stages with their units.
-            inventories: units of the inventory, which the digest stands for too.
+            inventories: units of the inventory, which the digest covers too.
         """
         self._states: dict[str, array[int]] = {}
         self.fingerprints: list[str] = []
@@ -53,7 +53,7 @@ class Held:
         return self._states[stage][number] != _MISSING
 
     def state(self, stage: str, number: int) -> int:
-        """Return what changes if the bundle of a unit is made again; 0 where there is none."""
+        """Return a number that changes if the bundle of a unit is made again; 0 if there is none."""
         return self._states[stage][number]
 
     def missing(self, stage: str) -> list[int]:

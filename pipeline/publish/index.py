@@ -30,7 +30,7 @@ __all__ = ["POINTER", "Index", "Publication", "published", "published_supervisio
 
 VERSION = 4
 INVENTORIES = "inventories.json"
-"""The file of an index that names the inventories of the shards it is over."""
+"""The file of an index that names the inventories of its shards."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Index:
-    """What is published: the committed bundles of the last stage over the units of the input as it is now."""
+    """What is published: the committed bundles of the last stage over the units of the present input."""
 
     ledger: Ledger
     steps: Steps  # over all samples
@@ -53,7 +53,7 @@ class Index:
     supervised: Sequence[Unit]  # units of error_maps
     selection: Selection
     trained: str = ""  # fingerprint of train_segmenter
-    inventories: Sequence[str] = ()  # units of the inventory, of the shards that this is over
+    inventories: Sequence[str] = ()  # units of the inventory, for the shards of the index
     unread: int = 0  # listed shards that have no inventory
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class Index:
 
     @property
     def every_step(self) -> Steps:
-        """The steps that this is made of, in order."""
+        """The steps of this index, in order."""
         return Steps([self.error_maps, *self.steps])
 
     def units_of(self, step: MapStep) -> Sequence[Unit]:
@@ -85,32 +85,32 @@ class Index:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of every stage that this is made of."""
+        """The fingerprint of every stage of this index."""
         over_supervision = {self.error_maps.stage.name: self.error_maps.fingerprint}
         return self.steps.fingerprints | over_supervision | {TrainSegmenter.name: self.trained}
 
     @property
     def address(self) -> Address:
-        """Where this index lies: another set of bundles, or one of them made again, gives another index."""
+        """The address of this index: other bundles, or one of them made again, give another index."""
         return index_address(self._held(), VERSION, "index")
 
     def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
-        """Return what a stage recorded about the samples of a unit, by key; nothing where it has no bundle."""
+        """Return a stage's records of the samples of a unit, by key; empty if it has no bundle."""
         receipt = self._receipt(step, unit)
         return read_records(self.ledger, receipt) if receipt else {}
 
     def gaps(self) -> dict[str, Any]:
-        """Return what is missing: shards that were not read, units without a bundle by stage, and their samples."""
+        """Return what is missing: unread shards, units without a bundle by stage, and their samples."""
         return self._gaps(self._held())
 
     def commit(self) -> Receipt:
-        """Commit this index, unless it is there; return its receipt."""
+        """Commit this index if it is new; return its receipt."""
         return self._commit(self._held())
 
     def publish(self) -> Publication:
-        """Commit this index and that of the supervision, unless they are there, and then move the pointer to them.
+        """Commit this index and that of the supervision if they are new, then move the pointer to them.
 
-        The pointer states what is missing. It stays where it is if not one sample is recorded.
+        The pointer states what is missing. It does not move if no sample is recorded.
         """
         held = self._held()
         receipt, gaps = self._commit(held), self._gaps(held)
@@ -137,7 +137,7 @@ class Index:
         return Publication(receipt, gaps, moved=True)
 
     def _held(self) -> Held:
-        """Return which bundles there are now."""
+        """Return the present bundles."""
         over = [(step, self.units_of(step)) for step in (*self.steps, self.error_maps)]
         return Held(self.ledger, over, self.inventories)
 
@@ -190,7 +190,7 @@ def read_index(ledger: Ledger, receipt: Receipt) -> list[dict[str, Any]]:
 
 
 def read_inventories(ledger: Ledger, receipt: Receipt) -> dict[Shard, ReceiptHead]:
-    """Return the shards that a published index is over, with the receipts of their inventories."""
+    """Return the shards of a published index, with the receipts of their inventories."""
     units = json.loads(ledger.read_file(receipt, INVENTORIES))
     heads = ledger.heads_at(Address(STAGE, FINGERPRINT, unit) for unit in units)
     return {shard_of(head): head for head in heads if head is not None}

@@ -1,4 +1,4 @@
-"""What the published indexes share: rows committed as numbered parquet files, under an address of what they index."""
+"""The common parts of published indexes: rows committed as numbered parquet files, under an address of their inputs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _TYPES = {**OWN_COLUMNS, "role": str}
 
 
 def index_address(held: Held, version: int, unit: str) -> Address:
-    """Return where an index lies: another set of bundles, or one of them made again, gives another index.
+    """Return the address of an index: other bundles, or one of them made again, give another index.
 
-    So does another set of inventories, as with a shard of which nothing could be read: it has no units.
+    So do other inventories, as with a shard of which nothing could be read: it has no units.
     """
     return Address(STAGE, fingerprint(STAGE, version, {}, held.fingerprints, extra={"bundles": held.digest}), unit)
 
 
 def standing(ledger: Ledger, address: Address) -> Receipt | None:
-    """Return the receipt of an index that is there and whole, None if there is none.
+    """Return the receipt of an index that exists and is whole, None if there is none.
 
     Raises:
-        DamagedBundleError: it is there and damaged.
+        DamagedBundleError: it exists and is damaged.
     """
     receipt = ledger.receipt(address)
     if receipt is not None and (wrong := ledger.verify(receipt)):
@@ -55,7 +55,7 @@ def put_rows(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows in parts; one empty part where there are none."""
+    """Yield the rows in parts; one empty part if there are none."""
     remaining = iter(rows)
     part = list(itertools.islice(remaining, ROWS_PER_PART))
     yield part

@@ -1,4 +1,4 @@
-"""The rows of a committed index, asked for what is wanted: one part is in memory at a time, and of it some columns."""
+"""The rows of a committed index: memory holds some columns of one part at a time."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def having(table: pa.Table, **values: str) -> pa.Array:
 
 
 def column_of(table: pa.Table, name: str) -> pa.Array:
-    """Return a column of a table; null everywhere where there is none."""
+    """Return a column of a table; null everywhere if there is none."""
     if name not in table.column_names:
         return pa.nulls(table.num_rows)
     return table.column(name).combine_chunks()
 
 
 def numbers_of(table: pa.Table, name: str, mask: pa.Array | None = None) -> NDArray[np.float64]:
-    """Return the values of a column of numbers, of all rows or some; rows without one are left out."""
+    """Return the values of a column of numbers, of all rows or some; rows without a value are omitted."""
     column = column_of(table, name)
     chosen = column if mask is None else column.filter(mask)
     return np.asarray(chosen.drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
 def concatenated(arrays: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return arrays one after another; an empty one where there are none."""
+    """Return concatenated arrays; an empty one if there are none."""
     return np.concatenate([np.zeros(0), *arrays])

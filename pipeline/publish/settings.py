@@ -1,4 +1,4 @@
-"""The settings that a published result was made with: kept with the pointer, without what is one machine's own."""
+"""The settings of a published result: kept with the pointer, without those of a single machine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LOCAL: dict[str, Any] = {
     **dict.fromkeys(("input", "output", "folder", "trade_off", "compute", "storage"), True),
     "generator": {"checkpoint", "sha256"},
 }
-"""Settings that decide no result, or say where this machine keeps something."""
+"""Settings that decide no result, or name a place on this machine."""
 
 SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
-"""Settings of which the one replaces the other."""
+"""Pairs of settings, one of which replaces the other."""
 
 
 def portable_settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that decide results, as plain values; paths of weights are left out."""
+    """Return the settings that decide results, as plain values; paths of weights are omitted."""
     plain: dict[str, Any] = json.loads(json.dumps(_without_paths(_plain(config, LOCAL))))
     return plain
 
@@ -47,12 +47,12 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
 
 
 def _plain(config: RunConfig, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the settings as plain values, with the names that fingerprints know them by."""
+    """Return the settings as plain values, under their names in fingerprints."""
     plain = config.model_dump(exclude=exclude)
     return {name: _as_hashed(getattr(config, name), value) for name, value in plain.items()}
 
 
-def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
+def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # any value of a configuration
     if not (isinstance(section, BaseModel) and isinstance(plain, Mapping)):
         return plain
     settings: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # whatever 
     return settings | dict(getattr(section, "formerly", {}))
 
 
-def _without_paths(value: Any) -> Any:  # noqa: ANN401  # whatever a configuration holds
+def _without_paths(value: Any) -> Any:  # noqa: ANN401  # any value of a configuration
     if isinstance(value, Mapping):
         return {name: _without_paths(item) for name, item in value.items() if not isinstance(item, Path)}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The codes of inverted images by key, as a direction is fitted to them."""
+"""The codes of inverted images by key, for fitting directions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.publish.index import published, read_index
 
 
 def stored_codes(ledger: Ledger, generator_sha256: str) -> StoredCodes:
-    """Return the function that gives w_plus of published images by key; only those that are asked for are kept.
+    """Return the function that gives w_plus of published images by key; only requested ones are kept.
 
     Args:
         ledger: of a run's store.
@@ -38,7 +38,7 @@ def stored_codes(ledger: Ledger, generator_sha256: str) -> StoredCodes:
         wanted = defaultdict[str, set[str]](set)
         for key in keys:
             if len(files.get(key, ())) > 1:
-                raise RunError(f"{key} is the key of two images in {ledger.store.url}: leave it out of the scores")
+                raise RunError(f"{key} is the key of two images in {ledger.store.url}: remove it from the scores")
             for name in files.get(key, ()):
                 wanted[name].add(key)
         found = (_read(ledger, name, members, generator_sha256) for name, members in wanted.items())
@@ -60,5 +60,5 @@ def _read(ledger: Ledger, name: str, keys: Container[str], generator_sha256: str
 def _check_generator(key: str, inverted_with: str, generator_sha256: str) -> None:
     if inverted_with != generator_sha256:
         raise RunError(
-            f"{key} was inverted with the generator of SHA-256 {inverted_with}, got {generator_sha256}: give that one"
+            f"{key} was inverted with the generator of SHA-256 {inverted_with}, got {generator_sha256}: give the former"
         )

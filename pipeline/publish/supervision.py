@@ -1,6 +1,6 @@
-"""An index of the error maps of its own, so that others can train on the supervision with stock tools.
+"""The index of the error maps, so that others can train on the supervision with stock tools.
 
-Its bundle holds parquet with one row a supervised sample, and `shards.json`, which lists for each input shard the tars
+Its bundle holds parquet with one row per supervised sample, and `shards.json`, which lists per input shard the tars
 of its error maps, in the order of its samples (`docs/supervision.md`).
 """
 
@@ -31,7 +31,7 @@ VERSION = 1
 
 @dataclass
 class _Listed:
-    """What `shards.json` says of an input shard."""
+    """The entry of an input shard in `shards.json`."""
 
     shard: str
     input: int  # which of the run's input addresses, counted from 0
@@ -50,11 +50,11 @@ class SupervisionIndex:
 
     @property
     def address(self) -> Address:
-        """Where this index lies."""
+        """The address of this index."""
         return index_address(Held(self.ledger, [(self.error_maps, self.units)]), VERSION, UNIT)
 
     def commit(self) -> Receipt:
-        """Commit the index, unless it is there; return its receipt."""
+        """Commit the index if it is new; return its receipt."""
         address = self.address
         return standing(self.ledger, address) or self._write(address)
 
@@ -67,7 +67,7 @@ class SupervisionIndex:
         return attempt.commit({}, info.plain())
 
     def _rows(self, shards: dict[Shard, _Listed]) -> Iterator[dict[str, Any]]:
-        """Yield one row per sample, and fill in what `shards.json` says.
+        """Yield one row per sample, and fill in `shards.json`.
 
         Raises:
             DamagedBundleError: after the last row, with every bundle that is damaged.
@@ -80,7 +80,7 @@ class SupervisionIndex:
                 receipt = self.ledger.receipt(address)
                 rows = read_rows(self.ledger.read_file(receipt, ROWS)) if receipt is not None else []
             if receipt is None:
-                continue  # given up; the next run tries again
+                continue  # given up; the next run retries
             listed = shards.setdefault(unit.shard, _Listed(unit.shard.name, unit.shard.address))
             tar = receipt.file(ARRAYS).name
             if receipt.recorded:
