@@ -1,1 +1,1 @@
-"""What is to be done: stages in order, their fingerprints, and units without a bundle."""
+"""Planning a run: stages in order, their fingerprints, and units without a bundle."""

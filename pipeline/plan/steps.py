@@ -1,4 +1,4 @@
-"""The map stages of one run, with their fingerprints; each is asked for by its class, never by its position."""
+"""The map stages of one run, with their fingerprints; each is requested by its class, never by its position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AnyStage = TypeVar("AnyStage", bound=Stage)
 
 @dataclass(frozen=True)
 class MapStep:
-    """A map stage of this run: what it computes, its fingerprint, and the map stages that it reads."""
+    """A map stage of this run: the stage, its fingerprint, and the map stages that it reads."""
 
     stage: Stage
     fingerprint: str
@@ -26,7 +26,7 @@ class MapStep:
 
 
 class Steps:
-    """Map stages of this run, in order; each is asked for by its class."""
+    """Map stages of this run, in order; each is requested by its class."""
 
     def __init__(self, steps: Iterable[MapStep]) -> None:
         self._steps = {step.stage.name: step for step in steps}

@@ -1,9 +1,9 @@
-"""Which samples get error maps where a number of them is asked for: chosen once, and never chosen again.
+"""The samples that get error maps, if a number of them is requested: chosen once, and never again.
 
-Shards are chosen from in rounds. A round is what is new since the last one; of its samples those with the smallest
-hashes are taken, as many as the number leaves. What earlier rounds took stays taken: new data adds samples until there
-are as many as asked for, and then none, so no error map is made again and none is made for nothing. Each round is one
-object of the store, put there in one atomic step.
+Samples are chosen in rounds. A round covers the shards that are new since the last one, and takes their samples with
+the smallest hashes until the number is reached. Earlier choices stay: new data adds samples until
+the number is reached, and then none, so no error map is made again and none is made in vain. Each round is one
+object of the store, created in one atomic step.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _NAME = re.compile(r"/(\d+)\.json$")
 
 
 class Round(BaseModel):
-    """What was taken of the shards that were new at one time."""
+    """The samples taken from the shards that were new at one time."""
 
     below: int  # samples whose hash is below it are taken
-    taken: dict[str, int]  # how many of each shard, by its name
+    taken: dict[str, int]  # their number per shard, by its name
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rounds so far, and the one that is next if there are new shards."""
+    """The rounds so far, and the next one if there are new shards."""
 
     settings: Supervision
     rounds: tuple[Round, ...]
-    number: int  # of the next round: behind all others, also where one of them is gone
+    number: int  # of the next round: after all others, even if one of them is missing
     next: Round | None
     left: int  # samples that later rounds may take
 
     @property
     def selection(self) -> Selection:
-        """The samples chosen, those of the next round included."""
+        """The chosen samples, including those of the next round."""
         rounds = (*self.rounds, self.next) if self.next else self.rounds
         below = {name: one.below for one in rounds for name, count in one.taken.items() if count}
         return Selection(self.settings, below, self.left)
@@ -56,9 +56,9 @@ class Choice:
 def choose(
     ledger: Ledger, settings: Supervision, shards: Mapping[Shard, ReceiptHead], noted: Damages | None = None
 ) -> Choice:
-    """Return the choice among these shards, with their inventories; writes nothing.
+    """Return the choice among these shards, with their inventories; write nothing.
 
-    New shards whose inventories are damaged are left out, and added to `noted`.
+    New shards whose inventories are damaged are omitted, and added to `noted`.
     """
     assert settings.number is not None
     numbered = _rounds(ledger.store, settings)
@@ -75,11 +75,11 @@ def choose(
 
 
 def choose_for_good(ledger: Ledger, settings: Supervision, shards: Mapping[Shard, ReceiptHead]) -> Choice:
-    """Return the choice among these shards, with the next round kept in the store, whoever else chooses."""
+    """Return the choice among these shards, with the next round kept in the store, even if others choose too."""
     while (choice := choose(ledger, settings, shards, damages := Damages())).next is not None:
         damages.check()
         name = f"{_prefix(settings)}{choice.number:06d}.json"
-        ledger.store.create(name, choice.next.model_dump_json().encode())  # if another run was first, its round stands
+        ledger.store.create(name, choice.next.model_dump_json().encode())  # if another run was first, its round counts
     return choice
 
 
@@ -108,7 +108,7 @@ def _rounds(store: Store, settings: Supervision) -> dict[int, Round]:
         except ValidationError as error:
             raise RunError(
                 f"{store.url}/{entry.name} does not say which samples were chosen for supervision "
-                f"({error.errors()[0]['msg']}): put it back from a copy, or choose again under another "
+                f"({error.errors()[0]['msg']}): restore it from a copy, or choose again under another "
                 "supervision.samples"
             ) from error
     return dict(sorted(rounds.items()))
