@@ -66,6 +66,6 @@ class GeneratorSource(*reversed(OPTIONS), _Located):  # type: ignore[misc]  # py
         return shown(checkpoint)
 
     def load(self, device: torch.device) -> Generator:
-        """Return the generator, frozen, on `device`; raises `CheckpointError` if the checkpoint is not one."""
+        """Return the generator, frozen, on `device`; raise `CheckpointError` if the checkpoint is not one."""
         options = {name: getattr(self, name) for kind in OPTIONS for name in kind.model_fields}
         return load_generator(self.checkpoint, device, sha256=self.sha256, **options)

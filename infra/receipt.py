@@ -142,7 +142,7 @@ def damage_of(receipt: AnyReceipt, what: str) -> Damage:
 
 
 def checked_part(what: str, part: str) -> str:
-    """Return a part of a name in a store; raises `BundleError` if it could be taken for another name."""
+    """Return a part of a name in a store; raise `BundleError` if it could be taken for another name."""
     if not _PART.fullmatch(part):
         raise BundleError(f"a {what} holds letters, digits, '.', '_' and '-' and does not begin with '.', got {part!r}")
     return part

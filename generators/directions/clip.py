@@ -44,7 +44,7 @@ class ClipModel(BaseModel):
         return self.folder.name if self.folder is not None else f"{self.hub}@{self.revision}"
 
     def check(self) -> None:
-        """Raise DirectionError where transformers or the folder's files are missing."""
+        """Raise DirectionError if transformers or the folder's files are missing."""
         if importlib.util.find_spec("transformers") is None:
             raise DirectionError(
                 "directions by text need the package transformers, which is not installed: pip install "

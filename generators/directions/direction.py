@@ -72,7 +72,7 @@ def check_fits(delta: Tensor, num_ws: int, w_dim: int, name: str) -> None:
 
 
 def check_finite(delta: Tensor, name: str) -> None:
-    """Raise DirectionError where a number of a direction is NaN or infinite."""
+    """Raise DirectionError if a number of a direction is NaN or infinite."""
     if wrong := int((~delta.isfinite()).sum()):
         raise DirectionError(
             f"direction {name!r} holds NaN or infinity: {wrong} of {delta.numel()} numbers; get or fit it again"

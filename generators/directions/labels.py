@@ -53,7 +53,7 @@ class Labels(DirectionSource):
     seed: int = 0  # of the choice of held-out samples
 
     def check(self) -> None:
-        """Raise DirectionError where the scores are missing or not usable."""
+        """Raise DirectionError if the scores are missing or not usable."""
         self._read()
 
     def fit(self, generator: Generator, stored: StoredCodes | None = None) -> tuple[Direction, ...]:

@@ -46,7 +46,7 @@ class StyleClip(DirectionSource):
     label: int | None = None  # class of a conditional generator's samples; drawn by default
 
     def check(self) -> None:
-        """Raise DirectionError where the CLIP model is missing."""
+        """Raise DirectionError if the CLIP model is missing."""
         self.clip.check()
 
     def fit(self, generator: Generator, stored: StoredCodes | None = None) -> tuple[Direction, ...]:

@@ -41,7 +41,7 @@ class StyleClipImage(DirectionSource):
         return self
 
     def check(self) -> None:
-        """Raise DirectionError where the CLIP model is missing."""
+        """Raise DirectionError if the CLIP model is missing."""
         self.clip.check()
 
     def fit(self, generator: Generator, stored: StoredCodes | None = None) -> tuple[Direction, ...]:

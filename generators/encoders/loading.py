@@ -76,7 +76,7 @@ def _built(file: EncoderFile) -> Encoder:
     tensors = {name: float32(tensor) for name, tensor in file.tensors.items()}
     for name, tensor in tensors.items():
         check_finite(file.stored_names[name], tensor)
-    network.load_state_dict(tensors, strict=False, assign=True)  # only the counters of batch norms are left out
+    network.load_state_dict(tensors, strict=False, assign=True)  # only the counters of batch norms are omitted
     _without_counters(network)
     if file.network.input_channels == 3:
         encoder = Encoder(file.kind, network, file.latent_avg, file.input_size)

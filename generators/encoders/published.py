@@ -181,7 +181,7 @@ def _sized(stored: Mapping[str, StoredTensor], name: str, rank: int) -> tuple[in
 
 
 def _decoder_rows(state: Mapping[str, object]) -> int:
-    """Return how many rows of codes the decoder in the file takes; 0 where there is none.
+    """Return how many rows of codes the decoder in the file takes; 0 if there is none.
 
     e4e's first cars encoder makes 18 rows for a generator of 512 px, and the published code uses the first 16.
     """

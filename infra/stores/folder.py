@@ -24,7 +24,7 @@ _FOLDER_ATTEMPTS = 20
 
 
 def at(url: str, _options: StoreOptions) -> Store:
-    """Return the store at `file:///FOLDER`; raises `StoreError` if the address names another machine."""
+    """Return the store at `file:///FOLDER`; raise `StoreError` if the address names another machine."""
     parts = urlsplit(url, allow_fragments=False)
     if parts.netloc not in ("", "localhost"):
         raise StoreError(f"a file address cannot name another machine, got {url!r}; write file:///FOLDER")

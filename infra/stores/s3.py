@@ -51,7 +51,7 @@ _probe_lock = threading.Lock()
 
 
 def at(url: str, options: StoreOptions) -> Store:
-    """Return the store at `s3://BUCKET/PREFIX`; raises `StoreError` if the address is not of that form."""
+    """Return the store at `s3://BUCKET/PREFIX`; raise `StoreError` if the address is not of that form."""
     assert isinstance(options, S3Options)
     bucket, _, prefix = url.partition("://")[2].partition("/")
     if not _BUCKET.fullmatch(bucket):

@@ -71,7 +71,7 @@ def imported(
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raise CommandError where a file of directions cannot be made under this name."""
+    """Raise CommandError if a file of directions cannot be made under this name."""
     if target.suffix != ".safetensors":
         raise CommandError(f"{target} must end in .safetensors, the format that is written")
     if target.exists() and not force:

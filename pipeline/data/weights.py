@@ -39,7 +39,7 @@ class Weights:
 
     @classmethod
     def from_path(cls, path: Path) -> Weights:
-        """Return the weights at a path of this machine; raises `RunError` if they are not readable."""
+        """Return the weights at a path of this machine; raise `RunError` if they are not readable."""
         if path.is_dir():
             return cls(path, folder_digest(path), {name: file_digest(path / name) for name in folder_files(path)})
         return cls(path, file_digest(path))

@@ -22,7 +22,7 @@ def draw_histogram(values: Numbers, label: str) -> str | None:
     """Return a histogram as an `<svg>` that takes the page's colours, with the median marked.
 
     Args:
-        values: one figure per sample; those that are not finite are left out.
+        values: one figure per sample; those that are not finite are omitted.
         label: of the horizontal axis, with its unit.
 
     Returns:

@@ -62,7 +62,7 @@ class TrainJob:
         return Done.of(self.commit(trained, started, str(device)))
 
     def local_stage(self) -> TrainSegmenter:
-        """Return the stage with its weights on this machine; raises `WeightsError` where it cannot get them."""
+        """Return the stage with its weights on this machine; raise `WeightsError` if it cannot get them."""
         return localised(self.stage, self.weights, self.supervision.ledger.store)
 
     def states(self) -> StoredStates:

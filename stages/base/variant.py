@@ -19,7 +19,7 @@ class Variant(BaseModel):
         return ()
 
     def check(self) -> None:
-        """Raise `WeightsError` where `load` would lack something; loads nothing, so a run asks before it starts."""
+        """Raise `WeightsError` if `load` would lack something; loads nothing, so a run asks before it starts."""
         for path in self.weight_files():
             if not path.exists():
                 raise WeightsError(

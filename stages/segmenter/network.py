@@ -170,7 +170,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu") -> Segm
     The checkpoint is one that train_segmenter wrote, or one that the method's authors published (`published`); its
     content decides.
 
-    Raises WeightsError where the file is missing, damaged or not a segmenter.
+    Raises WeightsError if the file is missing, damaged or not a segmenter.
     """
     path = Path(path)
     data = _read(path)

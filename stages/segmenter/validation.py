@@ -111,7 +111,7 @@ def _standard_error(sums: Sequence[float]) -> float | None:
 
 
 def _correlation(sums: Sequence[float]) -> float | None:
-    """Return Pearson's correlation of predicted and true errors; None where either is constant."""
+    """Return Pearson's correlation of predicted and true errors; None if either is constant."""
     n, _, _, p, t, pp, tt, pt = sums
     spread = (n * pp - p * p) * (n * tt - t * t)
     return (n * pt - p * t) / math.sqrt(spread) if spread > 0 else None
