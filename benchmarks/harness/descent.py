@@ -102,7 +102,7 @@ def start_codes(generator: Generator, prior: Prior, masks: Mapping[str, Tensor],
     """
     for space, mask in masks.items():
         if len(mask) != count:
-            raise ValueError(f"wanted masks of {count} images, got {len(mask)} in {space}")
+            raise ValueError(f"expected masks of {count} images, got {len(mask)} in {space}")
     w_plus = prior.mean_w.float().expand(count, generator.num_ws, generator.w_dim).clone()
     on_device = {space: mask.to(w_plus.device) for space, mask in masks.items()}
     return Codes(w_plus, zero_deltas(on_device, generator.feature_shapes, w_plus.device), on_device)

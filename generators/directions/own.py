@@ -26,7 +26,7 @@ def save_directions(directions: Sequence[Direction], path: Path) -> None:
     """
     names = [direction.name for direction in directions]
     if not names or len(set(names)) < len(names):
-        raise DirectionError(f"wanted directions of different names, got {names or 'none'}")
+        raise DirectionError(f"expected directions of different names, got {names or 'none'}")
     for direction in directions:
         _check_name(direction.name)
         check_finite(direction.delta, direction.name)

@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         Raises ValueError for another layout.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"wanted images [N, 3, h, w] in [-1, 1], got {list(images.shape)}")
+            raise ValueError(f"expected images [N, 3, h, w] in [-1, 1], got {list(images.shape)}")
         return self.codes(_resized(images, self.input_size))
 
     def codes(self, images: Tensor) -> Tensor:

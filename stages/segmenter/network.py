@@ -238,7 +238,7 @@ def _read_checkpoint(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str,
             metadata = json.loads((file.metadata() or {})[FORMAT])
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{path}: wanted a checkpoint written by train_segmenter, or one as the method's authors published; got "
+            f"{path}: expected a checkpoint written by train_segmenter, or one as the method's authors published; got "
             f"neither ({type(error).__name__}: {error})"
         ) from error
     return metadata, tensors

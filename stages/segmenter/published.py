@@ -45,7 +45,7 @@ def read_published(data: bytes) -> tuple[tuple[str, ...], int, dict[str, Tensor]
     found = [key for key in content if isinstance(key, str) and _SPACE.fullmatch(key)]
     spaces = tuple(sorted(found, key=lambda space: int(space[1:].replace("+", "0"))))
     if not spaces:
-        raise CheckpointError("holds no head: wanted a state dictionary per space, named 'W+', 'F4', …")
+        raise CheckpointError("holds no head: expected a state dictionary per space, named 'W+', 'F4', …")
     if _LAST not in base or len(base[_LAST].shape) != 4:
         raise CheckpointError(f"holds a backbone without {_LAST}: it is not a DeepLabV3+")
     heads = [_tensors(content[space], space) for space in spaces]

@@ -103,7 +103,7 @@ def test_images_of_another_size_are_resized_with_antialiasing(tmp_path: Path):
 
 @pytest.mark.parametrize("shape", [(3, 256, 256), (1, 1, 256, 256), (1, 256, 256, 3)])
 def test_images_of_another_layout_are_refused(tmp_path: Path, shape: tuple[int, ...]):
-    with pytest.raises(ValueError, match=r"wanted images \[N, 3, h, w\]"):
+    with pytest.raises(ValueError, match=r"expected images \[N, 3, h, w\]"):
         loaded(tmp_path, published("GradualStyleEncoder"))(torch.zeros(shape))
 
 

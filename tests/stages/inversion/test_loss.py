@@ -113,7 +113,7 @@ def test_inversions_start_from_mean_w_and_zero_deltas(generator, prior):
     assert torch.equal(codes.w_plus, prior.mean_w.float().expand(2, generator.num_ws, 8))
     assert {space: list(delta.shape) for space, delta in codes.deltas.items()} == {"F4": [2, 8, 16, 16]}
     assert codes.deltas["F4"].abs().max() == 0
-    with pytest.raises(ValueError, match="wanted masks of 3 images, got 2 in F4"):
+    with pytest.raises(ValueError, match="expected masks of 3 images, got 2 in F4"):
         start_codes(generator, prior, codes.masks, 3)
 
 
