@@ -92,7 +92,7 @@ class Labels(DirectionSource):
             named = [column for column in (SEED, KEY) if column in file.schema_arrow.names]
             if len(named) != 1 or self.column not in file.schema_arrow.names:
                 raise DirectionError(
-                    f"scores {self.scores} have the columns {', '.join(file.schema_arrow.names)}: expected either {SEED} "
+                    f"scores {self.scores} have the columns {', '.join(file.schema_arrow.names)}: expected {SEED} "
                     f"or {KEY}, and {self.column}"
                 )
             table = file.read(columns=[named[0], self.column]).drop_null()

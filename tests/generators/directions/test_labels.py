@@ -124,8 +124,8 @@ def test_inverted_images_need_a_store_and_the_generator_of_theirs(tmp_path: Path
 
 SEEDS = list(range(COUNT))
 ODD: dict[str, tuple[dict[str, object], str]] = {
-    "no sample": ({"id": SEEDS, "size": SEEDS}, "have the columns id, size: expected either seed or key, and size"),
-    "both": ({"seed": SEEDS, "key": SEEDS, "size": SEEDS}, "expected either seed or key"),
+    "no sample": ({"id": SEEDS, "size": SEEDS}, "have the columns id, size: expected seed or key, and size"),
+    "both": ({"seed": SEEDS, "key": SEEDS, "size": SEEDS}, "expected seed or key"),
     "no scores": ({"seed": SEEDS, "hue": SEEDS}, "have the columns seed, hue"),
     "twice": ({"seed": [1, 1], "size": [0, 1]}, "name a seed twice"),
     "text": ({"seed": SEEDS, "size": ["large"] * COUNT}, "the column size does not hold numbers"),
