@@ -38,6 +38,7 @@ from stages.objective.objective import Objective
 from stages.objective.precision import Precision
 from stages.perceptual.source import PerceptualSource
 from stages.segmentation import Labels, Segmentation, Superpixels
+from stages.segmenter.choice import SegmenterChoice, TrainedHere
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -194,6 +195,7 @@ class RunConfig(Section):
     unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
     supervision: Supervision = Supervision()
     error_maps: ErrorMapsSettings = ErrorMapsSettings()
+    segmenter: SegmenterChoice = TrainedHere()  # trained on the supervision, or a published checkpoint
     train_segmenter: TrainSegmenter = TrainSegmenter()
     predict_maps: PredictMapsSettings = PredictMapsSettings()
     refine_maps: RefineMapsSettings = RefineMapsSettings()
@@ -278,9 +280,8 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg']}, got {error['input']!r}"
 
 
-_TAGS = frozenset(
-    tag for union in (Segmentation, Start, Method) for model in models_in(union) for tag in literals(model)
-)
+_UNIONS = (Segmentation, Start, Method, SegmenterChoice)
+_TAGS = frozenset(tag for union in _UNIONS for model in models_in(union) for tag in literals(model))
 
 
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:

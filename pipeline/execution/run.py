@@ -36,12 +36,14 @@ from pipeline.jobs.map_job import MapJob
 from pipeline.operations.verify import restore_segmenter
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish.index import Index
+from pipeline.training.adoption import adopt
 from pipeline.training.gaps import Gaps, check_examples
 from pipeline.training.states import drop_states
 from pipeline.training.train_job import TrainJob
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.trade_off import ask, curve_of
 from stages.base.errors import StageError
+from stages.segmenter.choice import Published
 
 FIRST_SHARDS = 4
 """Number of shards of a new input that are checked before all others are read."""
@@ -197,7 +199,10 @@ class Run:
         return Finished(plan, shards, index, receipt, self.failed, self.computed, moved, gaps)
 
     def _supervise(self, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Receipt:
-        """Make the error maps that are missing, and train a segmenter if there is none."""
+        """Make the error maps that are missing, and train a segmenter if there is none; or take the published one."""
+        if isinstance(self.config.segmenter, Published):
+            with self.progress.doing("looking for the published segmenter"):
+                return plan.ledger.receipt(plan.train_segmenter()) or adopt(plan, self.config.segmenter)
         with self.progress.doing("choosing the supervision"):
             plan.choose_supervision(shards)
             step = plan.error_maps()

@@ -19,7 +19,7 @@ from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.data.inventory import Listed, shard_of
 from pipeline.data.shard_check import check_shards
 from pipeline.data.stores import Stores
-from pipeline.data.trained_segmenter import TrainedSegmenter, unit_in_use
+from pipeline.data.trained_segmenter import SEGMENTER_UNIT, TrainedSegmenter, unit_in_use
 from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
 from pipeline.errors import ConfigError
 from pipeline.plan.graph import GRAPH, maps_samples
@@ -33,6 +33,7 @@ from stages.maps.reduction import reduced_size
 from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
 from stages.perceptual.source import PerceptualSource
+from stages.segmenter.choice import Published
 
 __all__ = ["MapStep", "Plan"]
 
@@ -114,7 +115,10 @@ class Plan:
         self.config.invert.start.check()
         self.config.invert.method.check()
         if self.ledger.receipt(self.train_segmenter()) is None:
-            self.config.train_segmenter.network.check()
+            if isinstance(self.config.segmenter, Published):
+                self.config.segmenter.load(self.spaces)
+            else:
+                self.config.train_segmenter.network.check()
             self.perceptual.check()
 
     @functools.cached_property
@@ -150,8 +154,10 @@ class Plan:
 
     @property
     def supervision(self) -> Selection:
-        """The samples that get error maps."""
+        """The samples that get error maps: none where a published segmenter is used."""
         settings = self.config.supervision
+        if isinstance(self.config.segmenter, Published):
+            return Selection(settings, below={}, left=0)
         if settings.number is None:
             return Selection(settings)
         if self._choice is None:
@@ -160,7 +166,7 @@ class Plan:
 
     def choose_supervision(self, shards: Mapping[Shard, ReceiptHead]) -> None:
         """Choose for good which samples of new shards get error maps, now that their inventories are there."""
-        if self.config.supervision.number is not None:
+        if self.config.supervision.number is not None and not isinstance(self.config.segmenter, Published):
             self._choice = choose_for_good(self.ledger, self.config.supervision, shards)
 
     @property
@@ -201,9 +207,13 @@ class Plan:
     def train_segmenter(self) -> Address:
         """Return the address of the segmenter. New data alone does not move it: `train_segmenter.edition` does.
 
-        One that was trained on a part of the supervision is used while no complete one is there and it suffices.
+        One that was trained on a part of the supervision is used while no complete one is there and it suffices. A
+        published one is addressed by its digest.
         """
         stage = self.config.train_segmenter
+        if isinstance(self.config.segmenter, Published):
+            settings = {"published": self.config.segmenter.weights, "spaces": self.spaces}
+            return Address(stage.name, fingerprint(stage.name, stage.version, settings), SEGMENTER_UNIT)
         digest = self._fingerprint(stage, {ErrorMaps.name: self.error_maps().fingerprint})
         unit = unit_in_use(self.ledger.units(stage.name, digest), stage.minimum_share)
         return Address(stage.name, digest, unit)

@@ -52,6 +52,7 @@ from pipeline.tune.trade_off import committed_curve
 from stages.inversion.inverter import Inverter
 from stages.inversion.starts import Mean
 from stages.invert import Invert
+from stages.segmenter.choice import Published
 
 LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pyarrow", "numpy")
 
@@ -171,6 +172,8 @@ def _timings(
 
 def _training(plan: Plan) -> TrainingReport | None:
     receipt = plan.ledger.receipt(plan.train_segmenter())
+    if isinstance(plan.config.segmenter, Published):
+        return None
     return None if receipt is None else TrainingReport.of(plan.ledger, receipt, plan.spaces)
 
 

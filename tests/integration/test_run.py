@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.integration.mill import (
@@ -54,6 +56,17 @@ def test_a_run_accounts_for_every_sample_and_writes_its_report(finished: Mill):
     assert "<html" in (finished.folder / "out/report.html").read_text()[:500]
     pointer = json.loads((finished.folder / "store/published.json").read_text())
     assert pointer["samples"] == SCENES
+
+
+def test_a_run_takes_a_published_segmenter_in_place_of_a_training(finished: Mill, new_mill: Callable[..., Mill]):
+    mill = new_mill(segmenter={"kind": "published", "weights": "segmenter.pt"})
+    shutil.copy2(next((finished.folder / "out/checkpoints").glob("segmenter-*")), mill.folder / "segmenter.pt")
+    said = mill.call("run")
+    assert said.code == 0, said.text
+    assert {stage: len(mill.committed(stage)) for stage in MAPPED} == dict.fromkeys(MAPPED, UNITS) | {"error_maps": 0}
+    assert mill.problems() == []
+    said = mill.call("run")
+    assert "nothing to do" in said.text
 
 
 def test_verify_passes_over_a_finished_run(finished: Mill):

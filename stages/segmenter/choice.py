@@ -1,0 +1,47 @@
+"""Which segmenter a run uses: one that it trains on its own supervision, or a checkpoint that there is already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.base.errors import WeightsError
+from stages.segmenter.network import Segmenter, load_segmenter
+
+
+class TrainedHere(BaseModel):
+    """The segmenter is trained on the run's own supervision, as `train_segmenter` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["trained"] = "trained"
+
+
+class Published(BaseModel):
+    """The segmenter is a checkpoint: the method's authors', or of another run. No error maps are made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["published"]
+    weights: Path  # a torch.save file as the authors published, or a .safetensors that train_segmenter wrote
+
+    def load(self, spaces: Sequence[str]) -> Segmenter:
+        """Return the segmenter on the CPU.
+
+        Raises:
+            WeightsError: the file is not a segmenter's, or predicts other spaces than these.
+        """
+        segmenter = load_segmenter(self.weights, torch.device("cpu"))
+        if segmenter.spaces != tuple(spaces):
+            raise WeightsError(
+                f"{self.weights} predicts errors of {', '.join(segmenter.spaces)}, and this run inverts in "
+                f"{', '.join(spaces)}: set spaces to [{', '.join(segmenter.spaces)}], or give another segmenter"
+            )
+        return segmenter
+
+
+SegmenterChoice = Annotated[TrainedHere | Published, Field(discriminator="kind")]
