@@ -18,6 +18,8 @@ LOCAL: dict[str, Any] = {
     "generator": {"checkpoint", "sha256"},
 }
 """Settings that decide no result, or name a place on this machine."""
+LATER: dict[str, Any] = {"segmenter": {"kind": "trained"}}
+"""Settings that earlier versions lacked, with what they did: omitted, so that earlier published files stay the same."""
 
 SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
 """Pairs of settings, one of which replaces the other."""
@@ -26,7 +28,7 @@ SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
 def portable_settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings that decide results, as plain values; paths of weights are omitted."""
     plain: dict[str, Any] = json.loads(json.dumps(_without_paths(_plain(config, LOCAL))))
-    return plain
+    return {name: value for name, value in plain.items() if LATER.get(name) != value}
 
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
@@ -35,7 +37,7 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         RunError: the published result needs weights that the configuration does not name.
     """
-    merged = _merged(_plain(config) | {"generator": dict(config.generator)}, settings)
+    merged = _merged(_plain(config) | {"generator": dict(config.generator)}, LATER | dict(settings))
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:

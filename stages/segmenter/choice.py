@@ -7,27 +7,28 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from stages.base.errors import WeightsError
+from stages.base.variant import Variant
 from stages.segmenter.network import Segmenter, load_segmenter
 
 
-class TrainedHere(BaseModel):
+class TrainedHere(Variant):
     """The segmenter is trained on the run's own supervision, as `train_segmenter` says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["trained"] = "trained"
 
 
-class Published(BaseModel):
+class Published(Variant):
     """The segmenter is a checkpoint: the method's authors', or of another run. No error maps are made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["published"]
     weights: Path  # a torch.save file as the authors published, or a .safetensors that train_segmenter wrote
+
+    def weight_files(self) -> tuple[Path, ...]:
+        """Return the checkpoint."""
+        return (self.weights,)
 
     def load(self, spaces: Sequence[str]) -> Segmenter:
         """Return the segmenter on the CPU.
