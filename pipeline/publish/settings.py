@@ -28,7 +28,7 @@ SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
 def portable_settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings that decide results, as plain values; paths of weights are omitted."""
     plain: dict[str, Any] = json.loads(json.dumps(_without_paths(_plain(config, LOCAL))))
-    return {name: value for name, value in plain.items() if LATER.get(name) != value}
+    return {name: value for name, value in plain.items() if name not in LATER or LATER[name] != value}
 
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
