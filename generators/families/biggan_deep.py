@@ -26,7 +26,7 @@ FIRST_WIDTH = 16
 FEATURE_SPACE = "F2"
 FEATURE_LAYER = 2
 REDUCTION = 4  # of channels, inside a block
-CUT_OFF = 2.0  # of the normal numbers that the published samples are made from
+CUT_OFF = 2.0  # of the normal numbers behind the published samples
 QUERY_REDUCTION, VALUE_REDUCTION = 8, 2  # of channels, inside attention
 
 
@@ -74,7 +74,7 @@ class BigGANDeepConfig(BaseModel):
 
 
 class BigGANDeepOptions(FamilyOptions):
-    """How a BigGAN-deep is driven."""
+    """Options of a BigGAN-deep."""
 
     truncation: float = Field(default=1.0, gt=0, le=1)  # of BigGAN-deep's batch-norm statistics
 

@@ -1,4 +1,4 @@
-"""What a generator family is: its name, its configuration and options, and how they make a network."""
+"""The contract of a generator family: its name, configuration and options, and how they make a network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from generators.generator import Generator
 
 
 class FamilyOptions(BaseModel):
-    """How a generator of a family is driven, chosen when it is loaded: keys of `generator` in a configuration."""
+    """Options of a family's generators, chosen at loading: keys of `generator` in a configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     refused: ClassVar[Mapping[str, str]] = {}
-    """Options of other families that this family refuses, and what to do instead; `{value}` is the value."""
+    """Options of other families that this family refuses, with the remedy; `{value}` is the value."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Family:
     """One family of generators."""
 
     name: str
-    """In own checkpoints, and wherever a generator is described."""
+    """The name in own checkpoints and descriptions."""
     title: str
-    """In messages."""
+    """The name in messages."""
     config: type[BaseModel]
-    """The shape of a network. Every family has a configuration class of its own."""
+    """The shape of a network. Every family has its own configuration class."""
     options: type[FamilyOptions]
     build: Callable[[Any, Any], Generator]
     """Returns the network of a configuration and options, on torch's current default device."""
     layers: Callable[[Any], tuple[int, str]]
-    """Returns a lower bound of the tensors of a configuration's network, and how messages name what it announces."""
+    """Returns a lower bound of the tensors of a configuration's network, and the name of its announced size."""
     sample_z: Callable[[Generator, int, torch.Generator, float], Tensor]
     """Returns z `[samples, z_dim]` of random images for a truncation, on the CPU."""

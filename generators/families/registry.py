@@ -24,7 +24,7 @@ def family_of(config: BaseModel) -> Family:
 
 
 def check_options(options: Mapping[str, object]) -> None:
-    """Raise ArgumentError for an option that no family has, or a value that the family which has it refuses."""
+    """Raise ArgumentError for an option that no family has, or a value that its family refuses."""
     for name, value in options.items():
         kinds = [kind for kind in OPTIONS if name in kind.model_fields]
         if not kinds:
@@ -34,10 +34,10 @@ def check_options(options: Mapping[str, object]) -> None:
 
 
 def options_for(family: Family, options: Mapping[str, object]) -> FamilyOptions:
-    """Return the options that a family has; those of other families do not concern it.
+    """Return the options of a family; those of other families are ignored.
 
     Raises:
-        ArgumentError: a value is refused, or an option of another family that this one says it cannot serve.
+        ArgumentError: a value is refused, or an option of another family that this one refuses.
     """
     own = {name: value for name, value in options.items() if name in family.options.model_fields}
     for name, remedy in family.options.refused.items():

@@ -71,7 +71,7 @@ class StyleGAN2Config(BaseModel):
 
 
 class StyleGAN2Options(FamilyOptions):
-    """How a StyleGAN2 is driven."""
+    """Options of a StyleGAN2."""
 
     refused: ClassVar[Dictionary[str, str]] = {
         "truncation": "a StyleGAN2 is truncated where z is mapped: use G.map(z, truncation={value})"

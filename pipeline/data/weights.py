@@ -23,7 +23,7 @@ from pipeline.data.fingerprint import file_digest, folder_digest, folder_files
 from stages.base.errors import WeightsError
 
 STORED = "weights"
-"""Folder of a run's store where local weights are put for workers on other machines."""
+"""Folder of a run's store for local weights that workers on other machines need."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -33,7 +33,7 @@ class Weights:
     """One file or folder of weights that a stage names by its path on the driver."""
 
     path: Path
-    sha256: str  # of a file; of a folder, that of its names and contents
+    sha256: str  # of a file; for a folder, of its names and contents
     files: Mapping[str, str] | None = None  # of a folder: the SHA-256 of each file, by name
     stored: str | None = None  # its name in the run's store; None is STORED and its digest
 
@@ -50,13 +50,13 @@ class Weights:
         return self.stored or f"{STORED}/{self.sha256}"
 
     def put(self, store: Store) -> None:
-        """Put the weights into the run's store, unless it has them."""
+        """Put the weights into the run's store unless it has them."""
         for name, file in self._parts(self.name, self.path):
             if not store.exists(name):
                 store.write(name, file)
 
     def local(self, store: Store) -> Path:
-        """Return where this machine has the weights: under their path, or in its cache.
+        """Return the place of the weights on this machine: their path, or its cache.
 
         Raises:
             WeightsError: neither this machine nor the run's store has them.
@@ -98,8 +98,8 @@ def weights_of(stage: BaseModel, store: Store, compute: Compute, committed: Path
     Args:
         stage: any stage.
         store: the run's.
-        compute: says whether there is a cluster.
-        committed: path of weights that the store has already, as part of a bundle.
+        compute: tells whether there is a cluster.
+        committed: path of weights that the store already has as part of a bundle.
     """
     paths = dict.fromkeys(path for path in _paths(stage) if path != committed and path.exists())
     weights = tuple(map(Weights.from_path, paths))
@@ -110,7 +110,7 @@ def weights_of(stage: BaseModel, store: Store, compute: Compute, committed: Path
 
 
 def localised(stage: _Model, weights: tuple[Weights, ...], store: Store) -> _Model:
-    """Return a stage whose weights are on this machine: its paths changed where they are in the cache.
+    """Return a stage whose weights are on this machine: paths in the cache replace its own if needed.
 
     Raises:
         WeightsError: this machine cannot get them.
@@ -135,7 +135,7 @@ def _paths(value: object) -> Iterator[Path]:
             yield from _paths(item)
 
 
-def _replaced(value: Any, place_of: Callable[[Path], Path]) -> Any:  # noqa: ANN401  # whatever a configuration holds
+def _replaced(value: Any, place_of: Callable[[Path], Path]) -> Any:  # noqa: ANN401  # any value of a configuration
     if isinstance(value, Path):
         return place_of(value)
     if isinstance(value, BaseModel):

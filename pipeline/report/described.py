@@ -1,4 +1,4 @@
-"""What `invertmill report` describes: what is published, or what `--set` asks for; and whether a report still does."""
+"""What `invertmill report` describes: what is published, or what `--set` selects; and whether a report is current."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.execution.run import Finished
 
 REPORTS = "reports"
-"""What the names of the published report's files begin with."""
+"""Prefix of the names of the published report's files."""
 
 
 def described(config: RunConfig, *, asked: bool) -> Finished:
@@ -28,10 +28,10 @@ def described(config: RunConfig, *, asked: bool) -> Finished:
 
     Args:
         config: of the run.
-        asked: whether settings were given next to the file: then the result with those, if it is not the published one.
+        asked: whether settings were given with `--set`; then the result with those, if it is not the published one.
 
     Raises:
-        RunError: nothing is published, or what is asked for is not computed.
+        RunError: nothing is published, or the selected result is not computed.
     """
     stores = Stores.of(config)
     stores.check(write=False)
@@ -46,7 +46,7 @@ def described(config: RunConfig, *, asked: bool) -> Finished:
 
 
 def is_reported(finished: Finished) -> bool:
-    """Return whether the report in the run's folder, and the one beside the bundles, are about this result."""
+    """Return whether the report in the run's folder, and the one next to the bundles, are about this result."""
     folder, store, name = finished.plan.config.folder, finished.plan.ledger.store, "summary.json"
     try:
         own = (folder / name).read_bytes()
@@ -103,12 +103,12 @@ def _published(plan: Plan, pointer: Pointer) -> Finished:
 
 
 def _shards(plan: Plan, receipt: Receipt) -> dict[Shard, ReceiptHead]:
-    named = any(entry.filename == INVENTORIES for entry in receipt.files)  # earlier versions did not say
+    named = any(entry.filename == INVENTORIES for entry in receipt.files)  # missing in earlier versions
     return read_inventories(plan.ledger, receipt) if named else plan.inventories()
 
 
 def _fingerprints(plan: Plan) -> dict[str, str]:
-    """Return the fingerprints of all stages, as far as they are decided."""
+    """Return the fingerprints of all stages, as far as they are known."""
     address = plan.train_segmenter()
     steps = plan.steps(plan.ledger.receipt(address))
     return steps.fingerprints | {address.stage: address.fingerprint}

@@ -1,4 +1,4 @@
-"""How figures are distributed over the samples of a run, drawn for the report: PSNR, and convergence."""
+"""Distributions of figures over the samples of a run, drawn for the report: PSNR, and convergence."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def draw_histogram(values: Numbers, label: str) -> str | None:
 
 
 def draw_convergence(traces: Sequence[Trace]) -> str | None:
-    """Return the loss of some inversions by step as an `<svg>` that takes the page's colours; None of none.
+    """Return the loss of some inversions by step as an `<svg>` that takes the page's colours; None without inversions.
 
     A thin line per sample, and the median of those that were still optimised as a thick one. The loss axis is
     logarithmic: an inversion that has converged is flat at its right end.

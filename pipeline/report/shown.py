@@ -1,4 +1,4 @@
-"""Which rows of an index the gallery can show: told from a few columns, however many rows there are."""
+"""The rows of an index that the gallery can show, chosen from a few columns, however many rows there are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OTHER, _CLEAN, _OCCLUDED = 1, 2, 3
 
 
 def shown_rows(rows: IndexRows) -> list[Row]:
-    """Return the rows of which a gallery's choice is the same as of all recorded rows."""
+    """Return the rows from which a gallery chooses the same as from all recorded rows."""
     groups, lowest, first = [np.zeros(0, np.uint8)], list[tuple[float, str, int]](), 0
     for table in rows.tables(_COLUMNS):
         recorded = having(table, outcome="recorded").to_numpy(zero_copy_only=False)

@@ -1,6 +1,6 @@
-"""Runs the segmenter's training data-parallel under Ray Train; with one worker an actor calls `train` itself.
+"""Run the segmenter's training data-parallel under Ray Train; with one worker, an actor calls `train` itself.
 
-The function that trains is the same in both, and so is where its states are kept: in the run's store. Ray Train adds
+The training function is the same in both, and so is the place of its states: the run's store. Ray Train needs
 about half a minute for starting its workers, and restarts all of them when one dies.
 """
 
@@ -23,17 +23,17 @@ MAX_FAILURES = 2
 
 
 def train_on_ray(job: TrainJob, workers: int, gpus_per_worker: float) -> Trained:
-    """Return what `train` returns, trained by `workers` processes that survive the loss of one, twice.
+    """Return the result of `train`, run by `workers` processes that survive the loss of one, twice.
 
     Args:
-        job: the training; pickled on the way to the workers. It goes on from its latest state if it was begun before.
-        workers: how many processes train together.
+        job: the training; pickled on the way to the workers. It resumes from its latest state, if it has one.
+        workers: number of processes.
         gpus_per_worker: 0 trains on CPUs, with gloo; otherwise nccl.
 
     Raises:
         StageError: as `train`, or workers failed more than twice.
     """
-    with tempfile.TemporaryDirectory() as folder:  # Ray Train wants one, and nothing is reported to it
+    with tempfile.TemporaryDirectory() as folder:  # Ray Train needs one, although nothing is reported to it
         trainer = TorchTrainer(
             _train_in_worker,
             train_loop_config={"job": job},

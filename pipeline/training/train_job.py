@@ -1,4 +1,4 @@
-"""Trains the segmenter on the error maps of the supervision subset and commits its checkpoint."""
+"""Train the segmenter on the error maps of the supervision subset and commit its checkpoint."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class TrainJob:
     address: Address
     supervision: Supervision
     threads: int = 1
-    weights: tuple[Weights, ...] = ()  # that the stage names by paths of the driver
+    weights: tuple[Weights, ...] = ()  # named by the stage, by paths on the driver
 
     @classmethod
     def of(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> TrainJob:
-        """Return the training of a run on what is committed now."""
+        """Return the training of a run on the present commits."""
         config, gaps = plan.config, Gaps.from_plan(plan, shards)
         supervision = Supervision.of(plan, shards)
         unit = unit_trained_on(gaps.share if gaps.any else 1.0, [unit.name for unit in supervision.committed])
@@ -46,7 +46,7 @@ class TrainJob:
 
     @property
     def name(self) -> str:
-        """The stage's name, also of its single task."""
+        """The stage's name, also that of its single task."""
         return self.stage.name
 
     def open(self) -> Callable[[TrainJob], Done]:
@@ -56,7 +56,7 @@ class TrainJob:
         return lambda _task: self.run(device)
 
     def run(self, device: torch.device) -> Done:
-        """Train, taking up where a stopped training left its last state, and commit."""
+        """Train, resuming from the last state of an interrupted training, and commit."""
         started = time.time()
         trained = train(self.local_stage(), CommittedExamples(self.supervision), device, states=self.states())
         return Done.of(self.commit(trained, started, str(device)))
@@ -66,16 +66,16 @@ class TrainJob:
         return localised(self.stage, self.weights, self.supervision.ledger.store)
 
     def states(self) -> StoredStates:
-        """Return where this training's state is kept."""
+        """Return the store of this training's state."""
         units = [unit.name for unit in self.supervision.committed]
         return StoredStates(
             self.supervision.ledger.store, self.address.fingerprint, units, self.stage.checkpoint_every_s
         )
 
     def commit(self, trained: Trained, started: float, device: str) -> Receipt:
-        """Commit a trained segmenter with its curve, its pictures and the keys that it learned from; drop its state.
+        """Commit a trained segmenter with its curve, its pictures and its training keys; delete its state.
 
-        What was not learnt from is quarantined. A key that several shards have is named with its unit.
+        Excluded examples are quarantined. A key that occurs in several shards is named with its unit.
         """
         keys = list(self.supervision.samples())
         times = Counter(key for _, key in keys)
