@@ -8,10 +8,11 @@ calibration curve, relative to the mean achieved error. A run must have made its
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.harness.command import circumstances, parser_of, write_report
-from infra.bundles import read_arrays
 from pipeline.config import load_config
-from pipeline.data.inventory import committed_samples
+from pipeline.data.reading import Recorded
 from pipeline.data.stores import Stores
-from pipeline.data.units import Unit, sample_of
-from pipeline.jobs.map_job import ARRAYS
 from pipeline.plan.plan import Plan
 from pipeline.report.map_quality import HeldOut, MapQuality, judge
-from pipeline.training.committed_examples import MAPS, CommittedExamples, Supervision
+from pipeline.training.committed_examples import ERROR_MAPS, MAPS, CommittedExamples, Supervision
 from stages.base.stage import Record, Sample
 from stages.images.image_member import pixels_of
 from stages.maps.reduction import fit_reduced
@@ -107,26 +105,19 @@ def _calibration_of(found: MapQuality) -> dict[str, float]:
 def _held_out(plan: Plan, supervision: Supervision, segmenter: Segmenter) -> Iterator[HeldOut]:
     """Yield what is held out for evaluation, with the maps that a segmenter predicts for it."""
     refine = plan.stage(RefineMaps).setup(torch.device("cpu"))
+    reader, maps = supervision.reader(), Recorded(ERROR_MAPS, supervision.error_maps, rows=False, arrays={MAPS})
     for unit in supervision.committed:
-        receipt = supervision.receipt(unit)
-        keys = {key for key in receipt.recorded if supervision.selection.role(unit.shard.name, key) == "held_out"}
-        achieved = dict(read_arrays(supervision.ledger.read_file(receipt, ARRAYS), keys.__contains__, {MAPS}))
-        for sample in _samples(supervision, unit, keys):
+        role = functools.partial(supervision.selection.role, unit.shard.name)
+        listed = [sample for sample in reader.listed(unit) if role(sample.key) == "held_out"]
+        for _, sample in reader.read(unit, listed, [maps]):
+            if isinstance(sample, str):
+                continue
             predicted_LHW = _predicted(plan, segmenter, sample)
-            maps = {"predict_maps": Record(sample.key, {}, {MAPS: predicted_LHW.astype(np.float16)})}
-            (refined,) = refine([replace(sample, records=maps)])
+            predicted = {"predict_maps": Record(sample.key, {}, {MAPS: predicted_LHW.astype(np.float16)})}
+            (refined,) = refine([replace(sample, records=predicted)])
             assert isinstance(refined, Record)
             labels_HW = refined.arrays["labels_HW"].astype(np.int32)
-            yield HeldOut(predicted_LHW, achieved[sample.key][MAPS].astype(np.float32), labels_HW, None)
-
-
-def _samples(supervision: Supervision, unit: Unit, keys: set[str]) -> Sequence[Sample]:
-    if not keys:
-        return []
-    listed = committed_samples(supervision.ledger, supervision.inventories[unit.shard])
-    chosen = [sample for sample in listed if sample.key in keys and sample.fault is None]
-    raw = unit.shard.read(supervision.sources, chosen)
-    return [sample_of(one, unit.shard.name) for one in raw]
+            yield HeldOut(predicted_LHW, sample.records[ERROR_MAPS].arrays[MAPS].astype(np.float32), labels_HW, None)
 
 
 @torch.no_grad()

@@ -1,16 +1,19 @@
-"""The two file formats of bundles: rows in parquet for queries, arrays in npz inside a tar for programs.
+"""The file formats of bundles: parquet rows for queries, npz arrays in a tar for programs, named files in a tar.
 
-Equal input gives equal bytes. Stock tools open both: pyarrow, DuckDB and pandas read the parquet;
-webdataset and numpy, with `allow_pickle=False`, the tar.
+Equal input gives equal bytes. Stock tools open all: pyarrow, DuckDB and pandas read the parquet; webdataset the tars,
+and numpy, with `allow_pickle=False`, the npz in them.
 """
 
+import functools
 import io
+import itertools
 import json
 import tarfile
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -107,14 +110,27 @@ def write_arrays(items: Iterable[tuple[str, Mapping[str, NDArray[Any]]]], suffix
 
     Raises `BundleError` if a key would not survive webdataset's naming rule, or an array holds Python objects.
     """
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for key, arrays in items:
-            try:
-                add_member(archive, key, f"{suffix}.npz", _npz(key, arrays))
-            except ShardError as error:
-                raise BundleError(str(error)) from error
-    return sink.getvalue()
+    return _tar((key, f"{suffix}.npz", _npz(key, arrays)) for key, arrays in items)
+
+
+def write_files(items: Iterable[tuple[str, Mapping[str, bytes]]]) -> bytes:
+    """Return a tar with a member `KEY.NAME` for each named file of each item, in their order: a WebDataset shard.
+
+    Raises `BundleError` if a key or name would not survive webdataset's naming rule.
+    """
+    return _tar((key, name, content) for key, files in items for name, content in files.items())
+
+
+def read_files(
+    data: bytes, wanted: Callable[[str], bool] = lambda _key: True
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield key and named files of each item, or of those whose key is wanted.
+
+    Raises `BundleError` if this is not a whole tar of such members.
+    """
+    for key, members in itertools.groupby(_members(data), key=lambda member: member[0]):
+        if wanted(key):
+            yield key, {name: read() for _, name, read in members}
 
 
 def read_arrays(
@@ -124,19 +140,53 @@ def read_arrays(
 
     Raises `BundleError` if this is not a whole tar of npz files.
     """
+    for key, name, read in _members(data):
+        if not name.endswith(".npz"):
+            raise BundleError(f"member {key}.{name} is not a KEY.SUFFIX.npz; this tar was not written as a bundle")
+        if not wanted(key):
+            continue
+        npz = read()
+        try:
+            arrays = _arrays(npz, names)
+        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+            raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {error}") from error
+        yield key, arrays
+
+
+def _tar(members: Iterable[tuple[str, str, bytes]]) -> bytes:
+    """Return a tar of members, given as key, what follows it in the name, and content."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for key, name, content in members:
+            try:
+                add_member(archive, key, name, content)
+            except ShardError as error:
+                raise BundleError(str(error)) from error
+    return sink.getvalue()
+
+
+def _members(data: bytes) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
+    """Yield the members of a tar: key, what follows it in the name, and the function that reads the content."""
+
+    def read(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+        with _whole(data), archive.extractfile(info) or io.BytesIO() as content:
+            return content.read()
+
+    with _whole(data), tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        for info in archive:
+            split = split_name(info.name)
+            if split is None or not info.isfile():
+                raise BundleError(f"member {info.name!r} is not a KEY.NAME; this tar was not written as a bundle")
+            yield *split, functools.partial(read, archive, info)
+
+
+@contextmanager
+def _whole(data: bytes) -> Iterator[None]:
+    """Turn the errors of a tar that is not whole into `BundleError`."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for info in archive:
-                split, content = split_name(info.name), archive.extractfile(info)
-                if split is None or content is None or not split[1].endswith(".npz"):
-                    raise BundleError(
-                        f"member {info.name!r} is not a KEY.SUFFIX.npz; this tar was not written as a bundle"
-                    )
-                if not wanted(split[0]):
-                    continue
-                yield split[0], _arrays(content.read(), names)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
-        raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {error}") from error
+        yield
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise BundleError(f"not a whole tar ({len(data)} bytes): {error}") from error
 
 
 def _parquet(

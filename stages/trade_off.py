@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -148,6 +148,7 @@ class TradeOff(InvertingStage):
     version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("predict_maps", "refine_maps")
     on_demand: ClassVar[bool] = True
+    keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset()
 
     thresholds: tuple[float, ...]
     warm: Schedule

@@ -26,11 +26,11 @@ from infra.shards.shards import ShardSample, add_member, write_shard
 from pipeline.config import RunConfig, load_config
 from pipeline.data.inventory import committed_samples
 from pipeline.data.receipt_info import TrainingInfo, UnitInfo
+from pipeline.data.records import ARRAYS, OWN_COLUMNS, ROWS, rows_of
 from pipeline.data.stores import Stores
 from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.data.units import Unit
 from pipeline.jobs.inventory_job import InventoryJob
-from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS, rows_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 from stages.base.stage import Record

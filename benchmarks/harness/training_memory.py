@@ -30,10 +30,10 @@ from infra.stores.folder import FolderStore
 from pipeline.config import Supervision as Chosen
 from pipeline.data.inventory import STAGE as INVENTORY
 from pipeline.data.inventory import Listed, shard_of
+from pipeline.data.records import ARRAYS
 from pipeline.data.units import Selection, cut
 from pipeline.execution.cluster import WORKER_ENVIRONMENT
 from pipeline.jobs.inventory_job import InventoryJob
-from pipeline.jobs.map_job import ARRAYS
 from pipeline.training.committed_examples import ERROR_MAPS, MAPS, Supervision
 from pipeline.training.train_job import TrainJob
 from stages.images.image_member import ImageMember

@@ -292,7 +292,10 @@ def _table(status: Status, columns: tuple[str, ...], cells: Callable[[Stage], tu
 
 
 def _print_summary(summary: Summary) -> None:
+    from pipeline.report.summary import SAM
+
     table = Table("", "", box=None, show_header=False)
     for name, value in summary.headlines():
         table.add_row(name, value)
+    console.print(f"SAM: {SAM}", soft_wrap=True)
     console.print(table)

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from infra.bundles import write_table
 from infra.errors import BundleError
+from pipeline.data.records import OWN_COLUMNS
 from pipeline.data.units import Selection
-from pipeline.jobs.map_job import OWN_COLUMNS
 
 _OWN = tuple(OWN_COLUMNS)
 Columns: TypeAlias = Mapping[str, pa.Array]

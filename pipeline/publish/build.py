@@ -17,8 +17,8 @@ from infra.bundles import read_table
 from infra.damage import Damages
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
+from pipeline.data.records import ARRAYS, ROWS
 from pipeline.data.units import Selection, Shard, Unit
-from pipeline.jobs.map_job import ARRAYS, ROWS
 from pipeline.plan.steps import MapStep, Steps
 from pipeline.publish.blocks import Block, block_of, roles_of
 from pipeline.publish.contents import EarlierParts, Part, Slice, digest_of_parts, sliced

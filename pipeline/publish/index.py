@@ -13,7 +13,6 @@ from infra.receipts import Address, Ledger, Receipt, ReceiptHead
 from pipeline.data.inventory import FINGERPRINT, STAGE, shard_of
 from pipeline.data.receipt_info import IndexInfo, SupervisionIndexInfo
 from pipeline.data.units import Selection, Shard, Unit
-from pipeline.jobs.map_job import read_records
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep, Steps
 from pipeline.publish.build import PartsWriter
@@ -23,7 +22,6 @@ from pipeline.publish.parts import index_address, parts_of, standing
 from pipeline.publish.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
 from pipeline.publish.settings import portable_settings
 from pipeline.publish.supervision import SHARDS, SupervisionIndex
-from stages.base.stage import Record
 from stages.train_segmenter import TrainSegmenter
 
 __all__ = ["POINTER", "Index", "Publication", "published", "published_supervision", "read_index"]
@@ -93,11 +91,6 @@ class Index:
     def address(self) -> Address:
         """The address of this index: other bundles, or one of them made again, give another index."""
         return index_address(self._held(), VERSION, "index")
-
-    def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
-        """Return a stage's records of the samples of a unit, by key; empty if it has no bundle."""
-        receipt = self._receipt(step, unit)
-        return read_records(self.ledger, receipt) if receipt else {}
 
     def gaps(self) -> dict[str, Any]:
         """Return what is missing: unread shards, units without a bundle by stage, and their samples."""

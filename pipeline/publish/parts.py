@@ -10,7 +10,7 @@ from infra.bundles import write_rows
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
 from pipeline.data.fingerprint import fingerprint
-from pipeline.jobs.map_job import OWN_COLUMNS
+from pipeline.data.records import OWN_COLUMNS
 from pipeline.publish.held import Held
 
 STAGE = "publish"

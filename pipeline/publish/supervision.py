@@ -18,8 +18,8 @@ from infra.bundles import read_rows
 from infra.damage import Damages
 from infra.receipts import Address, Ledger, Receipt
 from pipeline.data.receipt_info import SupervisionIndexInfo
+from pipeline.data.records import ARRAYS, OWN_COLUMNS, ROWS
 from pipeline.data.units import Selection, Shard, Unit
-from pipeline.jobs.map_job import ARRAYS, OWN_COLUMNS, ROWS
 from pipeline.plan.steps import MapStep
 from pipeline.publish.held import Held
 from pipeline.publish.parts import index_address, put_rows, standing

@@ -49,9 +49,7 @@ from pipeline.report.summary import (
 )
 from pipeline.report.training import TrainingReport
 from pipeline.tune.trade_off import committed_curve
-from stages.inversion.inverter import Inverter
-from stages.inversion.starts import Mean
-from stages.invert import Invert
+from stages.inversion.viewer import Viewer
 from stages.segmenter.choice import Published
 
 LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pyarrow", "numpy")
@@ -115,8 +113,8 @@ def conclude(finished: Finished) -> Conclusion:
     rows = IndexRows(plan.ledger, published)
     means = Means(rows.tables(columns_of(plan.spaces)))
     timings = list(_timings(plan, shards, index, published))
-    inverter = drawing(index.steps.stage(Invert))
-    gallery = Gallery(plan.ledger, plan.sources, index, shards, inverter, plan.image, plan.config.maps.side_px)
+    viewer = viewer_of(plan)
+    gallery = Gallery(plan.ledger, plan.sources, index, shards, viewer, plan.image, plan.config.maps.side_px)
     shown = list(gallery.pictures(shown_rows(rows)))
     unread = finished.unread
     summary = Summary(
@@ -127,7 +125,7 @@ def conclude(finished: Finished) -> Conclusion:
         ),
         seconds={timing.name: round(timing.seconds, 2) for timing in timings},
         spaces=plan.spaces,
-        perceptual=inverter.perceptual.name,
+        perceptual=viewer.perceptual.name,
         resolution_px=plan.region.size,
         maps_px=plan.map_size,
         steps_single=plan.config.error_maps.schedule.steps,
@@ -143,16 +141,16 @@ def conclude(finished: Finished) -> Conclusion:
         **evaluate(means, plan.spaces),
     )
     quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows.rows(outcome="quarantined")]
-    pictures, about = [picture for picture, _ in shown], _about(plan, inverter)
+    pictures, about = [picture for picture, _ in shown], _about(plan, viewer)
     psnr_db = concatenated(numbers_of(table, "invert.psnr_db") for table in rows.tables(["invert.psnr_db"]))
     return Conclusion(
         summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published)
     )
 
 
-def drawing(stage: Invert) -> Inverter:
-    """Return an inverter on the CPU for pictures of a stage's codes; it learns no start, which can take hours."""
-    return stage.model_copy(update={"start": Mean()}).inverter(torch.device("cpu"))
+def viewer_of(plan: Plan) -> Viewer:
+    """Return what shows a run's codes, on the CPU: the plan's generator, with no prior and no learnt start."""
+    return Viewer(plan.generator, plan.perceptual.load(torch.device("cpu")), plan.region, plan.spaces)
 
 
 def _timings(
@@ -193,13 +191,13 @@ def _timing(name: str, receipts: Iterable[ReceiptHead]) -> StageTiming:
     return StageTiming(name, units, samples, busy_seconds(intervals), tuple(sorted(devices)))
 
 
-def _about(plan: Plan, inverter: Inverter) -> dict[str, str]:
+def _about(plan: Plan, viewer: Viewer) -> dict[str, str]:
     about: dict[str, Any] = {name: version(name) for name in LIBRARIES}
     about |= {"python": platform.python_version(), "generator": plan.config.generator.name}
-    about |= {"generator digest": inverter.generator.digest, "perceptual distance": inverter.perceptual.name}
-    about |= {"perceptual digest": inverter.perceptual.digest, "store": plan.ledger.store.url}
-    if inverter.generator.about:
-        about["note on the generator"] = inverter.generator.about
+    about |= {"generator digest": viewer.generator.digest, "perceptual distance": viewer.perceptual.name}
+    about |= {"perceptual digest": viewer.perceptual.digest, "store": plan.ledger.store.url}
+    if viewer.generator.about:
+        about["note on the generator"] = viewer.generator.about
     return about
 
 

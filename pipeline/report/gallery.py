@@ -1,7 +1,9 @@
-"""Pictures of a run, drawn anew from what is committed: every one can be explained, and checks its bundle."""
+"""Pictures of a run, drawn from what is committed: every one can be explained, and checks its bundle."""
 
 from __future__ import annotations
 
+import functools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,17 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.errors import NotFoundError, ShardError
 from infra.receipts import Ledger, ReceiptHead
-from infra.shards.shards import RawSample, ShardSample
 from infra.stores.store import Store
-from pipeline.data.units import Shard, Unit, read_inventory, sample_of
+from pipeline.data.reading import Cut, Reader, Recorded
+from pipeline.data.units import Shard, Unit
 from pipeline.publish.index import Index
 from pipeline.report.summary import Picture, Row
-from stages.base.stage import Record, Sample
+from stages.base.stage import Sample
 from stages.images.image_member import ImageMember
-from stages.inversion.inverter import Inverter
 from stages.inversion.packing import unpack_codes
+from stages.inversion.viewer import Viewer
 from stages.maps.reduction import fit_reduced, reduced
 from stages.maps.region import crop, fit, to_uint8
 from stages.maps.spaces import column
@@ -37,7 +38,7 @@ class Gallery:
     sources: Sequence[Store]
     index: Index
     shards: Mapping[Shard, ReceiptHead]
-    inverter: Inverter
+    viewer: Viewer
     image: ImageMember
     map_side_px: int | None  # longest side of maps
 
@@ -46,39 +47,34 @@ class Gallery:
         bad = worst(rows)
         taken = {id(row) for row in bad}
         others = choose([row for row in rows if id(row) not in taken])
+        of_unit: defaultdict[str, dict[str, Row]] = defaultdict(dict)
+        for row in (*others, *bad):
+            of_unit[row["unit"]][row["key"]] = row
+        among_worst = {(row["unit"], row["key"]) for row in bad}
+        reader = self._reader()
         for unit in self.index.units:
-            wanted = {row["key"]: row for row in (*others, *bad) if row["unit"] == unit.name}
-            among_worst = {row["key"] for row in bad if row["unit"] == unit.name}
-            for picture, change in self._pictures_of(unit, wanted) if wanted else ():
-                yield replace(picture, worst=picture.key in among_worst), change
+            for picture, change in self._pictures_of(reader, unit, of_unit.get(unit.name, {})):
+                yield replace(picture, worst=(unit.name, picture.key) in among_worst), change
 
-    def _pictures_of(self, unit: Unit, wanted: Mapping[str, Row]) -> Iterator[tuple[Picture, float]]:
-        records = {step.stage.name: self.index.records(step, unit) for step in self.index.steps}
-        single = self._supervised(unit, wanted)
-        listed = [s for s in read_inventory(self.ledger, self.shards[unit.shard]) if s.key in wanted and not s.fault]
-        listed = [s for s in listed if all(s.key in of_stage for of_stage in records.values())]
-        for raw in read_if_there(self.sources, unit.shard, listed):
-            found = {name: of_stage[raw.key] for name, of_stage in records.items()}
-            sample = sample_of(raw, unit.shard.name, found)
-            photograph_HW3, row = self.image.picture(sample).pixels_HW3, wanted[raw.key]
-            one_space = single.get(raw.key)
-            yield draw(sample, photograph_HW3, row, one_space, self.inverter, map_side_px=self.map_side_px)
+    def _reader(self) -> Reader:
+        inventories = {shard: receipt.unit for shard, receipt in self.shards.items()}
+        return Reader(self.ledger, self.sources, inventories, self.index.steps.last.selection, tolerant=True)
 
-    def _supervised(self, unit: Unit, wanted: Mapping[str, Row]) -> dict[str, Record]:
-        """Return the error-map records of some samples; units of supervision are cut differently from others."""
-        same_shard = [one for one in self.index.supervised if one.shard == unit.shard]
-        records = [self.index.records(self.index.error_maps, one) for one in same_shard]
-        return {key: record for of_unit in records for key, record in of_unit.items() if key in wanted}
+    @functools.cached_property
+    def _records(self) -> list[Recorded]:
+        """What is shown of each stage; units of supervision are cut differently from others."""
+        steps = [Recorded(step.stage.name, step.fingerprint) for step in self.index.steps]
+        of, cut = self.index.error_maps, Cut(self.index.selection, self.index.supervised)
+        return [*steps, Recorded("error_maps", of.fingerprint, cut, optional=True, rows=False, arrays={"image_LHW3"})]
 
-
-def read_if_there(sources: Sequence[Store], shard: Shard, samples: Sequence[ShardSample]) -> list[RawSample]:
-    """Return samples of a shard; none if the shard has left the input, or has changed, since."""
-    if shard.address >= len(sources):
-        return []
-    try:
-        return shard.read(sources, samples)
-    except (NotFoundError, ShardError):
-        return []
+    def _pictures_of(self, reader: Reader, unit: Unit, wanted: Mapping[str, Row]) -> Iterator[tuple[Picture, float]]:
+        if not wanted:
+            return
+        listed = [sample for sample in reader.listed(unit) if sample.key in wanted]
+        for _, sample in reader.read(unit, listed, self._records, self.image.candidates):
+            if isinstance(sample, Sample) and sample.members:  # of a shard that is still in the input
+                photograph_HW3 = self.image.picture(sample).pixels_HW3
+                yield draw(sample, photograph_HW3, wanted[sample.key], self.viewer, map_side_px=self.map_side_px)
 
 
 @torch.no_grad()
@@ -86,36 +82,35 @@ def draw(
     sample: Sample,
     photograph_HW3: NDArray[np.uint8],
     row: Row,
-    single: Record | None,
-    inverter: Inverter,
+    viewer: Viewer,
     *,
     map_side_px: int | None,
 ) -> tuple[Picture, float]:
     """Return a sample's picture, made from its codes as stored, and the largest change that a zero edit makes to it."""
-    record = sample.records["invert"]
+    record, single = sample.records["invert"], sample.records.get("error_maps")
     w_plus = record.row["w_plus"]
     assert isinstance(w_plus, np.ndarray)
     codes = unpack_codes(w_plus, record.arrays)
-    image = inverter.picture(codes)
-    edited = inverter.generator.edit(codes.w_plus, codes.deltas, codes.masks, torch.zeros_like(codes.w_plus))
-    change = (crop(edited, inverter.region).clamp(-1, 1) - image).abs().max()
-    mapped_13hw = fit_reduced(photograph_HW3, inverter.region, map_side_px)[None]
+    image = viewer.picture(codes)
+    edited = viewer.generator.edit(codes.w_plus, codes.deltas, codes.masks, torch.zeros_like(codes.w_plus))
+    change = (crop(edited, viewer.region).clamp(-1, 1) - image).abs().max()
+    mapped_13hw = fit_reduced(photograph_HW3, viewer.region, map_side_px)[None]
     kept = single.arrays.get("image_LHW3") if single is not None else None
     picture = Picture(
         key=sample.key,
         shard=sample.shard,
         role=row["role"],
-        image_HW3=to_uint8(fit(photograph_HW3, inverter.region)[None])[0],
+        image_HW3=to_uint8(fit(photograph_HW3, viewer.region)[None])[0],
         predicted_LHW=sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32),
         assignment_HW=record.arrays["assignment_HW"].astype(np.uint8),
         labels_HW=sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32),
         trace=(record.arrays["trace_step"], record.arrays["trace_loss"]),
         sam_HW3=to_uint8(image)[0],
-        error_HW=inverter.error_map(reduced(image, map_side_px), mapped_13hw)[0].float().numpy(),
+        error_HW=viewer.error_map(reduced(image, map_side_px), mapped_13hw)[0].float().numpy(),
         psnr_db=row["invert.psnr_db"],
         lpips=row["invert.lpips"],
         w_plus_HW3=None if kept is None else kept[0].astype(np.uint8),
-        w_plus_psnr_db=row.get(f"error_maps.psnr_db_{column(inverter.spaces[0])}"),
+        w_plus_psnr_db=row.get(f"error_maps.psnr_db_{column(viewer.spaces[0])}"),
     )
     return picture, float(change)
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.receipts import ReceiptHead
-from infra.shards.shards import ShardSample
 from infra.stores.store import Store
-from pipeline.data.units import Shard, Unit, read_inventory, sample_of
+from pipeline.data.reading import Cut, Reader, Recorded, no_members
+from pipeline.data.units import Shard
 from pipeline.publish.index import Index
-from pipeline.report.gallery import read_if_there
 from pipeline.report.map_quality import HeldOut
 from pipeline.report.summary import Row
-from stages.base.stage import Record
+from stages.base.stage import Sample
 from stages.maps.truth import known_occluder
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
@@ -34,51 +32,47 @@ class HeldOutSamples:
 
     def read(self, rows: Sequence[Row]) -> Iterator[HeldOut]:
         """Yield those of the index's rows that are held out and that every stage recorded."""
-        units = {unit.name: unit for unit in self.index.units}
-        unit_of = {
-            (unit.shard, row["key"]): unit
-            for row in rows
-            if row["role"] == "held_out" and row["outcome"] == "recorded" and (unit := units.get(row["unit"]))
-        }
-        records = functools.lru_cache(1)(self._records)  # a unit may lie across two units of supervision
-        chosen = functools.lru_cache(1)(self._chosen)  # units of one shard are neighbours
-
-        for supervised in self.index.supervised:
-            listed = [s for s in chosen(supervised.shard)[supervised.first : supervised.stop] if not s.fault]
-            wanted = [(s, unit_of[key]) for s in listed if (key := (supervised.shard, s.key)) in unit_of]
-            achieved = self.index.records(self.index.error_maps, supervised) if wanted else {}
-            for unit, pairs in itertools.groupby(wanted, key=lambda pair: pair[1]):
-                predicted, refined = records(unit)
-                known = achieved.keys() & predicted.keys() & refined.keys()
-                samples = [sample for sample, _ in pairs if sample.key in known]
-                occluders = self._occluders(unit.shard, samples)
-                for sample, occluded_HW in zip(samples, occluders, strict=True):
-                    yield HeldOut(
-                        predicted[sample.key].arrays["error_LHW"].astype(np.float32),
-                        achieved[sample.key].arrays["error_LHW"].astype(np.float32),
-                        refined[sample.key].arrays["labels_HW"].astype(np.int32),
-                        occluded_HW,
-                    )
-
-    def _chosen(self, shard: Shard) -> list[ShardSample]:
-        """Return the samples that units of supervision count, faulty ones too."""
-        selection = self.index.error_maps.selection
-        listed = read_inventory(self.index.ledger, self.shards[shard])
-        return [sample for sample in listed if selection.includes(shard.name, sample.key)]
-
-    def _records(self, unit: Unit) -> tuple[Mapping[str, Record], Mapping[str, Record]]:
-        predict_maps, refine_maps = self.index.steps[PredictMaps], self.index.steps[RefineMaps]
-        return self.index.records(predict_maps, unit), self.index.records(refine_maps, unit)
-
-    def _occluders(self, shard: Shard, samples: Sequence[ShardSample]) -> list[NDArray[np.bool_] | None]:
-        stage = self.index.steps.stage(PredictMaps)
-        if stage.truth is None:
-            return [None] * len(samples)
-        read = read_if_there(self.sources, shard, samples)
-        if len(read) < len(samples):
-            return [None] * len(samples)
-        listed = (sample_of(raw, shard.name) for raw in read)
-        return [
-            known_occluder(sample, stage.truth, stage.image.geometry(sample), stage.region, stage.map_side_px)
-            for sample in listed
+        keys: defaultdict[str, set[str]] = defaultdict(set)  # by shard
+        for row in rows:
+            if row["role"] == "held_out" and row["outcome"] == "recorded":
+                keys[_slug(row["unit"])].add(row["key"])
+        predict, refine = self.index.steps[PredictMaps], self.index.steps[RefineMaps]
+        of_error_maps, everything = self.index.error_maps, Cut(predict.selection, self.index.units)
+        inventories = {shard: receipt.unit for shard, receipt in self.shards.items()}
+        reader = Reader(self.index.ledger, self.sources, inventories, of_error_maps.selection, tolerant=True)
+        records = [
+            Recorded("error_maps", of_error_maps.fingerprint, rows=False, arrays={"error_LHW"}),
+            Recorded("predict_maps", predict.fingerprint, everything, rows=False, arrays={"error_LHW"}),
+            Recorded("refine_maps", refine.fingerprint, everything, rows=False, arrays={"labels_HW"}),
         ]
+        for unit in self.index.supervised:
+            wanted = keys[unit.shard.slug]
+            if wanted and (listed := [s for s in reader.listed(unit) if s.key in wanted]):
+                for _, sample in reader.read(unit, listed, records, self._members):
+                    if isinstance(sample, Sample):
+                        yield self._held_out(sample)
+
+    def _members(self, extensions: Collection[str]) -> Collection[str]:
+        """Want the known occluder, and the picture whose geometry it has."""
+        stage = self.index.steps.stage(PredictMaps)
+        return no_members(extensions) if stage.truth is None else {stage.truth, *stage.image.candidates(extensions)}
+
+    def _held_out(self, sample: Sample) -> HeldOut:
+        return HeldOut(
+            sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32),
+            sample.records["error_maps"].arrays["error_LHW"].astype(np.float32),
+            sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32),
+            self._occluder(sample),
+        )
+
+    def _occluder(self, sample: Sample) -> NDArray[np.bool_] | None:
+        stage = self.index.steps.stage(PredictMaps)
+        if stage.truth is None or not sample.members:  # or the shard is no longer in the input
+            return None
+        geometry = stage.image.geometry(sample)
+        return known_occluder(sample, stage.truth, geometry, stage.region, stage.map_side_px)
+
+
+def _slug(unit: str) -> str:
+    """Return the part of a unit's name that stands for its shard."""
+    return unit.rsplit("-", 2)[0]

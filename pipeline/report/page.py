@@ -32,7 +32,7 @@ from pipeline.report.charts import (
 from pipeline.report.distributions import Numbers, draw_convergence, draw_histogram
 from pipeline.report.figures import count, decimal, devices, duration, percent, signed
 from pipeline.report.map_quality import MapQuality
-from pipeline.report.summary import Picture, Quarantined, StageTiming, Summary, steps
+from pipeline.report.summary import SAM, Picture, Quarantined, StageTiming, Summary, steps
 from pipeline.report.training import TrainingReport
 from pipeline.tune.curve import Point, TradeOffCurve
 
@@ -146,40 +146,42 @@ def render_report(
     ceiling = error_ceiling(error_HW for picture in pictures for error_HW in (*picture.predicted_LHW, picture.error_HW))
     groups = group_quarantine(quarantine)
     samples = summary.samples
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            summary=summary,
-            tiles=headline(summary),
-            unaccounted=samples.inventory - samples.recorded - samples.quarantined,
-            failed_units=list(summary.failed_units.items()),
-            shard_faults=list(summary.shard_faults.items()),
-            max_warnings=MAX_WARNINGS,
-            steps=summary.steps_of_both,
-            held_out=any(value is not None for value in summary.psnr_db.values()),
-            curves=_curves(summary),
-            panels=_panels(summary.trade_off),
-            found=_found(summary),
-            calibration=_calibration(summary.maps),
-            training=training,
-            rows=_rows([picture for picture in pictures if not picture.worst], summary.spaces, ceiling),
-            worst=_rows(_worst_first(pictures), summary.spaces, ceiling),
-            distributions=_distributions(pictures, psnr_db),
-            health=health(summary),
-            latents=latents,
-            scale={"colours": colour_scale(), "ceiling": ceiling},
-            timings=timings,
-            total_s=sum(timing.seconds for timing in timings),
-            groups=groups,
-            quarantine=quarantine,
-            grouped=len(quarantine) > MAX_UNGROUPED,
-            hidden=len(quarantine) - sum(len(group.shown) for group in groups),
-            settings=settings,
-            notes=[value for name, value in about.items() if name.lower().startswith("note")],
-            about={name: value for name, value in about.items() if not name.lower().startswith("note")},
-        )
+    height_px, width_px = summary.resolution_px
+    environment = _environment()
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        size=f"{width_px} × {height_px} px",
+        sam=SAM,
+        style=_verbatim(environment, "report.css"),
+        script=_verbatim(environment, "report.js"),
+        summary=summary,
+        tiles=headline(summary),
+        unaccounted=samples.inventory - samples.recorded - samples.quarantined,
+        failed_units=list(summary.failed_units.items()),
+        shard_faults=list(summary.shard_faults.items()),
+        max_warnings=MAX_WARNINGS,
+        steps=summary.steps_of_both,
+        held_out=any(value is not None for value in summary.psnr_db.values()),
+        curves=_curves(summary),
+        panels=_panels(summary.trade_off),
+        found=_found(summary),
+        calibration=_calibration(summary.maps),
+        training=training,
+        rows=_rows([picture for picture in pictures if not picture.worst], summary.spaces, ceiling),
+        worst=_rows(_worst_first(pictures), summary.spaces, ceiling),
+        distributions=_distributions(pictures, psnr_db),
+        health=health(summary),
+        latents=latents,
+        scale={"colours": colour_scale(), "ceiling": ceiling},
+        timings=timings,
+        total_s=sum(timing.seconds for timing in timings),
+        groups=groups,
+        quarantine=quarantine,
+        grouped=len(quarantine) > MAX_UNGROUPED,
+        hidden=len(quarantine) - sum(len(group.shown) for group in groups),
+        settings=settings,
+        notes=[value for name, value in about.items() if name.lower().startswith("note")],
+        about={name: value for name, value in about.items() if not name.lower().startswith("note")},
     )
 
 
@@ -250,9 +252,15 @@ def script_digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
+def _verbatim(environment: Environment, name: str) -> str:
+    """Return a file of the template as it is, to be part of the page."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("pipeline", "."),
+        loader=PackageLoader("pipeline.report", "template"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

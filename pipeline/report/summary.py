@@ -23,6 +23,9 @@ from stages.maps.spaces import column
 Row = Mapping[str, Any]
 UNKNOWN = "–"
 
+SAM = "spatially-adaptive multilayer inversion"
+"""The method, as reports and tables define its name where they first use it; it is not Segment Anything."""
+
 
 @dataclass(frozen=True)
 class Samples:

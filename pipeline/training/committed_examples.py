@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from infra.bundles import read_arrays
-from infra.receipts import Address, Ledger, Receipt, ReceiptHead
-from infra.shards.shards import RawSample, ShardSample
+from infra.receipts import Ledger, ReceiptHead
 from infra.stores.store import Store
-from pipeline.data.inventory import committed_samples
-from pipeline.data.units import Selection, Shard, Unit, sample_of
-from pipeline.jobs.map_job import ARRAYS
+from pipeline.data.reading import Reader, Recorded
+from pipeline.data.units import Selection, Shard, Unit
 from pipeline.plan.plan import Plan
 from stages.base.errors import BadSampleError
-from stages.base.stage import Rejected
+from stages.base.stage import Rejected, Sample
 from stages.images.image_member import ImageMember
 from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, to_uint8
 from stages.segmenter.examples import Example
 
 ERROR_MAPS, MAPS = "error_maps", "error_LHW"
-_INVENTORIES_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -73,9 +66,19 @@ class Supervision:
         """Return whether a sample is not held out for evaluation."""
         return self.selection.role(unit.shard.name, key) == "supervision"
 
-    def receipt(self, unit: Unit) -> Receipt:
-        """Return the receipt of a unit's error maps; raises `DamagedBundleError` if it is gone."""
-        return self.ledger.required(Address(ERROR_MAPS, self.error_maps, unit.name))
+    def reader(self) -> Reader:
+        """Return a reader of its units."""
+        return Reader(self.ledger, self.sources, self.inventories, self.selection)
+
+    def read(self, reader: Reader, unit: Unit, wanted: Callable[[str], bool]) -> Iterator[Sample]:
+        """Yield the wanted samples of a unit that may be trained on, with their maps, in the order of the shard.
+
+        Raises `DamagedBundleError` if its bundle is gone or damaged.
+        """
+        listed = [s for s in reader.listed(unit) if wanted(s.key) and self.may_train_on(unit, s.key)]
+        maps = Recorded(ERROR_MAPS, self.error_maps, rows=False, arrays={MAPS})
+        found = reader.read(unit, listed, [maps], self.image.candidates)
+        return (sample for _, sample in found if isinstance(sample, Sample))
 
 
 class CommittedExamples:
@@ -84,7 +87,7 @@ class CommittedExamples:
     def __init__(self, supervision: Supervision) -> None:
         self.supervision = supervision
         self._by_name = {unit.name: unit for unit in supervision.committed}
-        self._listed = functools.lru_cache(_INVENTORIES_KEPT)(self._read_inventory)
+        self._reader = supervision.reader()
 
     @property
     def units(self) -> Sequence[str]:
@@ -103,25 +106,15 @@ class CommittedExamples:
 
     def read(self, unit: str, wanted: Callable[[str], bool]) -> list[Example | Rejected]:
         """Return the wanted examples of a unit, in the order of the shard."""
-        of, supervision = self._by_name[unit], self.supervision
-        receipt = supervision.receipt(of)
-        keys = {key for key in receipt.recorded if supervision.may_train_on(of, key) and wanted(key)}
-        if not keys:
-            return []
-        arrays = dict(read_arrays(supervision.ledger.read_file(receipt, ARRAYS), keys.__contains__, {MAPS}))
-        chosen = [sample for sample in self._listed(of.shard) if sample.key in keys and sample.fault is None]
-        raw = of.shard.read(supervision.sources, chosen)
-        return [self._example(one, of.shard, arrays.get(one.key, {})) for one in raw]
+        return [self._example(sample) for sample in self.supervision.read(self._reader, self._by_name[unit], wanted)]
 
-    def _example(self, raw: RawSample, shard: Shard, arrays: Mapping[str, NDArray[Any]]) -> Example | Rejected:
-        if MAPS not in arrays:
-            return Rejected(raw.key, f"error_maps recorded it without {MAPS}")
+    def _example(self, sample: Sample) -> Example | Rejected:
+        maps = sample.records[ERROR_MAPS].arrays
+        if MAPS not in maps:
+            return Rejected(sample.key, f"error_maps recorded it without {MAPS}")
         try:
-            image_HW3 = self.supervision.image.picture(sample_of(raw, shard.name)).pixels_HW3
+            image_HW3 = self.supervision.image.picture(sample).pixels_HW3
         except BadSampleError as error:
-            return Rejected(raw.key, str(error))
+            return Rejected(sample.key, str(error))
         image_3hw = fit_reduced(image_HW3, self.supervision.region, self.supervision.map_side_px)
-        return Example(raw.key, to_uint8(image_3hw[None])[0], arrays[MAPS].astype(np.float16))
-
-    def _read_inventory(self, shard: Shard) -> list[ShardSample]:
-        return committed_samples(self.supervision.ledger, self.supervision.inventories[shard])
+        return Example(sample.key, to_uint8(image_3hw[None])[0], maps[MAPS].astype(np.float16))

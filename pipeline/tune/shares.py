@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.receipts import Address
-from pipeline.data.units import Unit
+from infra.receipts import Receipt
+from pipeline.data.reading import Reader, Recorded, no_members
+from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
-from pipeline.jobs.map_job import read_records
 from pipeline.plan.plan import Plan
-from pipeline.plan.steps import MapStep, Steps
-from stages.base.stage import Record
+from pipeline.plan.steps import Steps
 from stages.maps.assignment import segment_means
 from stages.maps.reduction import at_size
 from stages.predict_maps import PredictMaps
@@ -138,10 +137,12 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
     steps = steps_of(plan)
     refine = steps[RefineMaps]
     done = plan.ledger.units(refine.stage.name, refine.fingerprint)
-    units = [unit for unit in plan.units(plan.inventories(), plan.everything) if unit.name in done]
+    shards = plan.inventories()
+    units = [unit for unit in plan.units(shards, plan.everything) if unit.name in done]
     spaces, threshold = plan.spaces, plan.config.refine_maps.threshold
     chosen, of_each = spread(units, samples)
-    maps = (one for unit in chosen for one in itertools.islice(maps_of(plan, steps, unit), of_each))
+    reader = reader_of(plan, shards)
+    maps = (one for unit in chosen for one in itertools.islice(maps_of(reader, steps, unit), of_each))
     segments = Segments.of(itertools.islice(maps, samples), len(spaces))
     if not segments.samples:
         raise nothing_refined(plan)
@@ -180,17 +181,25 @@ def nothing_refined(plan: Plan) -> RunError:
     )
 
 
+def reader_of(plan: Plan, shards: Mapping[Shard, Receipt]) -> Reader:
+    """Return a reader of a run's units; what is no longer in the store is left out."""
+    inventories = {shard: receipt.unit for shard, receipt in shards.items()}
+    return Reader(plan.ledger, plan.sources, inventories, plan.everything, tolerant=True)
+
+
 def maps_of(
-    plan: Plan, steps: Steps, unit: Unit, keys: Iterable[str] | None = None
+    reader: Reader, steps: Steps, unit: Unit, keys: Collection[str] | None = None
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.integer]]]:
     """Yield predicted maps `[L, H, W]`, at the size of the segments `[H, W]`, and these: of the keys given, or all."""
     predict, refine = steps[PredictMaps], steps[RefineMaps]
-    predicted, refined = _records(plan, predict, unit), _records(plan, refine, unit)
-    for key in refined if keys is None else keys:
-        labels_HW = refined[key].arrays["labels_HW"].astype(np.int32)
-        yield at_size(predicted[key].arrays["error_LHW"].astype(np.float32), labels_HW.shape), labels_HW
-
-
-def _records(plan: Plan, step: MapStep, unit: Unit) -> dict[str, Record]:
-    receipt = plan.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
-    return read_records(plan.ledger, receipt) if receipt else {}
+    records = [
+        Recorded(predict.stage.name, predict.fingerprint, rows=False, arrays={"error_LHW"}),
+        Recorded(refine.stage.name, refine.fingerprint, rows=False, arrays={"labels_HW"}),
+    ]
+    listed = None if keys is None else reader.chosen(unit, keys)
+    for _, sample in reader.read(unit, listed, records, no_members):
+        if isinstance(sample, str):
+            continue
+        labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
+        error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
+        yield at_size(error_LHW, labels_HW.shape), labels_HW

@@ -19,15 +19,17 @@ from infra.bundles import read_rows
 from infra.errors import Damage
 from infra.receipts import Address, Receipt
 from pipeline.data.fingerprint import fingerprint, settings_of
+from pipeline.data.reading import Chosen, Reader, Recorded, no_members
 from pipeline.data.receipt_info import TradeOffInfo
+from pipeline.data.records import ROWS
+from pipeline.data.units import Selection
 from pipeline.data.weights import weights_of
 from pipeline.errors import RunError
-from pipeline.jobs.map_job import ROWS
+from pipeline.jobs.map_job import ChosenSamples, MapJob
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep, Steps
 from pipeline.tune.curve import Point, TradeOffCurve, point_of
-from pipeline.tune.shares import Segments, maps_of, nothing_refined, steps_of
-from pipeline.tune.trade_off_job import Chosen, Part, TradeOffJob
+from pipeline.tune.shares import Segments, maps_of, nothing_refined, reader_of, steps_of
 from stages.base.stage import sample_seed
 from stages.engine.memory import UNMEASURED
 from stages.inversion.stage import InvertingStage
@@ -45,11 +47,11 @@ T = TypeVar("T")
 class Asked:
     """A curve that is to be measured: its job, and the parts that its samples are taken in."""
 
-    job: TradeOffJob
-    parts: tuple[Part, ...]
+    job: MapJob
+    parts: tuple[ChosenSamples, ...]
 
     @property
-    def todo(self) -> list[Part]:
+    def todo(self) -> list[ChosenSamples]:
         """The parts that are not committed yet."""
         done = self.job.ledger.units(self.job.name, self.job.fingerprint)
         return [part for part in self.parts if part.name not in done]
@@ -70,9 +72,9 @@ def ask(plan: Plan) -> Asked:
     """
     steps = steps_of(plan)
     predict, refine, invert = steps[PredictMaps], steps[RefineMaps], steps.stage(Invert)
-    settings, shards = plan.config.trade_off, plan.inventories()
-    chosen = choose(plan, refine, settings.samples)
-    thresholds = _thresholds(plan, steps, chosen, settings.points)
+    shards = plan.inventories()
+    chosen = choose(plan, refine, plan.config.trade_off.samples)
+    thresholds = _thresholds(plan, reader_of(plan, shards), steps, chosen)
     stage = TradeOff(
         **{name: getattr(invert, name) for name in InvertingStage.model_fields},
         warm=warm_schedule(invert.schedule, plan.config.trade_off.warm_share),
@@ -81,17 +83,24 @@ def ask(plan: Plan) -> Asked:
     names = [(one.unit.name, one.key) for one in chosen]
     curve = hashlib.sha256(json.dumps([thresholds, names]).encode()).hexdigest()[:16]
     groups = list(even_groups(chosen, stage.batch if isinstance(stage.batch, int) else UNMEASURED))
-    job = TradeOffJob(
+    job = MapJob(
         stage=stage,
         fingerprint=_fingerprint(plan, steps),
         sources=plan.sources,
         ledger=plan.ledger,
         upstream={step.stage.name: step.fingerprint for step in (predict, refine)},
         inventories={one.unit.shard: shards[one.unit.shard].unit for one in chosen},
+        selection=Selection(),
         weights=weights_of(stage, plan.ledger.store, plan.config.compute),
         threads=plan.config.compute.cpus_per_worker,
     )
-    return Asked(job, tuple(Part(curve, i, len(groups), tuple(group)) for i, group in enumerate(groups)))
+    return Asked(job, tuple(_part(curve, number, groups) for number in range(len(groups))))
+
+
+def _part(curve: str, number: int, groups: Sequence[Sequence[Chosen]]) -> ChosenSamples:
+    """Return samples of a curve that are inverted together; `curve` stands for its samples and thresholds."""
+    name = f"{curve}-{number:03d}-of-{len(groups):03d}"
+    return ChosenSamples(name, tuple(groups[number]), {"curve": curve, "parts": len(groups)})
 
 
 def choose(plan: Plan, refine: MapStep, count: int) -> list[Chosen]:
@@ -160,26 +169,29 @@ def _curve(plan: Plan, parts: Sequence[Receipt]) -> TradeOffCurve | None:
 def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
     """Return what the run made of these samples, each inverted from the start at the configured threshold."""
     invert = steps_of(plan)[Invert]
-    of_unit: defaultdict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        of_unit[row["unit"]].add(row["key"])
+    shards = plan.inventories()
+    units, reader = {unit.name: unit for unit in plan.units(shards, plan.everything)}, reader_of(plan, shards)
+    wanted = [Recorded(invert.stage.name, invert.fingerprint, arrays=())]
     found = []
-    for unit, keys in of_unit.items():
-        receipt = plan.ledger.receipt(Address(invert.stage.name, invert.fingerprint, unit))
-        if receipt is None or not keys <= set(receipt.recorded):
+    for name, of_unit in itertools.groupby(rows, key=lambda row: str(row["unit"])):
+        if name not in units:
             return None
-        found += [row for row in read_rows(plan.ledger.read_file(receipt, ROWS)) if row["key"] in keys]
+        listed = reader.chosen(units[name], [row["key"] for row in of_unit])
+        for _, sample in reader.read(units[name], listed, wanted, no_members):
+            if isinstance(sample, str):
+                return None
+            found.append(sample.records[invert.stage.name].row)
     return point_of(plan.config.refine_maps.threshold, found, plan.spaces)
 
 
-def _thresholds(plan: Plan, steps: Steps, chosen: Sequence[Chosen], points: int) -> tuple[float, ...]:
+def _thresholds(plan: Plan, reader: Reader, steps: Steps, chosen: Sequence[Chosen]) -> tuple[float, ...]:
     """Return thresholds at which the editable area of the samples is about evenly spaced, descending."""
     maps = (
         one
         for unit, of_unit in itertools.groupby(chosen, key=lambda one: one.unit)
-        for one in maps_of(plan, steps, unit, [one.key for one in of_unit])
+        for one in maps_of(reader, steps, unit, [one.key for one in of_unit])
     )
-    thresholds = Segments.of(maps, len(plan.spaces)).evenly_editable(points)
+    thresholds = Segments.of(maps, len(plan.spaces)).evenly_editable(plan.config.trade_off.points)
     if len(thresholds) < 2:
         raise RunError(
             f"there is nothing to choose between: {len(chosen)} samples are assigned the same spaces at every "

@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,12 +24,15 @@ Value = str | int | float | bool | None | NDArray[np.generic]
 class Record:
     """What a stage records about one sample.
 
-    `row` is what people query (scalars and small fixed-shape tensors), `arrays` what machines load.
+    `row` is what people query (scalars and small fixed-shape tensors), `arrays` what programs load, and `files` are
+    files by name, such as images: `edited.png` of the sample `000123` is the member `000123.edited.png` of a tar. Names
+    are in lower case, without `/`.
     """
 
     key: str
     row: Mapping[str, Value] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Stage(GraphStage, ABC):
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {}
     """Types of those columns of its rows that may be null in all rows of a unit."""
+    keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"arrays"})
+    """What its records may hold next to their rows. Each is a file of every bundle, even where no record has any."""
 
     @abstractmethod
     def setup(self, device: torch.device) -> Worker:

@@ -16,10 +16,10 @@ import numpy as np
 from infra.receipts import Receipt
 from infra.shards.shards import write_shard
 from pipeline.config import load_config
+from pipeline.data.records import read_records
 from pipeline.data.stores import Stores
 from pipeline.demo.occluders import SEEN, UNSEEN
 from pipeline.demo.write_shards import demo_samples
-from pipeline.jobs.map_job import read_records
 from pipeline.operations.verify import verify_run
 from pipeline.plan.plan import Plan
 from stages.base.stage import Record
@@ -137,7 +137,7 @@ class Mill:
         """Return the records of one stage by key, of all fingerprints that the store holds."""
         ledger, found = self.plan().ledger, {}
         for receipt in self.committed(stage).values():
-            found |= read_records(ledger, receipt)
+            found |= read_records(ledger.read_file, receipt)
         return found
 
     def problems(self, *overrides: str) -> list[str]:
@@ -173,7 +173,7 @@ def differences(found: Mapping[str, Record], wanted: Mapping[str, Record]) -> li
     """Return where two sets of records are not equal bit by bit."""
     wrong = [f"{key} is in one only" for key in sorted(found.keys() ^ wanted.keys())]
     for key in sorted(found.keys() & wanted.keys()):
-        mine, theirs = {**found[key].row, **found[key].arrays}, {**wanted[key].row, **wanted[key].arrays}
+        mine, theirs = ({**of[key].row, **of[key].arrays, **of[key].files} for of in (found, wanted))
         wrong += [f"{key}: {name} is in one only" for name in sorted(mine.keys() ^ theirs.keys())]
         wrong += [
             f"{key}: {name} differs"

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from infra.receipts import Address
 from pipeline.config import RunConfig, load_config
+from pipeline.data.records import read_records
 from pipeline.data.stores import Stores
+from pipeline.data.units import Unit
 from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.jobs.map_job import MapJob
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.publish.index import Index
 from pipeline.training.train_job import TrainJob
+from stages.base.stage import Record
 from tests import tiny
 
 COUNTS = {"train-a": 5, "held-b": 3}
@@ -41,6 +45,12 @@ class Committed:
         plan = self.plan(*overrides)
         segmenter = plan.ledger.receipt(plan.train_segmenter())
         return Index.from_plan(plan, plan.inventories(), segmenter, len(plan.missing_inventories()))
+
+    def records(self, step: MapStep, unit: Unit) -> dict[str, Record]:
+        """Return what a stage recorded about the samples of a unit, by key."""
+        ledger = self.plan().ledger
+        receipt = ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
+        return read_records(ledger.read_file, receipt) if receipt else {}
 
     def files(self) -> dict[str, bytes]:
         """Return every file of the store."""

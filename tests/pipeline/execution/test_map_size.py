@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.data.records import read_records
 from pipeline.errors import ConfigError
 from pipeline.execution.run import Finished
-from pipeline.jobs.map_job import read_records
 from pipeline.report.conclude import conclude
 from pipeline.training.committed_examples import CommittedExamples, Supervision
 from pipeline.tune.shares import tune
@@ -33,7 +33,7 @@ def small(fresh):
 
 def arrays(plan, step) -> list[dict[str, np.ndarray]]:
     receipts = plan.ledger.receipts(step.stage.name, step.fingerprint)
-    return [record.arrays for receipt in receipts for record in read_records(plan.ledger, receipt).values()]
+    return [record.arrays for receipt in receipts for record in read_records(plan.ledger.read_file, receipt).values()]
 
 
 def test_a_whole_run_follows_the_size_of_maps_and_the_spaces(small, fresh):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from infra.shards.shards import write_shard
-from pipeline.jobs.map_job import read_records
+from pipeline.data.records import read_records
 from stages.invert import Invert
 from tests import tiny
 from tests.pipeline.conftest import commit_all
@@ -63,7 +63,9 @@ def rows(first_run, tmp_path_factory):
         torch.set_num_threads(threads)
     invert = plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))[Invert]
     receipts = list(plan.ledger.receipts("invert", invert.fingerprint))
-    recorded = {key: one.row for receipt in receipts for key, one in read_records(plan.ledger, receipt).items()}
+    recorded = {
+        key: one.row for receipt in receipts for key, one in read_records(plan.ledger.read_file, receipt).items()
+    }
     return recorded | {key: reason for receipt in receipts for key, reason in receipt.quarantined.items()}
 
 

@@ -1,28 +1,52 @@
-"""The end of a run: how its pictures are drawn."""
-
-from pathlib import Path
+"""The end of a run: what its report costs."""
 
 import pytest
-import torch
 
-from generators.source import GeneratorSource
-from pipeline.report.conclude import drawing
-from stages.inversion.starts.learnt import LearntStart
-from stages.invert import Invert
-from stages.objective.objective import Objective
-from stages.perceptual.source import PerceptualSource
-from tests import tiny
+from generators import source
+from pipeline.execution.run import Finished
+from pipeline.publish.index import published
+from pipeline.report.conclude import conclude
+from tests.pipeline.conftest import compute
+
+STARTS = "invert.start_samples=16"
 
 
-def test_pictures_are_drawn_without_learning_where_inversions_start(tmp_path: Path, monkeypatch):
-    networks = tiny.write_networks(tmp_path)
-    stage = Invert(
-        generator=GeneratorSource(checkpoint=networks["generator"]),
-        perceptual=PerceptualSource(backbone="small", weights=networks["perceptual"]),
-        objective=Objective(shrinkage=1e-2),
-        start_samples=8,
-    )
-    monkeypatch.setattr(LearntStart, "from_draws", lambda *args, **named: pytest.fail("a start was learnt"))
-    with pytest.raises(pytest.fail.Exception):
-        stage.inverter(torch.device("cpu"))
-    drawing(stage)
+@pytest.fixture
+def finished(committed) -> Finished:
+    """A run whose inversions start at a learnt w, published, as another process finds it."""
+    plan = committed.plan(STARTS)
+    *_, invert = plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))
+    compute(plan, invert)
+    committed.index(STARTS).publish()
+    fresh = committed.plan(STARTS)
+    index, receipt = committed.index(STARTS), published(fresh.ledger)
+    return Finished(fresh, fresh.inventories(), index, receipt, {}, 0)
+
+
+def test_a_report_synthesises_its_pictures_and_nothing_else(finished, monkeypatch):
+    """No start is learnt, whose draws would be synthesised, and no prior is estimated, whose draws would be mapped."""
+    synthesised, mapped, loaded = [], [], []
+    kind = type(finished.plan.generator)
+    del finished.plan.__dict__["generator"]
+
+    def counted(calls, whole):
+        def call(self, first, *others, **named):
+            calls.append(len(first))
+            return whole(self, first, *others, **named)
+
+        return call
+
+    def loading(*arguments, **named):
+        loaded.append(arguments)
+        return whole_load(*arguments, **named)
+
+    whole_load = source.load_generator
+    monkeypatch.setattr(source, "load_generator", loading)
+    monkeypatch.setattr(kind, "synthesize", counted(synthesised, kind.synthesize))
+    monkeypatch.setattr(kind, "edit", counted(synthesised, kind.edit))
+    monkeypatch.setattr(kind, "map", counted(mapped, kind.map))
+    pictures = conclude(finished).pictures
+    assert len(pictures) == 8
+    assert sum(synthesised) == 2 * len(pictures)  # each as it is stored, and under an edit by nothing
+    assert mapped == []
+    assert len(loaded) == 1

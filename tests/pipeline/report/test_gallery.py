@@ -19,9 +19,9 @@ def rows(held_out_occluded=0, held_out_clean=0, others=0):
 
 def gallery(run):
     index, plan = run.index(), run.plan()
-    inverter = index.steps.stage(Invert).inverter(torch.device("cpu"))
+    viewer = index.steps.stage(Invert).viewer(torch.device("cpu"))
     stores, side_px = (plan.ledger, plan.sources), plan.config.maps.side_px
-    return Gallery(*stores, index, plan.inventories(), inverter, plan.image, side_px)
+    return Gallery(*stores, index, plan.inventories(), viewer, plan.image, side_px)
 
 
 def drawn(run):

@@ -28,11 +28,11 @@ def read(run):
 def test_only_held_out_samples_are_read_each_once_with_its_own_maps(committed):
     index, samples = committed.index(), read(committed)
     (achieved,) = [
-        index.records(index.error_maps, unit) for unit in index.supervised if unit.shard.name == "held-b.tar"
+        committed.records(index.error_maps, unit) for unit in index.supervised if unit.shard.name == "held-b.tar"
     ]
     units = [unit for unit in index.units if unit.shard.name == "held-b.tar"]
     maps = (index.steps[PredictMaps], index.steps[RefineMaps])
-    predicted, refined = ({k: v for u in units for k, v in index.records(s, u).items()} for s in maps)
+    predicted, refined = ({k: v for u in units for k, v in committed.records(s, u).items()} for s in maps)
     assert len(samples) == 3
     for i, sample in enumerate(samples):
         key = f"held-b-{i:03d}"
@@ -68,7 +68,9 @@ def test_units_of_supervision_may_be_cut_differently(committed):
     index = replace(committed.index(), supervised=threes.units(shards, threes.supervision))
     rows = [row | {"role": "held_out" if row["shard"] == "train-a.tar" else None} for row in rows_of(committed)]
     samples = list(HeldOutSamples(index, threes.sources, shards).read(rows))
-    wanted = {key: record for unit in index.supervised for key, record in index.records(index.error_maps, unit).items()}
+    wanted = {
+        key: record for unit in index.supervised for key, record in committed.records(index.error_maps, unit).items()
+    }
     assert len(samples) == 5
     for i, sample in enumerate(samples):
         np.testing.assert_array_equal(sample.achieved_LHW, wanted[f"train-a-{i:03d}"].arrays["error_LHW"])

@@ -1,6 +1,7 @@
 """The run report: what it says, and that a browser shows it whole, without asking for anything else."""
 
 import base64
+import html
 import io
 import re
 from collections import Counter
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.report import charts
+from pipeline.report import charts, summary
 from pipeline.report.figures import decimal, devices, duration, percent
 from pipeline.report.map_quality import MapQuality
-from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, write_report
-from pipeline.report.summary import Quarantined, Samples
+from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, script_digest, write_report
+from pipeline.report.summary import SAM, Quarantined, Samples
 from tests.pipeline.report_page import (
     EMPTY,
     MAPS,
@@ -289,6 +290,21 @@ def test_the_health_of_a_run_is_one_line_at_the_top():
 def test_sam_is_defined_where_the_page_begins(report):
     lede, _, _ = Page(report.read_text(encoding="utf-8")).text.partition("samples")
     assert "SAM: spatially-adaptive multilayer inversion" in lede
+
+
+def test_the_table_of_spaces_defines_sam(report):
+    page = Page(report.read_text(encoding="utf-8"))
+    assert page.all("abbr") == [{"title": SAM}]
+    assert f"by SAM ({SAM})" in page.text
+
+
+def test_the_style_and_the_script_are_part_of_the_page_as_they_are(report):
+    page = report.read_text(encoding="utf-8")
+    folder = Path(summary.__file__).parent / "template"
+    assert f"<style>\n{(folder / 'report.css').read_text()}</style>" in page
+    script = (folder / "report.js").read_text()
+    assert f"<script>{script}</script>" in page
+    assert f"script-src '{script_digest(script)}'" in html.unescape(page)
 
 
 def test_the_worst_images_have_a_section_of_their_own(tmp_path):

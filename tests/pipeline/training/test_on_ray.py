@@ -40,7 +40,7 @@ class Fatal(Supervision):
 
     folder: Path
 
-    def receipt(self, unit):
+    def read(self, reader, unit, wanted):
         generation = "second" if (self.folder / "killed").exists() else "first"
         with (self.folder / f"{generation}-{os.getpid()}").open("a") as notes:
             notes.write(f"{unit.name}\n")
@@ -50,7 +50,7 @@ class Fatal(Supervision):
                 os.kill(os.getpid(), signal.SIGKILL)
             except FileExistsError:
                 pass
-        return super().receipt(unit)
+        return super().read(reader, unit, wanted)
 
 
 def epochs_in(ledger: Ledger) -> int:

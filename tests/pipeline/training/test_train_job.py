@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from infra.bundles import read_arrays, write_arrays
+from infra.receipts import Address
+from pipeline.data.records import ARRAYS
 from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
-from pipeline.jobs.map_job import ARRAYS
 from pipeline.training.committed_examples import Supervision
 from pipeline.training.states import StoredStates, drop_states
 from pipeline.training.train_job import TrainJob
@@ -42,10 +43,10 @@ class DiedError(Exception):
 class Fatal(Supervision):
     """Ends the process that reads it as soon as a state is in the store."""
 
-    def receipt(self, unit):
+    def read(self, reader, unit, wanted):
         if any(self.ledger.store.list("training/")):
             raise DiedError
-        return super().receipt(unit)
+        return super().read(reader, unit, wanted)
 
 
 class Namesakes(Supervision):
@@ -109,7 +110,7 @@ def test_a_damaged_state_is_not_resumed_from(committed, harm):
 def test_unsound_error_maps_are_quarantined_in_the_receipt_of_the_training(committed):
     training = job(committed)
     ledger, (_, unit, _) = training.supervision.ledger, training.supervision.committed
-    receipt = training.supervision.receipt(unit)
+    receipt = ledger.required(Address("error_maps", training.supervision.error_maps, unit.name))
     arrays = dict(read_arrays(ledger.read_file(receipt, ARRAYS)))
     unsound, without, *_ = arrays
     arrays[unsound]["error_LHW"][1, 3, 4] = np.nan

@@ -130,7 +130,7 @@ def test_samples_are_spread_over_the_units(count, samples, chosen, of_each):
 
 def test_the_configured_threshold_has_the_shares_that_were_committed(committed):
     plan, index = committed.plan(), committed.index()
-    refined = [record for unit in index.units for record in index.records(index.steps[RefineMaps], unit).values()]
+    refined = [record for unit in index.units for record in committed.records(index.steps[RefineMaps], unit).values()]
     found = tune(plan)
     (now,) = [row for row in found.grid if row.threshold == found.threshold == plan.config.refine_maps.threshold]
     assert (found.samples, found.committed) == (8, 8)

@@ -89,7 +89,9 @@ def test_the_configured_threshold_is_what_the_run_made_of_the_same_samples(measu
     plan = measured_run.plan(*FEW)
     index, curve = measured_run.index(), committed_curve(plan)
     chosen = {one.key for one in choose(plan, index.steps[RefineMaps], 4)}
-    inverted = {key: one for unit in index.units for key, one in index.records(index.steps[Invert], unit).items()}
+    inverted = {
+        key: one for unit in index.units for key, one in measured_run.records(index.steps[Invert], unit).items()
+    }
     wanted = [inverted[key].row for key in chosen]
     assert curve.configured.threshold == plan.config.refine_maps.threshold
     assert curve.configured.psnr_db == pytest.approx(np.mean([row["psnr_db"] for row in wanted]))
