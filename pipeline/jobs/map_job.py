@@ -103,7 +103,7 @@ class _MapRunner:
         attempt, outcomes = self._put(task.name, named, results)
         finished = time.time()
         if isinstance(task, ChosenSamples):
-            about = {"device": self.device, "started": started, "finished": finished}
+            about: dict[str, JsonValue] = {"device": self.device, "started": started, "finished": finished}
             return Done.of(attempt.commit(outcomes, {**task.info, **about}))
         info = UnitInfo(
             shard=task.shard.name, device=self.device, started=started, computed_s=computed_s, finished=finished

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.receipts import Receipt
+from infra.receipts import ReceiptHead
 from pipeline.data.reading import Reader, Recorded, no_members
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
@@ -181,7 +181,7 @@ def nothing_refined(plan: Plan) -> RunError:
     )
 
 
-def reader_of(plan: Plan, shards: Mapping[Shard, Receipt]) -> Reader:
+def reader_of(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Reader:
     """Return a reader of a run's units; what is no longer in the store is left out."""
     inventories = {shard: receipt.unit for shard, receipt in shards.items()}
     return Reader(plan.ledger, plan.sources, inventories, plan.everything, tolerant=True)
