@@ -12,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     ValidationInfo,
@@ -25,20 +24,20 @@ from infra.addresses.addresses import anchored
 from infra.stores.storage import AnyOptions, S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
-from stages.engine.memory import Width
-from stages.engine.schedule import Schedule
+from pipeline.stage_settings import Settings, defaults
+from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
-from stages.inversion.methods import Method, Optimise
-from stages.inversion.starts import Mean, Start, start_of_samples
-from stages.invert import Invert, without_steps_by_need
+from stages.inversion.starts import Start
+from stages.invert import Invert
 from stages.maps.region import Region
-from stages.objective.objective import Objective
-from stages.objective.precision import Precision
 from stages.perceptual.source import PerceptualSource
-from stages.segmentation import Labels, Segmentation, Superpixels
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
+from stages.segmentation import Labels, Segmentation
 from stages.segmenter.choice import SegmenterChoice, TrainedHere
+from stages.trade_off import TradeOff
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -93,64 +92,6 @@ class MapSettings(Section):
     numbers change with its size, and the published tau belongs to 256. Maps are never larger than the region."""
 
 
-class InversionSettings(Section):
-    """How images are inverted by optimisation."""
-
-    objective: Objective = Objective()
-    schedule: Schedule = Schedule()
-    start: Start = Mean()
-    """Where an inversion starts: at the `mean` w, or at one `learnt` from draws. `start_samples: N` is short for
-    `start: {kind: learnt, samples: N}`, and with 0 for the mean."""
-    batch: Width = 16
-    """Images (error maps: an image in a space) optimised together; changes a result by rounding at most. `auto`: as
-    many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
-    memory turns out too small, the number is halved."""
-    precision: Precision = "fp32"  # of the networks while they invert; bf16 or fp16 where a GPU (or CPU) is made for it
-    compile: bool = False  # let torch compile the loss: minutes once, for runs of hours; changes rounding
-
-    _short_start = model_validator(mode="before")(start_of_samples)
-
-
-class InvertSettings(InversionSettings):
-    """How images are inverted in the spaces assigned."""
-
-    method: Method = Optimise()  # how codes are found
-
-    formerly: ClassVar[Mapping[str, Any]] = Invert.formerly
-
-    _removed = model_validator(mode="before")(without_steps_by_need)
-
-
-class ErrorMapsSettings(InversionSettings):
-    """How supervision is made."""
-
-    schedule: Schedule = Schedule(steps=501)
-    keep_images: bool = False  # keep the single-space inversions beside their error maps
-
-
-class PredictMapsSettings(Section):
-    """How maps are predicted."""
-
-    batch: PositiveInt = 64  # images at a time
-
-
-class RefineMapsSettings(Section):
-    """How maps become an assignment of spaces to segments."""
-
-    threshold: PositiveFloat = 0.225  # tau, in LPIPS
-    segmentation: Segmentation = Superpixels()  # where segments come from, by its kind
-    connected_components: bool = False  # each connected part of a segment is given a space of its own
-    batch: PositiveInt = 16  # images at a time
-
-
-class TradeOffSettings(Section):
-    """How `invertmill tune --invert` measures what editability costs; objective and schedule are those of `invert`."""
-
-    samples: PositiveInt = 16  # chosen by hash, held-out ones first
-    points: Annotated[int, Field(ge=3)] = 8  # thresholds, at which the editable area is about evenly spaced
-    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # of the schedule's steps, from one threshold to the next
-
-
 class Compute(Section):
     """What the work runs on. Nothing here changes a result."""
 
@@ -194,13 +135,14 @@ class RunConfig(Section):
     truth: Member | None = None  # member of a sample that masks a known occluder, if the shards have one
     unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
     supervision: Supervision = Supervision()
-    error_maps: ErrorMapsSettings = ErrorMapsSettings()
+    error_maps: Settings[ErrorMaps] = defaults(ErrorMaps)  # how supervision is made
     segmenter: SegmenterChoice = TrainedHere()  # trained on the supervision, or a published checkpoint
-    train_segmenter: TrainSegmenter = TrainSegmenter()
-    predict_maps: PredictMapsSettings = PredictMapsSettings()
-    refine_maps: RefineMapsSettings = RefineMapsSettings()
-    invert: InvertSettings = InvertSettings()
-    trade_off: TradeOffSettings = TradeOffSettings()
+    train_segmenter: Settings[TrainSegmenter] = defaults(TrainSegmenter)  # how the segmenter is trained
+    predict_maps: Settings[PredictMaps] = defaults(PredictMaps)  # how maps are predicted
+    refine_maps: Settings[RefineMaps] = defaults(RefineMaps)  # how maps become an assignment of spaces to segments
+    invert: Settings[Invert] = defaults(Invert)  # how images are inverted in the spaces assigned
+    trade_off: Settings[TradeOff] = defaults(TradeOff)
+    """How `invertmill tune --invert` measures what editability costs; objective and schedule are those of `invert`."""
     compute: Compute = Compute()
     storage: Storage = Storage()
 

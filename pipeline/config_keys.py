@@ -54,8 +54,7 @@ def keys_of(model: type[BaseModel], prefix: str = "", defaults: object = None) -
         required = field.is_required() and defaults is None
         always = sections and isinstance(value, BaseModel) and len(sections) == 1
         default = None if always or (required and sections) else REQUIRED if required else _as_yaml(value)
-        about = sections or ([model] if name == "kind" else [])
-        yield Key(path, default, meaning_of(model, name) or _first_line(about), kind)
+        yield Key(path, default, meaning_of(model, name), kind)
         for section in sections:
             yield from keys_of(section, f"{path}.", value if isinstance(value, section) else None)
 
@@ -77,8 +76,12 @@ def nearest(model: type[BaseModel], unknown: str) -> list[str]:
 
 
 def meaning_of(model: type[BaseModel], name: str) -> str:
-    """Return what is written next to a field of a model or of one that it extends, empty if nothing is."""
-    return next((text for one in model.__mro__ if (text := _meanings(one).get(name))), "")
+    """Return what is written next to a field, or what its only section or kind is; empty if nothing says it."""
+    declared: type[BaseModel] = getattr(model, "declared_in", model)  # of a section that is a part of a stage
+    if written := next((text for one in declared.__mro__ if (text := _meanings(one).get(name))), ""):
+        return written
+    field = model.model_fields.get(name)
+    return _first_line(models_in(field.annotation) or ([model] if name == "kind" else [])) if field else ""
 
 
 def models_in(annotation: object) -> list[type[BaseModel]]:

@@ -20,6 +20,7 @@ from stages.base.stage import Record, Rejected, Sample, Worker
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion, Trace, fate
+from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
 from stages.inversion.stage import InvertingStage
 from stages.inversion.viewer import Photograph
@@ -67,6 +68,7 @@ class ErrorMaps(InvertingStage):
 
     truth: str | None = None  # member of a sample that masks its occluder, white where occluded
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
+    schedule: Schedule = Schedule(steps=501)
     keep_images: bool = False  # also keep the single-space inversions, `image_LHW3` uint8
 
     def setup(self, device: torch.device) -> Worker:

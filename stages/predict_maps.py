@@ -50,7 +50,7 @@ class PredictMaps(Stage):
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     image: ImageMember = ImageMember()
     truth: str | None = None
-    batch: int = 64  # samples computed together
+    batch: PositiveInt = 64  # images at a time
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmenter; the worker runs it once per batch."""

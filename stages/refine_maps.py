@@ -52,11 +52,10 @@ class RefineMaps(Stage):
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused if its mean over a segment is larger
     image: ImageMember = ImageMember()
-    segmentation: Segmentation = Superpixels()
-    connected_components: bool = (
-        False  # split each segment into its connected parts: two far cars need not share a space
-    )
-    batch: int = 16  # samples segmented together
+    segmentation: Segmentation = Superpixels()  # where segments come from, by its kind
+    connected_components: bool = False
+    """Split each segment into its connected parts: two distant cars need not share a space."""
+    batch: PositiveInt = 16  # images at a time
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmentation; the worker assigns each image by itself."""

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from threading import Lock
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from generators.latents import Codes, zero_deltas
@@ -150,6 +151,13 @@ class TradeOff(InvertingStage):
     on_demand: ClassVar[bool] = True
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset()
 
+    derived: ClassVar[frozenset[str]] = (
+        frozenset({"thresholds", "warm"}) | InvertingStage.model_fields.keys()  # those of `invert`
+    )
+
+    samples: PositiveInt = 16  # chosen by hash, held-out ones first
+    points: Annotated[int, Field(ge=3)] = 8  # thresholds, at which the editable area is about evenly spaced
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # of the schedule's steps, from one threshold to the next
     thresholds: tuple[float, ...]
     warm: Schedule
 

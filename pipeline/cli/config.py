@@ -1,4 +1,4 @@
-"""`invertmill config`: every key of a configuration."""
+"""`invertmill config` and `invertmill schema`: every key of a configuration, for people and for editors."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def config() -> None:
         line.append(":" if key.default is None else f": {key.default}")
         meaning = f"({key.kind}) {key.meaning}" if key.kind else key.meaning
         console.print(line.append(f"  # {meaning}" if meaning else "", style="dim"), soft_wrap=True, highlight=False)
+
+
+@app.command(name="schema")
+def schema() -> None:
+    """Print the JSON schema of a configuration, for editors that complete YAML."""
+    import json
+
+    from pipeline.config import RunConfig
+    from pipeline.config_schema import schema_of
+
+    print(json.dumps(schema_of(RunConfig), indent=2))  # as it is: a console would wrap it

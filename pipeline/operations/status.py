@@ -18,7 +18,7 @@ from pipeline.operations.expected import Expected, expected_of
 from pipeline.operations.guessed import bytes_at_most
 from pipeline.operations.redone import cut_warning, settings_warning
 from pipeline.operations.tally import Rate, Tally
-from pipeline.plan.graph import GRAPH, maps_samples
+from pipeline.plan.graph import maps_samples
 from pipeline.plan.plan import Plan
 
 
@@ -84,7 +84,7 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
     steps, units = plan.steps(trained), _units(plan, shards)
     counts = _Counts(plan, expected, ahead)
     stages = [counts.inventory(shards.values(), len(missing))]
-    for stage in GRAPH.computed:
+    for stage in plan.stages:
         if maps_samples(stage):
             digest = steps.fingerprints.get(stage.name)
             stages.append(counts.mapped(stage.name, digest, units[stage.name], plan.selection(stage)))
@@ -155,7 +155,7 @@ def _with_guesses(plan: Plan, stages: Sequence[Stage]) -> list[Stage]:
 def _units(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> dict[str, Sequence[Unit]]:
     """Return the units of every map stage by its name."""
     supervised, everything = plan.units(shards, plan.supervision), plan.units(shards, plan.everything)
-    mapped = filter(maps_samples, GRAPH.computed)
+    mapped = filter(maps_samples, plan.stages)
     return {stage.name: supervised if stage.supervision_only else everything for stage in mapped}
 
 

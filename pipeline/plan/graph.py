@@ -7,13 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from pydantic import BaseModel
+
+from pipeline.config import RunConfig
+from pipeline.stage_settings import stages_in
 from stages.base.stage import GraphStage, Stage
-from stages.error_maps import ErrorMaps
-from stages.invert import Invert
-from stages.predict_maps import PredictMaps
-from stages.refine_maps import RefineMaps
-from stages.trade_off import TradeOff
-from stages.train_segmenter import TrainSegmenter
 
 
 def maps_samples(stage: type[GraphStage]) -> TypeGuard[type[Stage]]:
@@ -26,9 +24,16 @@ class Graph:
     """Stages in an order in which each comes after those that it reads."""
 
     stages: tuple[type[GraphStage], ...]
+    optional: frozenset[str] = frozenset()  # names of those that a run computes only if they are configured
 
     @classmethod
-    def from_stages(cls, stages: Iterable[type[GraphStage]]) -> Graph:
+    def from_config(cls, config: type[BaseModel]) -> Graph:
+        """Return the graph of the stages that a configuration has sections of."""
+        stages = dict(stages_in(config))
+        return cls.from_stages(stages, {stage.name for stage, optional in stages.items() if optional})
+
+    @classmethod
+    def from_stages(cls, stages: Iterable[type[GraphStage]], optional: Iterable[str] = ()) -> Graph:
         """Return the graph of some stages; what they leave open of the order is that in which they are given.
 
         Raises:
@@ -47,17 +52,16 @@ class Graph:
             if ready is None:
                 raise ValueError(f"stages read each other in a circle: {list(left)}")
             ordered.append(left.pop(ready.name))
-        return cls(tuple(ordered))
+        return cls(tuple(ordered), frozenset(optional))
 
     @property
     def by_name(self) -> Mapping[str, type[GraphStage]]:
         """The stages by their names, in order."""
         return {stage.name: stage for stage in self.stages}
 
-    @property
-    def computed(self) -> tuple[type[GraphStage], ...]:
-        """The stages that a run computes."""
-        return tuple(stage for stage in self.stages if not stage.on_demand)
+    def computed(self, config: BaseModel) -> tuple[type[GraphStage], ...]:
+        """Return the stages that a run of this configuration computes."""
+        return tuple(stage for stage in self.stages if not stage.on_demand and getattr(config, stage.name) is not None)
 
     def upstream(self, stage: type[GraphStage]) -> tuple[type[Stage], ...]:
         """Return the stages whose records a stage gets, as it names them."""
@@ -66,12 +70,13 @@ class Graph:
 
     @functools.cached_property
     def last(self) -> type[Stage]:
-        """The stage whose result is published: it maps all samples of a run, and no other such stage reads it.
+        """The stage whose result is published: it maps all samples of every run, and no other such stage reads it.
 
         Raises:
             ValueError: there is not exactly one.
         """
-        mapped = [one for one in filter(maps_samples, self.computed) if not one.supervision_only]
+        always = (stage for stage in self.stages if not stage.on_demand and stage.name not in self.optional)
+        mapped = [stage for stage in filter(maps_samples, always) if not stage.supervision_only]
         read = {name for stage in mapped for name in stage.reads}
         last = [stage for stage in mapped if stage.name not in read]
         if len(last) != 1:
@@ -79,4 +84,4 @@ class Graph:
         return last[0]
 
 
-GRAPH = Graph.from_stages((ErrorMaps, TrainSegmenter, PredictMaps, RefineMaps, Invert, TradeOff))
+GRAPH = Graph.from_config(RunConfig)

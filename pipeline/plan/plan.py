@@ -175,6 +175,11 @@ class Plan:
         return Selection()
 
     @property
+    def stages(self) -> tuple[type[GraphStage], ...]:
+        """The stages that this run computes, in order."""
+        return GRAPH.computed(self.config)
+
+    @property
     def facts(self) -> Facts:
         """What a stage is given by the run, by the names of its fields."""
         config = self.config
@@ -222,7 +227,7 @@ class Plan:
         """Return the steps over all samples, in order, with the segmenter that was trained."""
         trained, known = TrainedSegmenter(segmenter), dict[str, str]()
         steps = []
-        for stage in GRAPH.computed:
+        for stage in self.stages:
             if maps_samples(stage) and not stage.supervision_only:
                 steps.append(self._step(stage, known, trained))
                 known[stage.name] = steps[-1].fingerprint

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
+from pipeline.plan.graph import GRAPH
 from stages.base.variant import Variant
 
 LOCAL: dict[str, Any] = {
-    **dict.fromkeys(("input", "output", "folder", "trade_off", "compute", "storage"), True),
+    **dict.fromkeys(("input", "output", "folder", "compute", "storage"), True),
+    **{stage.name: True for stage in GRAPH.stages if stage.on_demand},
     "generator": {"checkpoint", "sha256"},
 }
 """Settings that decide no result, or name a place on this machine."""
@@ -62,7 +64,7 @@ def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # any value
         variant = getattr(section, name)
         hashed = variant.hashed_as(name) if isinstance(variant, Variant) else {name: value}
         settings |= {name: value} if name in hashed else hashed
-    return settings | dict(getattr(section, "formerly", {}))
+    return settings | dict(getattr(getattr(section, "declared_in", section), "formerly", {}))
 
 
 def _without_paths(value: Any) -> Any:  # noqa: ANN401  # any value of a configuration

@@ -22,7 +22,7 @@ from pipeline.data.receipt_info import WorkInfo
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.execution.run import Finished
-from pipeline.plan.graph import GRAPH, maps_samples
+from pipeline.plan.graph import maps_samples
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 from pipeline.publish.index import POINTER, Index
@@ -159,7 +159,7 @@ def _timings(
     """Yield what each stage did, from the receipts of its bundles."""
     yield _timing(inventory.STAGE, shards.values())
     trained = plan.ledger.receipt(plan.train_segmenter())
-    for stage in GRAPH.computed:
+    for stage in plan.stages:
         if maps_samples(stage):
             step = index.every_step[stage]
             yield _timing(stage.name, _receipts(plan, step, index.units_of(step)))

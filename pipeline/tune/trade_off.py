@@ -75,7 +75,8 @@ def ask(plan: Plan) -> Asked:
     shards = plan.inventories()
     chosen = choose(plan, refine, plan.config.trade_off.samples)
     thresholds = _thresholds(plan, reader_of(plan, shards), steps, chosen)
-    stage = TradeOff(
+    stage = plan.stage(
+        TradeOff,
         **{name: getattr(invert, name) for name in InvertingStage.model_fields},
         warm=warm_schedule(invert.schedule, plan.config.trade_off.warm_share),
         thresholds=thresholds,

@@ -74,6 +74,8 @@ class GraphStage(BaseModel):
     """Fields that cannot change a result, except by rounding, and so stay out of the fingerprint."""
     on_demand: ClassVar[bool] = False
     """Whether a command of its own computes it, so that no run does."""
+    derived: ClassVar[frozenset[str]] = frozenset()
+    """Fields that a run works out from other settings, so that they are no settings themselves."""
 
 
 class Stage(GraphStage, ABC):

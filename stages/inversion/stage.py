@@ -37,13 +37,17 @@ class InvertingStage(Stage):
     label: Label | None = None  # class of every image, or where its sample says it; None starts at the mean of classes
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
-    start: Start = Mean()  # where an inversion starts; deltas start at zero
+    start: Start = Mean()
+    """Where an inversion starts: at the `mean` w, or at one `learnt` from draws; deltas start at zero.
+    `start_samples: N` is short for `start: {kind: learnt, samples: N}`, and with 0 for the mean."""
     batch: Width = 16
-    """Images, or images in one space, optimised together."""
+    """Images (error maps: images in one space) optimised together; changes a result by rounding at most. `auto`: as
+    many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
+    memory turns out too small, the number is halved."""
     precision: Precision = "fp32"
-    """Precision of the networks' convolutions and products during inversion; images and measures are in float32."""
+    """Of the networks while they invert, on hardware made for bf16 or fp16; images and measures are made in float32."""
     compile: bool = False
-    """Whether torch compiles the loss, into CUDA graphs on a GPU. It takes minutes once, and pays in long runs."""
+    """Let torch compile the loss, into CUDA graphs on a GPU: minutes once, for runs of hours; changes rounding."""
 
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
 

@@ -1,0 +1,72 @@
+"""A stage's section of the configuration: the fields of its class, without those that a run gives to every stage."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+
+from pydantic import BaseModel, create_model, model_validator
+
+from pipeline.config_keys import models_in
+from stages.base.stage import GraphStage
+
+FACTS = frozenset(
+    ("generator", "perceptual", "image", "region", "spaces", "label", "map_side_px", "truth", "segmenter"),
+)
+"""Fields by whose names a stage asks for what all stages of a run share: it is told so and not configured."""
+
+AnyGraphStage = TypeVar("AnyGraphStage", bound=GraphStage)
+
+
+def given(stage: type[GraphStage]) -> frozenset[str]:
+    """Return the fields of a stage that no configuration sets."""
+    return (FACTS & stage.model_fields.keys()) | stage.derived
+
+
+@functools.cache
+def section_of(stage: type[GraphStage]) -> type[BaseModel]:
+    """Return the model of a stage's section: the stage itself where all its fields are settings."""
+    if not given(stage):
+        return stage
+    fields: dict[str, Any] = {
+        name: (field.annotation, copy.copy(field))
+        for name, field in stage.model_fields.items()
+        if name not in given(stage)
+    }
+    checks = stage.__pydantic_decorators__.model_validators
+    section = create_model(
+        f"{stage.__name__}Settings",
+        __config__=stage.model_config,
+        __doc__=stage.__doc__,
+        __validators__={name: model_validator(mode=check.info.mode)(check.func) for name, check in checks.items()},
+        **fields,
+    )
+    section.declared_in = stage  # type: ignore[attr-defined]  # where a reader finds what each field means
+    return section
+
+
+def defaults(stage: type[AnyGraphStage]) -> AnyGraphStage:
+    """Return a stage's section with its defaults."""
+    return cast("AnyGraphStage", section_of(stage)())
+
+
+def stages_in(config: type[BaseModel]) -> Iterator[tuple[type[GraphStage], bool]]:
+    """Yield the stages that a configuration has sections of, and whether each is off where there is no section."""
+    for field in config.model_fields.values():
+        for section in models_in(field.annotation):
+            stage: type[BaseModel] = getattr(section, "declared_in", section)
+            if issubclass(stage, GraphStage):
+                yield stage, field.default is None
+
+
+if TYPE_CHECKING:
+    Settings = Annotated[AnyGraphStage, "without what is given"]
+else:
+
+    class Settings:
+        """`Settings[Invert]` is the section of `Invert`; for a type checker it is the stage, whose fields it has."""
+
+        def __class_getitem__(cls, stage: type[GraphStage]) -> type[BaseModel]:
+            return section_of(stage)
