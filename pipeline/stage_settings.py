@@ -15,7 +15,7 @@ from stages.base.stage import GraphStage
 FACTS = frozenset(
     ("generator", "perceptual", "image", "region", "spaces", "label", "map_side_px", "truth", "segmenter"),
 )
-"""Fields by whose names a stage asks for what all stages of a run share: it is told so and not configured."""
+"""Names of the fields that a run gives to the stages that have them, so that they are not settings."""
 
 AnyGraphStage = TypeVar("AnyGraphStage", bound=GraphStage)
 

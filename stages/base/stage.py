@@ -75,7 +75,7 @@ class GraphStage(BaseModel):
     on_demand: ClassVar[bool] = False
     """Whether a command of its own computes it, so that no run does."""
     derived: ClassVar[frozenset[str]] = frozenset()
-    """Fields that a run works out from other settings, so that they are no settings themselves."""
+    """Fields that a run works out from other settings, so that nobody sets them."""
 
 
 class Stage(GraphStage, ABC):

@@ -1,5 +1,17 @@
 """LPIPS, the perceptual distance."""
 
-from stages.perceptual.weights import load_perceptual
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stages.perceptual.weights import load_perceptual
 
 __all__ = ["load_perceptual"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the distance when it is asked for: a configuration names its weights, and lpips takes seconds to import."""
+    if name in __all__:
+        from stages.perceptual import weights
+
+        return getattr(weights, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
