@@ -35,12 +35,15 @@ def section_of(stage: type[GraphStage]) -> type[BaseModel]:
         for name, field in stage.model_fields.items()
         if name not in given(stage)
     }
-    checks = stage.__pydantic_decorators__.model_validators
+    checks: dict[str, Any] = {
+        name: model_validator(mode=check.info.mode)(check.func)
+        for name, check in stage.__pydantic_decorators__.model_validators.items()
+    }
     section = create_model(
         f"{stage.__name__}Settings",
         __config__=stage.model_config,
         __doc__=stage.__doc__,
-        __validators__={name: model_validator(mode=check.info.mode)(check.func) for name, check in checks.items()},
+        __validators__=checks,
         **fields,
     )
     section.declared_in = stage  # type: ignore[attr-defined]  # where a reader finds what each field means

@@ -9,7 +9,7 @@ __all__ = ["load_perceptual"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the distance when it is asked for: a configuration names its weights, and lpips takes seconds to import."""
+    """Import the distance when it is asked for: who only reads a configuration need not wait for lpips."""
     if name in __all__:
         from stages.perceptual import weights
 
