@@ -16,6 +16,9 @@ from stages.trade_off import TradeOff
 from stages.train_segmenter import TrainSegmenter
 
 
+CONFIG = RunConfig(input="in", output="out", folder="folder", generator={"checkpoint": "g"})
+
+
 class Mapping(Stage):
     def setup(self, device: torch.device) -> Worker:
         return lambda samples: iter(())
@@ -44,13 +47,13 @@ def test_each_stage_comes_after_those_that_it_reads(given: tuple[type[GraphStage
 
 
 def test_a_run_computes_the_stages_in_the_order_of_the_method():
-    names = [stage.name for stage in GRAPH.computed]
+    names = [stage.name for stage in GRAPH.computed(CONFIG)]
     assert names == ["error_maps", "train_segmenter", "predict_maps", "refine_maps", "invert"]
 
 
 def test_a_stage_that_is_made_on_demand_is_in_the_table_and_not_in_a_run():
     assert TradeOff in GRAPH.stages
-    assert TradeOff not in GRAPH.computed
+    assert TradeOff not in GRAPH.computed(CONFIG)
 
 
 def test_records_come_from_stages_that_map_samples_and_not_from_a_training():
