@@ -15,7 +15,6 @@ from stages.refine_maps import RefineMaps
 from stages.trade_off import TradeOff
 from stages.train_segmenter import TrainSegmenter
 
-
 CONFIG = RunConfig(input="in", output="out", folder="folder", generator={"checkpoint": "g"})
 
 
