@@ -30,6 +30,7 @@ from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
+from stages.inversion.methods import Method
 from stages.inversion.starts import Start
 from stages.invert import Invert
 from stages.maps.region import Region
