@@ -51,7 +51,7 @@ FIRST_SHARDS = 4
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run left behind, or what a report is about: an index, and the units that were given up."""
+    """The result of a run, or the subject of a report: an index, and the units that were given up."""
 
     plan: Plan
     shards: Mapping[Shard, ReceiptHead]
@@ -60,17 +60,17 @@ class Finished:
     failed: dict[str, str]
     computed: int  # units that this call computed; 0 if there was nothing to do
     moved: bool = True  # whether readers are pointed to the index
-    gaps: Mapping[str, Any] = field(default_factory=dict)  # what the index lacks
+    gaps: Mapping[str, Any] = field(default_factory=dict)  # gaps of the index
 
     @property
     def unread(self) -> Unread:
-        """What could not be read of the input."""
+        """Input that could not be read."""
         return Unread.from_inventories(self.shards, self.plan.sources)
 
 
 @dataclass
 class Run:
-    """One call of `invertmill run`; all its state is in storage, so that the next call goes on from there."""
+    """One call of `invertmill run`; all its state is in storage, so that the next call resumes from there."""
 
     config: RunConfig
     progress: Progress
@@ -82,10 +82,10 @@ class Run:
         self.cluster = Cluster(self.config.compute, self.progress.say)
 
     def execute(self) -> Finished:
-        """Return when everything that can be done is committed and published.
+        """Return when everything possible is committed and published.
 
         Raises:
-            One of `pipeline.errors.USER_ERRORS`: what is committed stays, and the next call goes on from there.
+            One of `pipeline.errors.USER_ERRORS`: committed results stay, and the next call resumes from there.
         """
         waiting.listen(self.progress.waits)  # to the end of the process: the report is written after this
         try:
@@ -95,13 +95,13 @@ class Run:
 
     @functools.cached_property
     def repairs(self) -> Repairs:
-        """What this run does about damaged bundles."""
+        """This run's handling of damaged bundles."""
         stores = Stores.of(self.config)
         restore = functools.partial(restore_segmenter, Plan(self.config, stores))
         return Repairs(stores.ledger.store.patient(), self.progress.say, restore)
 
     def trade_off(self) -> TradeOffCurve:
-        """Return what editability costs in fidelity, inverting a few samples at several thresholds unless committed.
+        """Return the cost of editability in fidelity, inverting a few samples at several thresholds unless committed.
 
         Raises:
             RunError: no maps are refined yet, or the samples could not be inverted.
@@ -143,7 +143,7 @@ class Run:
             check_input(self.config, plan.ledger, shards)
         segmenter = self._supervise(plan, shards)
         for step in plan.map_steps(segmenter):
-            with self.progress.doing(f"looking what is left for {step.stage.name}"):
+            with self.progress.doing(f"listing what is left for {step.stage.name}"):
                 todo = plan.remaining(step, plan.units(shards, step.selection))
             self._map(plan, step, [unit for unit in todo if unit.name not in self.failed], shards)
         with self.progress.doing("writing the index"):
@@ -153,9 +153,9 @@ class Run:
         return finished
 
     def _scan(self, plan: Plan) -> None:
-        """Scan the shards that are new, and look through all others where the configuration asks for it."""
+        """Scan the new shards, and read through all others if the configuration requests it."""
         by_digest, computed = self.config.input_check == "digest", self.computed
-        with self.progress.doing("looking which shards are new"):
+        with self.progress.doing("finding new shards"):
             shards = plan.listed if by_digest else plan.missing_inventories()
             before = plan.ledger.versions(STAGE, FINGERPRINT)
         job = InventoryJob(plan.sources, plan.ledger, by_digest)
@@ -165,19 +165,19 @@ class Run:
             check_first_shards(self.config, plan.ledger, plan.inventories())
             shards = [shard for shard in shards if shard not in first]
         self._execute(job, shards, {}, workers_use_gpu=False)
-        with self.progress.doing("looking which shards were read"):
+        with self.progress.doing("finding the shards that were read"):
             found = plan.ledger.versions(STAGE, FINGERPRINT)
         self.computed = computed + sum(before.get(unit) != version for unit, version in found.items())
 
     def _remove_leftovers(self, plan: Plan) -> None:
-        """Remove what interrupted runs left; a store where that may not be done keeps it."""
+        """Remove leftovers of interrupted runs; a store that refuses keeps them."""
         try:
-            with self.progress.doing("removing what interrupted runs left in the store"):
+            with self.progress.doing("removing leftovers of interrupted runs from the store"):
                 count = remove_leftovers(plan)
             if count:
-                self.progress.say(f"removed {count} files that interrupted or earlier runs had left in the store")
+                self.progress.say(f"removed {count} leftover files of interrupted or earlier runs from the store")
         except InfraError as error:
-            self.progress.warn(f"what interrupted runs left in the store stays there: {error}")
+            self.progress.warn(f"leftovers of interrupted runs stay in the store: {error}")
 
     def _check_folder(self) -> None:
         """Refuse a folder that the report could not be written to, before hours of work."""
@@ -188,7 +188,7 @@ class Run:
                 pass
         except OSError as error:
             raise ConfigError(
-                f"folder {folder} cannot be written ({error.strerror}); change its permissions or set another one"
+                f"folder {folder} cannot be written ({error.strerror}); change its permissions or choose another"
             ) from error
 
     def _finish(self, plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt) -> Finished:
@@ -199,7 +199,7 @@ class Run:
         return Finished(plan, shards, index, receipt, self.failed, self.computed, moved, gaps)
 
     def _supervise(self, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Receipt:
-        """Make the error maps that are missing, and train a segmenter if there is none; or take the published one."""
+        """Make missing error maps, and train a segmenter if there is none; or take the published one."""
         if isinstance(self.config.segmenter, Published):
             with self.progress.doing("looking for the published segmenter"):
                 return plan.ledger.receipt(plan.train_segmenter()) or adopt(plan, self.config.segmenter)
@@ -212,7 +212,7 @@ class Run:
         with self.progress.doing("looking for a trained segmenter"):
             address = plan.train_segmenter()
             if receipt := plan.ledger.receipt(address):
-                drop_states(plan.ledger.store, address.fingerprint)  # which a run that died in between would leave
+                drop_states(plan.ledger.store, address.fingerprint)  # a run that died in between would leave them
         if receipt:
             if address.unit != SEGMENTER_UNIT:
                 self.progress.warn(
@@ -220,7 +220,7 @@ class Run:
                     "train on all of it, and make all maps again"
                 )
             return receipt
-        with self.progress.doing("looking through the supervision"):
+        with self.progress.doing("reading the supervision"):
             gaps = Gaps.from_plan(plan, shards)
             gaps.check(self.config.train_segmenter.minimum_share, self.failed)
             check_examples(plan, units)
@@ -229,7 +229,7 @@ class Run:
             job = TrainJob.of(plan, shards)
         try:
             self._train(job)
-        except (DamagedBundleError, StageError):  # Ray Train reports as one of ours whatever its workers raise
+        except (DamagedBundleError, StageError):  # Ray Train reports its workers' errors as ours
             if damages := damaged_bundles(plan.ledger, step.stage.name, step.fingerprint):  # all in one round
                 raise DamagedBundleError(damages) from None
             raise
@@ -285,11 +285,11 @@ class Run:
         workers_use_gpu: bool = True,
         deadline_s: float | None = None,
     ) -> Outcome:
-        """Run a job's tasks, showing progress; units that had to be given up are kept for the end of the run."""
+        """Run a job's tasks, showing progress; given-up units are reported at the end of the run."""
         if not tasks:
             return Outcome([], {})
         self.cluster.start()
-        for task in tasks:  # what failed before damaged bundles were made again is tried once more
+        for task in tasks:  # failures from before damaged bundles were made again are retried
             self.failed.pop(task.name, None)
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
             resources = self._resources(use_gpu=workers_use_gpu)

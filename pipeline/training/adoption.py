@@ -1,4 +1,4 @@
-"""Commits a published segmenter in place of a training, so that later stages find it where they find a trained one."""
+"""Commit a published segmenter instead of a training's, so that later stages find it in the same place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which segmenter a run uses: one that it trains on its own supervision, or a checkpoint that there is already."""
+"""The choice of a run's segmenter: trained on its own supervision, or an existing checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.segmenter.network import Segmenter, load_segmenter
 
 
 class TrainedHere(Variant):
-    """The segmenter is trained on the run's own supervision, as `train_segmenter` says."""
+    """The segmenter is trained on the run's own supervision, as configured by `train_segmenter`."""
 
     kind: Literal["trained"] = "trained"
 
@@ -24,7 +24,7 @@ class Published(Variant):
     """The segmenter is a checkpoint: the method's authors', or of another run. No error maps are made."""
 
     kind: Literal["published"]
-    weights: Path  # a torch.save file as the authors published, or a .safetensors that train_segmenter wrote
+    weights: Path  # a torch.save file as published by the authors, or a .safetensors of train_segmenter
 
     def weight_files(self) -> tuple[Path, ...]:
         """Return the checkpoint."""
@@ -39,7 +39,7 @@ class Published(Variant):
         segmenter = load_segmenter(self.weights, torch.device("cpu"))
         if segmenter.spaces != tuple(spaces):
             raise WeightsError(
-                f"{self.weights} predicts errors of {', '.join(segmenter.spaces)}, and this run inverts in "
+                f"{self.weights} predicts errors of {', '.join(segmenter.spaces)}, but this run inverts in "
                 f"{', '.join(spaces)}: set spaces to [{', '.join(segmenter.spaces)}], or give another segmenter"
             )
         return segmenter

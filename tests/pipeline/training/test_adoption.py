@@ -72,7 +72,7 @@ def test_before_the_input_is_read_nothing_is_expected_of_error_maps(fresh: Commi
 
 def test_a_segmenter_of_other_spaces_is_refused_before_any_work(fresh: Committed):
     write_segmenter(fresh, ("W+", "F4", "F20"))
-    with pytest.raises(WeightsError, match=r"segmenter\.pt predicts errors of W\+, F4, F20, and this run inverts in"):
+    with pytest.raises(WeightsError, match=r"segmenter\.pt predicts errors of W\+, F4, F20, but this run inverts in"):
         fresh.plan(PUBLISHED).check_weights()
 
 
