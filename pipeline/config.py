@@ -44,7 +44,7 @@ from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 SUPERVISED = 10_000
-"""Samples that get error maps unless a run says otherwise, as in the thesis."""
+"""Number of samples that get error maps by default, as in the thesis."""
 
 
 class Section(BaseModel):
@@ -54,15 +54,15 @@ class Section(BaseModel):
 
 
 class Supervision(Section):
-    """Which samples get error maps. Chosen by hash of the key, so the choice stays the same when data grows."""
+    """The samples that get error maps. Chosen by hash of the key, so that the choice stays when data grows."""
 
-    shards: str = "*"  # of which shards, as a glob on their names
+    shards: str = "*"  # names of their shards, as a glob
     samples: PositiveInt | None = None
-    """So many of their samples, those held out included; as many as the thesis has, 10,000, unless `share` is set. New
-    data adds samples while there are fewer, and changes none that were chosen."""
-    share: Share | None = None  # this share of their samples instead, of new data too
-    held_out_shards: str | None = None  # of these shards: error maps, for evaluation, but never trained on
-    held_out_share: Share = 0.1  # of the chosen samples, where no shards are held out
+    """Number of samples, including those held out; 10,000 as in the thesis, unless `share` is set. New
+    data adds samples until there are enough, and changes none that were chosen."""
+    share: Share | None = None  # choose this share of the samples instead, of new data too
+    held_out_shards: str | None = None  # shards whose samples get error maps for evaluation, and are never trained on
+    held_out_share: Share = 0.1  # share of the chosen samples that is held out, if no shards are
 
     @model_validator(mode="after")
     def _samples_or_share(self) -> Self:
@@ -75,37 +75,37 @@ class Supervision(Section):
 
     @property
     def number(self) -> int | None:
-        """How many samples are chosen; None where a share of them is."""
+        """The number of samples to choose; None if a share is chosen."""
         return None if self.share is not None else self.samples or SUPERVISED
 
     @property
     def identity(self) -> dict[str, object]:
-        """What the choice depends on, for fingerprints."""
+        """Everything that the choice depends on, for fingerprints."""
         many = {"samples": self.number} if self.share is None else {"share": self.share}
         rest = {"held_out_shards": self.held_out_shards, "held_out_share": self.held_out_share}
         return {"shards": self.shards, **many, **rest}
 
 
 class MapSettings(Section):
-    """What error maps and predicted maps have in common."""
+    """The common settings of error maps and predicted maps."""
 
     side_px: PositiveInt | None = 256
-    """Longest side at which maps are made, predicted and compared with tau; null is the region's own. A distance's
-    numbers change with its size, and the published tau belongs to 256. Maps are never larger than the region."""
+    """Longest side at which maps are made, predicted and compared with tau; null is the region's own. The numbers of a
+    distance depend on its size, and the published tau belongs to 256. Maps are never larger than the region."""
 
 
 class Compute(Section):
-    """What the work runs on. Nothing here changes a result."""
+    """The resources of a run. Nothing here changes a result."""
 
-    address: str | None = None  # of a Ray cluster; None starts Ray on this machine
-    workers: PositiveInt | None = None  # actors a stage; None is one a GPU, or one a core where there is none
-    gpus_per_worker: float | None = None  # None is 1 where Ray knows a GPU, else 0
-    cpus_per_worker: PositiveInt = 1  # cores that a worker is given, and threads it computes with
-    training_workers: PositiveInt = 1  # more than one train data-parallel under Ray Train
-    unit_deadline_s: PositiveFloat = 3600.0  # a unit (not a training) that takes longer is taken from its worker
-    open_deadline_s: PositiveFloat = 1800.0  # for a worker to start and load its networks, before another one is tried
-    attempts: PositiveInt = 3  # of a unit, before it is given up and reported
-    lost_workers: NonNegativeInt = 100  # workers lost with their machine, before the run stops
+    address: str | None = None  # address of a Ray cluster; None starts Ray on this machine
+    workers: PositiveInt | None = None  # actors per stage; None is one per GPU, or one per core without a GPU
+    gpus_per_worker: float | None = None  # None is 1 if Ray knows a GPU, else 0
+    cpus_per_worker: PositiveInt = 1  # cores reserved for a worker, and threads it computes with
+    training_workers: PositiveInt = 1  # workers of a training; several train data-parallel under Ray Train
+    unit_deadline_s: PositiveFloat = 3600.0  # limit of a unit (not of a training), after which its worker is replaced
+    open_deadline_s: PositiveFloat = 1800.0  # limit for a worker to start and load, after which it is replaced
+    attempts: PositiveInt = 3  # attempts per unit before it is given up and reported
+    lost_workers: NonNegativeInt = 100  # workers lost with their machine before the run stops
 
 
 class Storage(Section):
@@ -116,35 +116,35 @@ class Storage(Section):
 
 
 class RunConfig(Section):
-    """Everything one run depends on."""
+    """Everything that one run depends on."""
 
-    input: str | Annotated[tuple[str, ...], Field(min_length=1)]  # shards: a folder's or bucket's glob, or several
+    input: str | Annotated[tuple[str, ...], Field(min_length=1)]  # addresses of shards: folder, bucket or glob; several
     output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
-    folder: Path  # local: report.html, summary.json
-    seed: int = 0  # of every random draw, with the key of its sample
+    folder: Path  # local folder for report.html and summary.json
+    seed: int = 0  # seed of every random draw, together with the key of its sample
     generator: GeneratorSource
     perceptual: PerceptualSource = PerceptualSource()
     region: Region | None = None  # active part of the generator's canvas; None is all of it
     spaces: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Spaces that images are inverted in, most editable first, as [W+, F4, F6]; None is all of the generator's."""
+    """Spaces to invert images in, most editable first, as [W+, F4, F6]; None is all of the generator's."""
     label: Label | None = None
-    """Class of every image, for a conditional generator: a number for all, or where samples say it, as {member: cls} or
+    """Class of every image, for a conditional generator: a number for all, or its place in samples, as {member: cls} or
     {member: json, field: class}. Inversions then start at that class; None starts at the mean of all."""
     maps: MapSettings = MapSettings()
-    image: Member | None = None  # member of a sample that is its picture, as image.jpg; None tells it by its extension
+    image: Member | None = None  # member of a sample that is its picture, as image.jpg; None selects it by extension
     input_check: Literal["listing", "digest"] = "listing"
-    """How a shard that changed is told: by its size and ETag or modification time, or by reading it in every run."""
+    """How a changed shard is detected: by size and ETag or modification time, or by reading it in every run."""
     truth: Member | None = None  # member of a sample that masks a known occluder, if the shards have one
-    unit_samples: PositiveInt = 64  # consecutive samples an actor takes and commits at a time
+    unit_samples: PositiveInt = 64  # consecutive samples that an actor processes and commits at a time
     supervision: Supervision = Supervision()
     error_maps: Settings[ErrorMaps] = defaults(ErrorMaps)  # how supervision is made
     segmenter: SegmenterChoice = TrainedHere()  # trained on the supervision, or a published checkpoint
     train_segmenter: Settings[TrainSegmenter] = defaults(TrainSegmenter)  # how the segmenter is trained
     predict_maps: Settings[PredictMaps] = defaults(PredictMaps)  # how maps are predicted
     refine_maps: Settings[RefineMaps] = defaults(RefineMaps)  # how maps become an assignment of spaces to segments
-    invert: Settings[Invert] = defaults(Invert)  # how images are inverted in the spaces assigned
+    invert: Settings[Invert] = defaults(Invert)  # how images are inverted in the assigned spaces
     trade_off: Settings[TradeOff] = defaults(TradeOff)
-    """How `invertmill tune --invert` measures what editability costs; objective and schedule are those of `invert`."""
+    """How `invertmill tune --invert` measures the cost of editability; objective and schedule are those of `invert`."""
     compute: Compute = Compute()
     storage: Storage = Storage()
 
@@ -157,9 +157,9 @@ class RunConfig(Section):
 
     @property
     def image_member(self) -> ImageMember:
-        """Which member of a sample is its picture: as configured, or none of those configured to be something else.
+        """The member of a sample that is its picture: as configured, or any not configured to be something else.
 
-        Labels count under their usual name whatever the segmentation is, so that taking another keeps the error maps.
+        Labels count under their usual name whatever the segmentation is, so that changing it keeps the error maps.
         """
         if self.image is not None:
             return ImageMember(member=self.image)
@@ -177,7 +177,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the configuration in a YAML file with `a.b=c` overrides applied; relative paths are the file's.
 
     Raises:
-        ConfigError: the file is missing or no YAML, or a key or value is not one of ours; says which and what is.
+        ConfigError: the file is missing or not YAML, or a key or value is invalid; the message gives both.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -199,7 +199,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def _override(data: dict[str, Any], override: str) -> None:
     name, equals, value = override.partition("=")
     if not equals or not name:
-        raise ConfigError(f"--set wants KEY=VALUE, as in refine_maps.threshold=0.3, got {override!r}")
+        raise ConfigError(f"--set needs KEY=VALUE, as in refine_maps.threshold=0.3, got {override!r}")
     *parents, last = name.split(".")
     for parent in parents:
         node = data.get(parent, {})
@@ -236,7 +236,7 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
     return RunConfig.model_construct(**fields)
 
 
-def _anchor(value: Any, folder: Path) -> Any:  # noqa: ANN401  # whatever a configuration holds
+def _anchor(value: Any, folder: Path) -> Any:  # noqa: ANN401  # any value of a configuration
     if isinstance(value, Path):
         return _resolved(value, folder)
     if isinstance(value, BaseModel):

@@ -26,12 +26,12 @@ _NEAR, _ALIKE, _SUGGESTED = 0.6, 0.05, 4
 
 @dataclass(frozen=True)
 class Key:
-    """One key, as `--set` takes it."""
+    """One key, as used by `--set`."""
 
     path: str
-    default: str | None  # as YAML; None for a section that is always there
+    default: str | None  # as YAML; None for a section that always exists
     meaning: str
-    kind: str | None = None  # of the section, where it is one of several kinds
+    kind: str | None = None  # of the section, if it is one of several kinds
 
     @property
     def leaf(self) -> str:
@@ -44,8 +44,8 @@ def keys_of(model: type[BaseModel], prefix: str = "", defaults: object = None) -
 
     Args:
         model: the section.
-        prefix: what its keys begin with, with the dot.
-        defaults: an instance whose values are the defaults; None takes those of the fields.
+        prefix: prefix of its keys, with the dot.
+        defaults: an instance whose values are the defaults; None uses those of the fields.
     """
     kind = next(iter(map(str, literals(model))), None)
     for name, field in model.model_fields.items():
@@ -60,9 +60,9 @@ def keys_of(model: type[BaseModel], prefix: str = "", defaults: object = None) -
 
 
 def nearest(model: type[BaseModel], unknown: str) -> list[str]:
-    """Return the paths of keys that an unknown one may have meant, the nearest alone unless others are as near.
+    """Return the paths of keys that an unknown one may have meant, only the nearest unless others are equally near.
 
-    The last part counts most, wherever it stands, then what is before it.
+    The last part counts most, wherever it is, then the parts before it.
     """
     parent, _, leaf = unknown.rpartition(".")
     scores: dict[str, float] = {}
@@ -76,7 +76,7 @@ def nearest(model: type[BaseModel], unknown: str) -> list[str]:
 
 
 def meaning_of(model: type[BaseModel], name: str) -> str:
-    """Return what is written next to a field, or what its only section or kind is; empty if nothing says it."""
+    """Return the text next to a field, or that of its only section or kind; empty if there is none."""
     declared: type[BaseModel] = getattr(model, "declared_in", model)  # of a section that is a part of a stage
     if written := next((text for one in declared.__mro__ if (text := _meanings(one).get(name))), ""):
         return written
@@ -92,14 +92,14 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 
 
 def literals(model: type[BaseModel]) -> tuple[object, ...]:
-    """Return the values of `kind` by which a model is told from others."""
+    """Return the values of `kind` that distinguish a model from others."""
     kind = model.model_fields.get("kind")
     return get_args(kind.annotation) if kind and get_origin(kind.annotation) is Literal else ()
 
 
 @functools.cache
 def _meanings(model: type) -> dict[str, str]:
-    """Return what is written next to each field in the source of one class."""
+    """Return the text next to each field in the source of one class."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or model is BaseModel:
         return {}
     source = textwrap.dedent(inspect.getsource(model))
@@ -121,11 +121,11 @@ def _meanings(model: type) -> dict[str, str]:
 
 
 def _first_line(models: list[type[BaseModel]]) -> str:
-    """Return what a section is, where nothing is written next to it."""
+    """Return the text of a section without text next to it."""
     return inspect.cleandoc(models[0].__doc__ or "").partition("\n")[0].rstrip(".") if len(models) == 1 else ""
 
 
-def _as_yaml(value: Any) -> str:  # noqa: ANN401  # whatever a field may hold
+def _as_yaml(value: Any) -> str:  # noqa: ANN401  # any value of a field
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", exclude_defaults=True) | {"kind": getattr(value, "kind", None)}
         return "{" + ", ".join(f"{name}: {_as_yaml(one)}" for name, one in value.items() if one is not None) + "}"

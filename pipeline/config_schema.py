@@ -17,7 +17,7 @@ def schema_of(config: type[BaseModel]) -> dict[str, Any]:
 
 
 class _WithMeanings(GenerateJsonSchema):
-    """Describes every property by what is written next to its field, as `invertmill config` does."""
+    """Describes every property by the text next to its field, like `invertmill config`."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """Return the schema of one section."""

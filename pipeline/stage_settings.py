@@ -15,7 +15,7 @@ from stages.base.stage import GraphStage
 FACTS = frozenset(
     ("generator", "perceptual", "image", "region", "spaces", "label", "map_side_px", "truth", "segmenter"),
 )
-"""Names of the fields that a run gives to the stages that have them, so that they are not settings."""
+"""Names of the fields that a run gives to the stages that have them; they are not settings."""
 
 AnyGraphStage = TypeVar("AnyGraphStage", bound=GraphStage)
 
@@ -27,7 +27,7 @@ def given(stage: type[GraphStage]) -> frozenset[str]:
 
 @functools.cache
 def section_of(stage: type[GraphStage]) -> type[BaseModel]:
-    """Return the model of a stage's section: the stage itself where all its fields are settings."""
+    """Return the model of a stage's section: the stage itself if all its fields are settings."""
     if not given(stage):
         return stage
     fields: dict[str, Any] = {
@@ -46,7 +46,7 @@ def section_of(stage: type[GraphStage]) -> type[BaseModel]:
         __validators__=checks,
         **fields,
     )
-    section.declared_in = stage  # type: ignore[attr-defined]  # where a reader finds what each field means
+    section.declared_in = stage  # type: ignore[attr-defined]  # where readers find the meaning of each field
     return section
 
 
@@ -56,7 +56,7 @@ def defaults(stage: type[AnyGraphStage]) -> AnyGraphStage:
 
 
 def stages_in(config: type[BaseModel]) -> Iterator[tuple[type[GraphStage], bool]]:
-    """Yield the stages that a configuration has sections of, and whether each is off where there is no section."""
+    """Yield the stages that have sections in a configuration, and whether each is off without its section."""
     for field in config.model_fields.values():
         for section in models_in(field.annotation):
             stage: type[BaseModel] = getattr(section, "declared_in", section)

@@ -52,7 +52,7 @@ class RefineMaps(Stage):
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     threshold: PositiveFloat = 0.225  # tau, in LPIPS; a space is refused if its mean over a segment is larger
     image: ImageMember = ImageMember()
-    segmentation: Segmentation = Superpixels()  # where segments come from, by its kind
+    segmentation: Segmentation = Superpixels()  # the source of segments, by its kind
     connected_components: bool = False
     """Split each segment into its connected parts: two distant cars need not share a space."""
     batch: PositiveInt = 16  # images at a time

@@ -156,8 +156,8 @@ class TradeOff(InvertingStage):
     )
 
     samples: PositiveInt = 16  # chosen by hash, held-out ones first
-    points: Annotated[int, Field(ge=3)] = 8  # thresholds, at which the editable area is about evenly spaced
-    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # of the schedule's steps, from one threshold to the next
+    points: Annotated[int, Field(ge=3)] = 8  # number of thresholds, evenly spaced in editable area
+    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # share of the steps, from one threshold to the next
     thresholds: tuple[float, ...]
     warm: Schedule
 

@@ -139,7 +139,7 @@ def train(
     """
     with Reader(source, stage.cache_mb << 20) as reader:
         indifferent: dict[str, Any] = dict.fromkeys(stage.indifferent, True)
-        if stage.weight_files():  # which lie elsewhere on other machines; the fingerprint has their digest
+        if stage.weight_files():  # their paths differ between machines; the fingerprint has their digest
             indifferent["network"] = {"weights"}
         identity = identity_of(stage, indifferent, source)
         kept = workers.of_first(states.load() if states is not None and workers.rank == 0 else None)

@@ -1,4 +1,4 @@
-"""Samples with what earlier stages recorded about them: the one reader of shards and bundles, a unit at a time."""
+"""Samples with the records of earlier stages: the one reader of shards and bundles, a unit at a time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pipeline.data.units import Role, Selection, Shard, Unit, sample_of
 from stages.base.stage import Record, Sample
 
 Members = Callable[[Collection[str]], Collection[str]]
-"""Returns which of a sample's members are wanted, given the extensions of all."""
+"""Returns the needed members of a sample, given the extensions of all."""
 
 _INVENTORIES_KEPT = 8
 
 
 def no_members(_extensions: Collection[str]) -> Collection[str]:
-    """Want no member: shards are not read."""
+    """Select no member: shards are not read."""
     return ()
 
 
@@ -39,7 +39,7 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """How a stage's units are cut: the samples that it looks at, and the units of these."""
+    """The units of a stage: the samples that it processes, and how they are cut."""
 
     selection: Selection
     units: Sequence[Unit]
@@ -52,7 +52,7 @@ class Cut:
         return by_shard
 
     def unit_at(self, shard: Shard, position: int) -> Unit | None:
-        """Return the unit that holds a shard's sample at a position among those that the stage looks at."""
+        """Return the unit that holds a shard's sample at a position among those that the stage processes."""
         units = self._by_shard.get(shard, [])
         at = bisect_right(units, position, key=lambda unit: unit.first) - 1
         return units[at] if at >= 0 and position < units[at].stop else None
@@ -60,10 +60,10 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What is wanted of an earlier stage's records.
+    """The needed part of an earlier stage's records.
 
-    `cut` is given where the stage's units are not those that are read. A sample may lack the record of an `optional`
-    stage; without any other it is not given. `rows`, `arrays` and `files` are those of `read_records`.
+    `cut` is given if the stage's units differ from those that are read. A sample may lack the record of an `optional`
+    stage; without that of any other stage it is not yielded. `rows`, `arrays` and `files` are those of `read_records`.
     """
 
     stage: str
@@ -76,7 +76,7 @@ class Recorded:
 
 
 class Reader:
-    """Reads samples from shards, and from bundles what earlier stages recorded about them.
+    """Reads samples from shards, and the records of earlier stages from bundles.
 
     Of each stage one unit is in memory. Threads may share a reader that has no `Cut` to look up.
 
@@ -85,7 +85,7 @@ class Reader:
         sources: the input's stores.
         inventories: the inventory's unit of each shard.
         selection: the samples that units are cut from.
-        tolerant: whether samples whose bundle is gone are given a reason, and those whose shard is no longer in the
+        tolerant: whether samples with a missing bundle get a reason, and those whose shard has left the
             input, or has changed, no members. Otherwise that is an error.
     """
 
@@ -106,7 +106,7 @@ class Reader:
         self._last: dict[tuple[str, str], tuple[str, bytes]] = {}  # the last file of each name, of stages with a cut
 
     def listed(self, unit: Unit) -> list[ShardSample]:
-        """Return the samples of a unit as the inventory has them, faulty ones too; raises `DamagedBundleError`."""
+        """Return the samples of a unit as the inventory has them, including faulty ones; raise `DamagedBundleError`."""
         return self._selected(unit.shard)[unit.first : unit.stop]
 
     def chosen(self, unit: Unit, keys: Collection[str]) -> list[ShardSample]:
@@ -121,17 +121,17 @@ class Reader:
         records: Sequence[Recorded] = (),
         members: Members | None = None,
     ) -> Iterator[tuple[ShardSample, Sample | str]]:
-        """Yield samples of a unit in order, each as stages see it, or the reason why it cannot be processed.
+        """Yield samples of a unit in order, each in the stages' form, or the reason why it cannot be processed.
 
         Args:
-            unit: whose samples are read, and whose bundles those of stages without a `cut`.
+            unit: the unit to read, also for the bundles of stages without a `cut`.
             samples: some of `listed`; None reads all.
             records: the earlier stages whose records the samples carry.
-            members: which members are read, neighbours with one ranged read; None reads all.
+            members: the members to read, adjacent ones with one ranged read; None reads all.
 
         Raises:
             DamagedBundleError: a bundle is damaged or, unless the reader is tolerant, gone.
-            ShardError: the shard has changed since it was scanned; not of a tolerant reader.
+            ShardError: the shard has changed since it was scanned; not raised by a tolerant reader.
         """
         listed = self.listed(unit) if samples is None else samples
 
@@ -145,7 +145,7 @@ class Reader:
     def _group(
         self, shard: Shard, listed: Sequence[ShardSample], bundles: Sequence[_Bundle], members: Members | None
     ) -> Iterator[tuple[ShardSample, Sample | str]]:
-        """Yield samples that lie in the same bundles."""
+        """Yield samples whose records are in the same bundles."""
         reasons = [_reason(sample, bundles) for sample in listed]
         good = [sample for sample, reason in zip(listed, reasons, strict=True) if reason is None]
         keys = {sample.key for sample in good}
@@ -179,7 +179,7 @@ class Reader:
         return _Bundle(recorded, receipt, self._ledger.read_file if recorded.cut is None else self._once)
 
     def _once(self, receipt: Receipt, filename: str) -> bytes:
-        """Return a file of a bundle; units that are cut otherwise may ask for it twice in a row."""
+        """Return a file of a bundle; units that are cut differently may request it twice in a row."""
         name, slot = receipt.file(filename).name, (receipt.stage, filename)
         if self._last.get(slot, ("", b""))[0] != name:
             self._last[slot] = name, self._ledger.read_file(receipt, filename)
@@ -204,7 +204,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class _Bundle:
-    """What a stage committed for a unit; without a receipt, nothing."""
+    """The commit of a stage for a unit; empty without a receipt."""
 
     recorded: Recorded
     receipt: Receipt | None
@@ -237,6 +237,6 @@ def _reason(sample: ShardSample, bundles: Sequence[_Bundle]) -> str | None:
 
 
 def _narrowed(sample: ShardSample, members: Members) -> ShardSample:
-    """Return a sample without the members that are not wanted."""
+    """Return a sample without the unneeded members."""
     wanted = members([*(member.extension for member in sample.members), *sample.unusable])
     return replace(sample, members=tuple(member for member in sample.members if member.extension in wanted))

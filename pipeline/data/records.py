@@ -1,4 +1,4 @@
-"""What the bundle of a map stage holds: one row per sample, and the arrays and files of those that are recorded."""
+"""The content of a map stage's bundle: one row per sample, and the arrays and files of the recorded ones."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ OWN_COLUMNS = {"key": str, "shard": str, "outcome": str, "reason": str}
 """Columns of every bundle's rows."""
 
 Content = Callable[[Receipt, str], bytes]
-"""Returns a file of a bundle by its name, as `Ledger.read_file` does."""
+"""Returns a file of a bundle by its name, like `Ledger.read_file`."""
 
 
 def put_records(attempt: Attempt, stage: Stage, rows: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> None:
-    """Write rows and records as the files of a bundle: those that the stage keeps, even where no record has any.
+    """Write rows and records as the files of a bundle: those that the stage keeps, even if no record has any.
 
     Args:
         attempt: receives the files.
-        stage: names its columns, and what its records hold next to their rows (`Stage.keeps`).
+        stage: names its columns, and the contents of its records in addition to rows (`Stage.keeps`).
         rows: of all samples, as `rows_of` returns them.
         records: of the recorded samples, in the same order.
 
     Raises:
-        BundleError: a record holds what its stage does not keep, or what cannot be written.
+        BundleError: a record holds something that its stage does not keep or that cannot be written.
     """
     for part, held in (("arrays", any(r.arrays for r in records)), ("files", any(r.files for r in records))):
         if held and part not in stage.keeps:
@@ -61,13 +61,13 @@ def read_records(
     Args:
         content: reads the bundle's files.
         receipt: of the bundle.
-        keys: of the records that are wanted; None wants all that are recorded.
-        rows: whether their row values are.
-        arrays: names of the arrays that are wanted; None wants all, an empty tuple leaves their file unread.
-        files: whether their named files are wanted.
+        keys: of the requested records; None requests all that are recorded.
+        rows: whether to read their row values.
+        arrays: names of the requested arrays; None requests all, an empty tuple leaves their file unread.
+        files: whether to read their named files.
 
     Raises:
-        DamagedBundleError: a file is missing, is not what the receipt says, or lacks a sample that is recorded.
+        DamagedBundleError: a file is missing, differs from its receipt, or lacks a sample that is recorded.
     """
     recorded = [key for key in receipt.recorded if keys is None or key in keys]
     wanted = set(recorded).__contains__
@@ -80,9 +80,9 @@ def read_records(
 
 
 def rows_of(samples: Sequence[Mapping[str, Any]], results: Sequence[Record | str]) -> list[dict[str, Any]]:
-    """Return one row for each sample: what names it, its outcome, and its record's values.
+    """Return one row per sample: its name, its outcome, and its record's values.
 
-    All rows have the same columns; a sample with a reason in place of a record is quarantined, its values are null.
+    All rows have the same columns; a sample with a reason instead of a record is quarantined, its values are null.
     """
     columns = dict.fromkeys(name for result in results if isinstance(result, Record) for name in result.row)
     rows = []
@@ -96,7 +96,7 @@ def rows_of(samples: Sequence[Mapping[str, Any]], results: Sequence[Record | str
 
 
 def with_reason(stage: str, computed: Record | Rejected) -> Record | str:
-    """Return a record, or the reason why there is none and which stage gave it."""
+    """Return a record, or the reason why there is none, with the stage that gave it."""
     return f"{stage}: {computed.reason}" if isinstance(computed, Rejected) else computed
 
 

@@ -25,7 +25,7 @@ from stages.base.stage import Record, Sample, Stage, Worker
 
 @dataclass(frozen=True)
 class ChosenSamples:
-    """A task of samples that were chosen by their keys, those of one unit next to each other; `name` is its unit.
+    """A task of samples chosen by key, those of one unit next to each other; `name` is its unit.
 
     Its rows also have the columns `unit` and `role`, its outcomes are named `UNIT/KEY`, and `info` is in its receipt.
     """
@@ -46,8 +46,8 @@ class MapJob:
     upstream: Mapping[str, str]  # fingerprints of the map stages it reads, by name
     inventories: Mapping[Shard, str]  # the inventory's unit of each shard
     selection: Selection
-    segmenter: TrainedSegmenter | None = None  # that the stage loads, and this machine may not have yet
-    weights: tuple[Weights, ...] = ()  # that the stage names by paths of the driver
+    segmenter: TrainedSegmenter | None = None  # the stage loads it, and this machine may not have it yet
+    weights: tuple[Weights, ...] = ()  # named by the stage, by paths on the driver
     threads: int = 1
 
     @property
@@ -67,7 +67,7 @@ class MapJob:
 
 @dataclass(frozen=True)
 class _Named:
-    """A sample of a task, or why there is none; how its outcome is named, and the columns that name its row."""
+    """A sample of a task, or why there is none; the name of its outcome, and the columns that name its row."""
 
     outcome: str
     columns: Mapping[str, str | None]
@@ -88,7 +88,7 @@ class _MapRunner:
 
         Tasks come on several threads: while one computes, others are read or written. `computed_s` is the task's share
         of the actor's computing time (`SharedTime`): over the receipts of an actor it adds up to the time in which its
-        worker had anything to do, which is what the estimate of hours left needs.
+        worker had anything to do, which the estimate of hours left needs.
         """
         started = time.time()
         named = list(self._unit(task) if isinstance(task, Unit) else self._chosen(task))

@@ -15,7 +15,7 @@ from stages.base.stage import GraphStage, Stage
 
 
 def maps_samples(stage: type[GraphStage]) -> TypeGuard[type[Stage]]:
-    """Return whether a stage maps samples to records, where others make one thing of all."""
+    """Return whether a stage maps samples to records, while others make one result of all."""
     return issubclass(stage, Stage)
 
 
@@ -24,20 +24,20 @@ class Graph:
     """Stages in an order in which each comes after those that it reads."""
 
     stages: tuple[type[GraphStage], ...]
-    optional: frozenset[str] = frozenset()  # names of those that a run computes only if they are configured
+    optional: frozenset[str] = frozenset()  # names of stages that a run computes only if they are configured
 
     @classmethod
     def from_config(cls, config: type[BaseModel]) -> Graph:
-        """Return the graph of the stages that a configuration has sections of."""
+        """Return the graph of the stages that have sections in a configuration."""
         stages = dict(stages_in(config))
         return cls.from_stages(stages, {stage.name for stage, optional in stages.items() if optional})
 
     @classmethod
     def from_stages(cls, stages: Iterable[type[GraphStage]], optional: Iterable[str] = ()) -> Graph:
-        """Return the graph of some stages; what they leave open of the order is that in which they are given.
+        """Return the graph of some stages; where they leave the order open, it is the given one.
 
         Raises:
-            ValueError: two have one name, or one reads a stage that is not among them, or itself in the end.
+            ValueError: two have one name, or one reads a stage that is not among them, or indirectly itself.
         """
         given = tuple(stages)
         left = {stage.name: stage for stage in given}
@@ -45,7 +45,7 @@ class Graph:
             raise ValueError(f"two stages have one name: {[stage.name for stage in given]}")
         for stage in given:
             if unknown := set(stage.reads) - left.keys():
-                raise ValueError(f"{stage.name} reads {sorted(unknown)}, and the stages are {list(left)}")
+                raise ValueError(f"{stage.name} reads {sorted(unknown)}, but the stages are {list(left)}")
         ordered: list[type[GraphStage]] = []
         while left:
             ready = next((stage for stage in left.values() if not left.keys() & set(stage.reads)), None)
@@ -64,7 +64,7 @@ class Graph:
         return tuple(stage for stage in self.stages if not stage.on_demand and getattr(config, stage.name) is not None)
 
     def upstream(self, stage: type[GraphStage]) -> tuple[type[Stage], ...]:
-        """Return the stages whose records a stage gets, as it names them."""
+        """Return the stages whose records a stage gets, in its order."""
         read = (self.by_name[name] for name in stage.reads)
         return tuple(filter(maps_samples, read))
 
@@ -80,7 +80,7 @@ class Graph:
         read = {name for stage in mapped for name in stage.reads}
         last = [stage for stage in mapped if stage.name not in read]
         if len(last) != 1:
-            raise ValueError(f"one stage must be the last of a run, and these are: {[stage.name for stage in last]}")
+            raise ValueError(f"exactly one stage must be the last of a run, got {[stage.name for stage in last]}")
         return last[0]
 
 

@@ -1,4 +1,4 @@
-"""What a run would do: stages in order, their fingerprints, and the units that have no bundle yet. Touches nothing."""
+"""The plan of a run: stages in order, their fingerprints, and the units that have no bundle yet. It changes nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Facts = Mapping[str, Callable[[], object]]
 
 
 class Plan:
-    """The steps of a run, derived from its configuration and from what is committed already."""
+    """The steps of a run, derived from its configuration and from existing commits."""
 
     def __init__(self, config: RunConfig, stores: Stores) -> None:
         self.config, self.stores, self.ledger = config, stores, stores.ledger
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def sources(self) -> tuple[Store, ...]:
-        """The stores that shards are read from."""
+        """The stores of the shards."""
         return self.stores.sources
 
     @functools.cached_property
@@ -60,13 +60,13 @@ class Plan:
 
     @functools.cached_property
     def generator_source(self) -> GeneratorSource:
-        """Where workers load the generator from, with its digest: they take no other, and fetch none that is kept."""
+        """The source of the generator for workers, with its digest: they use no other, and fetch it only once."""
         source: GeneratorSource = self.config.generator.model_copy(update={"sha256": self.generator.digest})
         return source
 
     @property
     def region(self) -> Region:
-        """The active region of the generator's canvas; raises `ConfigError` if it leaves it."""
+        """The active region of the generator's canvas; raise `ConfigError` if it leaves the canvas."""
         resolution = self.generator.resolution
         try:
             return (self.config.region or Region.whole(resolution)).inside(resolution)
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        """The spaces of this run, most editable first; raises `ConfigError` if the generator has not all of them."""
+        """The spaces of this run, most editable first; raise `ConfigError` if the generator lacks one."""
         try:
             return chosen_spaces(self.config.spaces, self.generator.spaces)
         except ValueError as error:
@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def label(self) -> Label | None:
-        """The class of images, or where they say it; raises `ConfigError` if the generator cannot have such classes."""
+        """The class of images, or where they give it; raise `ConfigError` if the generator cannot have such classes."""
         try:
             check_label(self.config.label, self.generator.label_dim)
         except ValueError as error:
@@ -97,7 +97,7 @@ class Plan:
 
     @property
     def image(self) -> ImageMember:
-        """Which member of a sample is its picture."""
+        """The member of a sample that is its picture."""
         return self.config.image_member
 
     @functools.cached_property
@@ -106,9 +106,9 @@ class Plan:
         return self.config.perceptual.resolved()
 
     def check_weights(self) -> None:
-        """Raise `WeightsError` where weights are missing, damaged or of another network, before any work is done.
+        """Raise `WeightsError` if weights are missing, damaged or of another network, before any work is done.
 
-        Those that a segmenter was trained with are right: its fingerprint has their digests.
+        Those of a trained segmenter are right: its fingerprint has their digests.
         """
         self.config.refine_maps.segmentation.check()
         self.config.error_maps.start.check()
@@ -127,9 +127,9 @@ class Plan:
         return self.stores.shards()
 
     def inventories(self, noted: Damages | None = None) -> dict[Shard, ReceiptHead]:
-        """Return the inventory receipts of the listed shards, those that have one.
+        """Return the inventory receipts of the listed shards that have one.
 
-        Receipts that are damaged are added to `noted`, or raise `DamagedBundleError` where that is None.
+        Damaged receipts are added to `noted`, or raise `DamagedBundleError` if that is None.
         """
         wanted = {one.name for one in self.listed}
         done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
@@ -148,13 +148,13 @@ class Plan:
         return [one for one in self.listed if one.name not in done]
 
     def check_input(self) -> None:
-        """Return if what is new in the input may be shards; raises ConfigError if it is something else."""
+        """Return if what is new in the input may be shards; raise ConfigError if it is something else."""
         new = self.missing_inventories()
         check_shards(new, self.sources, others=len(new) < len(self.listed))
 
     @property
     def supervision(self) -> Selection:
-        """The samples that get error maps: none where a published segmenter is used."""
+        """The samples that get error maps: none if a published segmenter is used."""
         settings = self.config.supervision
         if isinstance(self.config.segmenter, Published):
             return Selection(settings, below={}, left=0)
@@ -165,7 +165,7 @@ class Plan:
         return self._choice.selection
 
     def choose_supervision(self, shards: Mapping[Shard, ReceiptHead]) -> None:
-        """Choose for good which samples of new shards get error maps, now that their inventories are there."""
+        """Choose permanently which samples of new shards get error maps, now that their inventories exist."""
         if self.config.supervision.number is not None and not isinstance(self.config.segmenter, Published):
             self._choice = choose_for_good(self.ledger, self.config.supervision, shards)
 
@@ -181,7 +181,7 @@ class Plan:
 
     @property
     def facts(self) -> Facts:
-        """What a stage is given by the run, by the names of its fields."""
+        """The values that the run gives to a stage, by the names of its fields."""
         config = self.config
         return {
             "generator": lambda: self.generator_source,
@@ -202,7 +202,7 @@ class Plan:
         return stage(**values, **facts)
 
     def selection(self, stage: type[Stage]) -> Selection:
-        """Return the samples that a stage looks at."""
+        """Return the samples that a stage processes."""
         return self.supervision if stage.supervision_only else self.everything
 
     def error_maps(self) -> MapStep:
@@ -212,7 +212,7 @@ class Plan:
     def train_segmenter(self) -> Address:
         """Return the address of the segmenter. New data alone does not move it: `train_segmenter.edition` does.
 
-        One that was trained on a part of the supervision is used while no complete one is there and it suffices. A
+        A segmenter trained on a part of the supervision is used while there is no complete one and it suffices. A
         published one is addressed by its digest.
         """
         stage = self.config.train_segmenter
@@ -234,7 +234,7 @@ class Plan:
         return Steps(steps)
 
     def steps(self, segmenter: Receipt | None) -> Steps:
-        """Return all steps that are decided, in order: before a segmenter is trained those that need none."""
+        """Return all steps that are known, in order: before a segmenter is trained, those that need none."""
         return Steps([self.error_maps(), *(self.map_steps(segmenter) if segmenter is not None else ())])
 
     def _step(
@@ -250,7 +250,7 @@ class Plan:
     def _fingerprint(
         self, stage: GraphStage, upstream: Mapping[str, str], trained: TrainedSegmenter | None = None
     ) -> str:
-        """Return the fingerprint of a stage. A trained segmenter is told by the digest of its checkpoint."""
+        """Return the fingerprint of a stage. A trained segmenter counts by the digest of its checkpoint."""
         return fingerprint(
             stage.name,
             stage.version,
@@ -271,7 +271,7 @@ class Plan:
         return units
 
     def _chosen_of(self, shard: Shard, receipt: ReceiptHead, selection: Selection) -> int:
-        """Return how many samples of a shard a stage looks at; for that an inventory is read once."""
+        """Return how many samples of a shard a stage processes; this reads an inventory once."""
         if selection.supervision is None or not selection.may_include(shard.name):
             return shard.samples if selection.may_include(shard.name) else 0
         key = (receipt.address, receipt.attempt, selection.of_shard(shard.name))

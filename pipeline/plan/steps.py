@@ -22,7 +22,7 @@ class MapStep:
     fingerprint: str
     upstream: Mapping[str, str]
     selection: Selection
-    segmenter: TrainedSegmenter | None = None  # that workers fetch before they load the stage
+    segmenter: TrainedSegmenter | None = None  # workers fetch it before they load the stage
 
 
 class Steps:

@@ -1,4 +1,4 @@
-"""The examples of a training, read from what is committed: error maps from their bundles, images from the shards."""
+"""The examples of a training, read from commits: error maps from their bundles, images from the shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ERROR_MAPS, MAPS = "error_maps", "error_LHW"
 
 @dataclass(frozen=True)
 class Supervision:
-    """Where the supervision of a run lies: its units, and those that are committed of them."""
+    """The supervision of a run: its units, and the committed ones."""
 
     ledger: Ledger
     sources: tuple[Store, ...]
@@ -39,7 +39,7 @@ class Supervision:
 
     @classmethod
     def of(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Supervision:
-        """Return the supervision of a run as it is committed now."""
+        """Return the present supervision of a run."""
         step = plan.error_maps()
         done = plan.ledger.units(step.stage.name, step.fingerprint)
         return cls(
@@ -71,7 +71,7 @@ class Supervision:
         return Reader(self.ledger, self.sources, self.inventories, self.selection)
 
     def read(self, reader: Reader, unit: Unit, wanted: Callable[[str], bool]) -> Iterator[Sample]:
-        """Yield the wanted samples of a unit that may be trained on, with their maps, in the order of the shard.
+        """Yield the selected samples of a unit that may be trained on, with their maps, in the order of the shard.
 
         Raises `DamagedBundleError` if its bundle is gone or damaged.
         """
@@ -82,7 +82,7 @@ class Supervision:
 
 
 class CommittedExamples:
-    """An `ExampleSource` over a run's supervision; of shards it reads the bytes of those samples that are wanted."""
+    """An `ExampleSource` over a run's supervision; it reads only the bytes of selected samples from shards."""
 
     def __init__(self, supervision: Supervision) -> None:
         self.supervision = supervision
@@ -96,16 +96,16 @@ class CommittedExamples:
 
     @property
     def size(self) -> tuple[int, int]:
-        """That of the maps."""
+        """The size of the maps."""
         return reduced_size(self.supervision.region.size, self.supervision.map_side_px)
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        """The run's."""
+        """The spaces of the run."""
         return self.supervision.spaces
 
     def read(self, unit: str, wanted: Callable[[str], bool]) -> list[Example | Rejected]:
-        """Return the wanted examples of a unit, in the order of the shard."""
+        """Return the selected examples of a unit, in the order of the shard."""
         return [self._example(sample) for sample in self.supervision.read(self._reader, self._by_name[unit], wanted)]
 
     def _example(self, sample: Sample) -> Example | Rejected:

@@ -1,7 +1,7 @@
-"""What another threshold would give: the share of pixels per space, from maps and segments that are committed.
+"""The effect of other thresholds: the share of pixels per space, from committed maps and segments.
 
 No image is inverted. Assigning spaces is a step function of the threshold (thesis 3.2), so these shares are exact for
-the samples that were looked at.
+the samples read.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
 
 SAMPLES = 10_000
-"""Samples looked at unless told otherwise; a few bytes a segment are kept of each."""
+"""Number of samples read by default; a few bytes per segment are kept of each."""
 
-SPREAD = 16  # units that samples are taken from at least, where there are so many
-GRID = 9  # thresholds that are tried for each space
-DIGITS = 3  # of them, so that one can be copied
+SPREAD = 16  # minimum number of units to take samples from, if there are enough
+GRID = 9  # thresholds tried per space
+DIGITS = 3  # digits of a threshold, so that it can be copied
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of some samples, each with its pixels and the least threshold at which it gets a space or less.
+    """The segments of some samples, each with its pixels and the thresholds at which it moves to more editable spaces.
 
-    least_KS: `[K, L - 1]` float32; the last space takes what no other does, whatever the threshold.
+    least_KS: `[K, L - 1]` float32; the last space takes the rest, whatever the threshold.
     """
 
     samples: int
@@ -69,7 +69,7 @@ class Segments:
 
     @classmethod
     def of(cls, maps: Iterable[tuple[NDArray[np.floating], NDArray[np.integer]]], spaces: int) -> Segments:
-        """Return the segments of samples, given as predicted maps `[L, H, W]` and labels `[H, W]`."""
+        """Return the segments of samples, given by predicted maps `[L, H, W]` and labels `[H, W]`."""
         pixels, least = [np.zeros(0, np.int64)], [np.zeros((0, spaces - 1), np.float32)]  # one more than samples
         for error_LHW, labels_HW in maps:
             _, mean_KL, segment_HW = segment_means(error_LHW, labels_HW)
@@ -78,16 +78,16 @@ class Segments:
         return cls(len(pixels) - 1, np.concatenate(pixels), np.concatenate(least))
 
     def shares(self, threshold: float) -> list[float]:
-        """Return the share of pixels of each space, as `assign_spaces` would give them out; they sum to 1."""
+        """Return the share of pixels of each space, as assigned by `assign_spaces`; they sum to 1."""
         passes_KS = self.least_KS <= np.float32(threshold)
         within = [0, *(self.pixels_K @ passes_KS).tolist(), self.pixels_K.sum()]
         return [float(share) for share in np.diff(within) / self.pixels_K.sum()]
 
     def grid(self, count: int = GRID) -> list[float]:
-        """Return thresholds, ascending: for each space but the last, `count` quantiles of what segments need for it.
+        """Return thresholds, ascending: for each space but the last, `count` quantiles of what its segments need.
 
-        Between two quantiles of a space, about as many segments come to it. Rounded up, so that a segment whose mean is
-        such a threshold passes at what is printed.
+        Between two quantiles of a space, equal numbers of segments move to it. Rounded up, so that segments whose
+        mean is such a threshold passes at the printed value.
         """
         if self.least_KS.size == 0:
             return []
@@ -95,7 +95,7 @@ class Segments:
         return sorted({rounded_up(float(step)) for step in steps_QS.flat})
 
     def evenly_editable(self, count: int) -> list[float]:
-        """Return up to `count` thresholds, ascending, at which the share of the first space is about evenly spaced.
+        """Return up to `count` thresholds, ascending, at which the share of the first space is roughly evenly spaced.
 
         The first just gives it nothing (unless an error is 0), the last everything. Rounded as those of `grid`.
         """
@@ -110,7 +110,7 @@ class Segments:
 
 
 def rounded_up(value: float, digits: int = DIGITS) -> float:
-    """Return the least number of so many significant digits that is not below; float32, as thresholds are compared."""
+    """Return the smallest number with this many significant digits that is not below; float32, as in comparisons."""
     if value <= 0:
         return 0.0
     decimals = digits - 1 - math.floor(math.log10(value))
@@ -119,7 +119,7 @@ def rounded_up(value: float, digits: int = DIGITS) -> float:
 
 
 def rounded_below(value: float, digits: int = DIGITS) -> float:
-    """Return the number before `rounded_up` of a positive value, one step of its last digit less."""
+    """Return the number before `rounded_up` of a positive value, smaller by one step of its last digit."""
     decimals = digits - 1 - math.floor(math.log10(value))
     return round(rounded_up(value, digits) - 10.0**-decimals, decimals)
 
@@ -129,7 +129,7 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
 
     Args:
         plan: of a run whose maps are refined, at whatever threshold.
-        samples: at most so many are looked at, spread over the units.
+        samples: maximum number of samples, spread over the units.
 
     Raises:
         RunError: no unit has refined maps.
@@ -156,7 +156,7 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
 
 
 def spread(units: Sequence[Unit], samples: int) -> tuple[list[Unit], int]:
-    """Return units that are spread over all, and how many samples of each make up the number wanted."""
+    """Return units spread over all, and how many samples of each add up to the requested number."""
     if not units:
         return [], 0
     largest = max(unit.stop - unit.first for unit in units)
@@ -166,7 +166,7 @@ def spread(units: Sequence[Unit], samples: int) -> tuple[list[Unit], int]:
 
 
 def steps_of(plan: Plan) -> Steps:
-    """Return the steps behind a run's segmenter; raises `RunError` if none is trained yet."""
+    """Return the steps after a run's segmenter; raise `RunError` if none is trained yet."""
     trained = plan.ledger.receipt(plan.train_segmenter())
     if trained is None:
         raise RunError("there is nothing to tune: no segmenter is trained yet; `invertmill run` comes first")
@@ -182,7 +182,7 @@ def nothing_refined(plan: Plan) -> RunError:
 
 
 def reader_of(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Reader:
-    """Return a reader of a run's units; what is no longer in the store is left out."""
+    """Return a reader of a run's units; samples that are no longer in the store are omitted."""
     inventories = {shard: receipt.unit for shard, receipt in shards.items()}
     return Reader(plan.ledger, plan.sources, inventories, plan.everything, tolerant=True)
 
@@ -190,7 +190,7 @@ def reader_of(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Reader:
 def maps_of(
     reader: Reader, steps: Steps, unit: Unit, keys: Collection[str] | None = None
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.integer]]]:
-    """Yield predicted maps `[L, H, W]`, at the size of the segments `[H, W]`, and these: of the keys given, or all."""
+    """Yield predicted maps `[L, H, W]`, at the size of the segments `[H, W]`, and these, for some keys or all."""
     predict, refine = steps[PredictMaps], steps[RefineMaps]
     records = [
         Recorded(predict.stage.name, predict.fingerprint, rows=False, arrays={"error_LHW"}),

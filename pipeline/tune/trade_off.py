@@ -1,7 +1,7 @@
-"""What editability costs in fidelity: a few samples inverted at several thresholds, and the knee of that curve.
+"""The cost of editability in fidelity: a few samples inverted at several thresholds, and the knee of that curve.
 
-The samples are those with the least hash of shard and key, held-out ones first: the same as long as the data are. What
-is measured is committed under a fingerprint of all that decides it; the configured threshold is not part of that.
+The samples are those with the smallest hash of shard and key, held-out ones first: the same while the data stays. The
+result is committed under a fingerprint of everything that decides it, which excludes the configured threshold.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
 from stages.trade_off import TradeOff, warm_schedule
 
-_ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts best what it was trained on
+_ROLES = ("held_out", None, "supervision")  # in this order; a segmenter predicts its training samples best
 Row = dict[str, Any]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A curve that is to be measured: its job, and the parts that its samples are taken in."""
+    """A curve to measure: its job, and the groups of its samples."""
 
     job: MapJob
     parts: tuple[ChosenSamples, ...]
@@ -58,14 +58,14 @@ class Asked:
 
 
 def even_groups(items: Sequence[T], largest: int) -> Iterator[Sequence[T]]:
-    """Yield the items in as few groups of at most `largest` as can be, all about equally large."""
+    """Yield the items in the fewest groups of at most `largest`, all of about equal size."""
     count = -(-len(items) // max(1, largest))
     bounds = [len(items) * number // count for number in range(count + 1)]
     return (items[start:stop] for start, stop in itertools.pairwise(bounds))
 
 
 def ask(plan: Plan) -> Asked:
-    """Return the curve that a configuration asks for.
+    """Return the curve that a configuration requests.
 
     Raises:
         RunError: no maps are refined yet, or their segments leave nothing to choose between.
@@ -99,7 +99,7 @@ def ask(plan: Plan) -> Asked:
 
 
 def _part(curve: str, number: int, groups: Sequence[Sequence[Chosen]]) -> ChosenSamples:
-    """Return samples of a curve that are inverted together; `curve` stands for its samples and thresholds."""
+    """Return a group of a curve's samples that are inverted together; `curve` identifies its samples and thresholds."""
     name = f"{curve}-{number:03d}-of-{len(groups):03d}"
     return ChosenSamples(name, tuple(groups[number]), {"curve": curve, "parts": len(groups)})
 
@@ -128,7 +128,7 @@ def choose(plan: Plan, refine: MapStep, count: int) -> list[Chosen]:
 def measured(plan: Plan, damaged: list[Damage] | None = None) -> Iterator[Receipt]:
     """Yield the receipts of all curves that were measured with the run's maps, segments and settings.
 
-    What is not a receipt is added to `damaged`, or raises `DamagedBundleError` where that is None.
+    A damaged receipt is added to `damaged`, or raises `DamagedBundleError` if that is None.
     """
     return plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps_of(plan)), damaged)
 
@@ -148,7 +148,7 @@ def curve_of(plan: Plan, asked: Asked) -> TradeOffCurve:
     """Return a curve all of whose parts are committed.
 
     Raises:
-        RunError: not one of its samples could be inverted.
+        RunError: none of its samples could be inverted.
     """
     found = [plan.ledger.receipt(Address(asked.job.name, asked.job.fingerprint, part.name)) for part in asked.parts]
     parts = [receipt for receipt in found if receipt is not None]
@@ -168,7 +168,7 @@ def _curve(plan: Plan, parts: Sequence[Receipt]) -> TradeOffCurve | None:
 
 
 def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
-    """Return what the run made of these samples, each inverted from the start at the configured threshold."""
+    """Return the run's own results for these samples, each inverted from the start at the configured threshold."""
     invert = steps_of(plan)[Invert]
     shards = plan.inventories()
     units, reader = {unit.name: unit for unit in plan.units(shards, plan.everything)}, reader_of(plan, shards)
@@ -186,7 +186,7 @@ def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
 
 
 def _thresholds(plan: Plan, reader: Reader, steps: Steps, chosen: Sequence[Chosen]) -> tuple[float, ...]:
-    """Return thresholds at which the editable area of the samples is about evenly spaced, descending."""
+    """Return thresholds at which the editable area of the samples is roughly evenly spaced, descending."""
     maps = (
         one
         for unit, of_unit in itertools.groupby(chosen, key=lambda one: one.unit)
@@ -196,13 +196,13 @@ def _thresholds(plan: Plan, reader: Reader, steps: Steps, chosen: Sequence[Chose
     if len(thresholds) < 2:
         raise RunError(
             f"there is nothing to choose between: {len(chosen)} samples are assigned the same spaces at every "
-            "threshold; take more of them (trade_off.samples), or finer segments (refine_maps.segmentation)"
+            "threshold; use more of them (trade_off.samples), or finer segments (refine_maps.segmentation)"
         )
     return tuple(reversed(thresholds))
 
 
 def _fingerprint(plan: Plan, steps: Steps) -> str:
-    """Return the digest of all that decides a curve but for its samples and thresholds, which name its bundles."""
+    """Return the digest of everything that decides a curve except samples and thresholds, which name its bundles."""
     refine, invert = steps.stage(RefineMaps), steps.stage(Invert)
     indifferent = invert.indifferent | (Invert.model_fields.keys() - InvertingStage.model_fields.keys())
     settings = settings_of(invert, indifferent)  # all but the method: sweeps are optimised

@@ -62,20 +62,20 @@ unit is decoded, and the last one recorded and written, while one unit computes.
 
 
 class GraphStage(BaseModel):
-    """What every stage declares; the order of stages and their fingerprints follow from it (`pipeline.plan.graph`)."""
+    """The declarations of every stage; order and fingerprints follow from them (`pipeline.plan.graph`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
-    """Names of the stages whose results it needs. Of those that map samples it gets each sample's record."""
+    """Names of the stages whose results it needs. It gets each sample's record from those that map samples."""
     indifferent: ClassVar[frozenset[str]] = frozenset()
     """Fields that cannot change a result, except by rounding, and so stay out of the fingerprint."""
     on_demand: ClassVar[bool] = False
-    """Whether a command of its own computes it, so that no run does."""
+    """Whether a separate command computes it, and no run does."""
     derived: ClassVar[frozenset[str]] = frozenset()
-    """Fields that a run works out from other settings, so that nobody sets them."""
+    """Fields that a run computes from other settings, so that they are not settings themselves."""
 
 
 class Stage(GraphStage, ABC):
@@ -83,16 +83,16 @@ class Stage(GraphStage, ABC):
 
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch"})
     supervision_only: ClassVar[bool] = False
-    """Whether it looks at the supervision subset instead of all samples."""
+    """Whether it processes the supervision subset instead of all samples."""
 
     formerly: ClassVar[Mapping[str, Value]] = {}
-    """Settings that were removed, with the value that every stage of today stands for. They stay in the fingerprint, so
-    that what was made while they existed is still complete."""
+    """Removed settings, with the value that corresponds to the present behaviour. They stay in the fingerprint, so
+    that earlier results are still complete."""
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {}
     """Types of those columns of its rows that may be null in all rows of a unit."""
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"arrays"})
-    """What its records may hold next to their rows. Each is a file of every bundle, even where no record has any."""
+    """Contents of its records in addition to their rows. Each is a file of every bundle, even if no record has any."""
 
     @abstractmethod
     def setup(self, device: torch.device) -> Worker:

@@ -45,7 +45,7 @@ class InvertingStage(Stage):
     many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
     memory turns out too small, the number is halved."""
     precision: Precision = "fp32"
-    """Of the networks while they invert, on hardware made for bf16 or fp16; images and measures are made in float32."""
+    """Precision of the networks during inversion, on hardware made for it; images and measures are in float32."""
     compile: bool = False
     """Let torch compile the loss, into CUDA graphs on a GPU: minutes once, for runs of hours; changes rounding."""
 

@@ -72,7 +72,7 @@ def test_two_ends_of_a_run_are_refused():
     class Other(Mapping):
         name: ClassVar[str] = "other"
 
-    with pytest.raises(ValueError, match=r"one stage must be the last of a run, and these are: \['invert', 'other'\]"):
+    with pytest.raises(ValueError, match=r"exactly one stage must be the last of a run, got \['invert', 'other'\]"):
         _ = Graph.from_stages((*GRAPH.stages, Other)).last
 
 
