@@ -37,7 +37,7 @@ def files_read(monkeypatch):
     names, whole = [], Ledger.read_file
 
     def counted(self, receipt, filename):
-        names.append((receipt.stage, receipt.unit, filename))
+        names.append((receipt.address.stage, receipt.address.unit, filename))
         return whole(self, receipt, filename)
 
     monkeypatch.setattr(Ledger, "read_file", counted)
