@@ -26,7 +26,7 @@ FIRST_WIDTH = 16
 FEATURE_SPACE = "F2"
 FEATURE_LAYER = 2
 REDUCTION = 4  # of channels, inside a block
-CUT_OFF = 2.0  # of the normal numbers behind the published samples
+CUT_OFF = 2.0  # limit of the normal numbers for the published samples
 QUERY_REDUCTION, VALUE_REDUCTION = 8, 2  # of channels, inside attention
 
 

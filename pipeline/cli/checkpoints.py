@@ -28,7 +28,7 @@ class Precision(StrEnum):
 
 
 @app.command()
-def inspect(  # noqa: PLR0917  # typer hands every option over by its place
+def inspect(  # noqa: PLR0917  # typer passes options by position
     checkpoint: Checkpoint,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     samples: Annotated[Path | None, typer.Option(help="write random images to this PNG", metavar="PNG")] = None,

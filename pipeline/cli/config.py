@@ -31,4 +31,4 @@ def schema() -> None:
     from pipeline.config import RunConfig
     from pipeline.config_schema import schema_of
 
-    print(json.dumps(schema_of(RunConfig), indent=2))  # as it is: a console would wrap it
+    print(json.dumps(schema_of(RunConfig), indent=2))  # unwrapped: a console would wrap it

@@ -1,4 +1,4 @@
-"""What can be done with directions outside a run: describe, import, write and draw them."""
+"""Work on directions outside a run: describe, import, write and draw them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def in_words(direction: Direction) -> str:
 def imported(
     directions: Sequence[Direction], new_name: str | None, layers: Layers | None, generator: Generator | None
 ) -> list[Direction]:
-    """Return published directions as they will be written: renamed, in some layers only, checked against a generator.
+    """Return published directions as they will be written: renamed, restricted to layers, checked against a generator.
 
     Raises:
-        CommandError: several are to get one name, or layers are chosen without a generator.
+        CommandError: several would get one name, or layers are chosen without a generator.
         DirectionError: one does not fit the generator.
     """
     if new_name is not None and len(directions) != 1:
@@ -120,16 +120,16 @@ def draw_sheet(
     """Write a PNG of a generator's samples along a direction: a row per sample, a column per magnitude.
 
     Args:
-        direction: what is added to w, times each magnitude.
+        direction: added to w, times each magnitude.
         checkpoint: path or address of the generator.
-        path: the PNG to make; an existing one is replaced.
+        path: the PNG to write; an existing one is replaced.
         magnitudes: of the columns, written above them.
         seeds: of the rows (`generators.directions.sampling.seeded_w`).
         truncation: psi of the samples.
         label: class of the samples of a conditional generator; drawn by default.
 
     Returns:
-        a remark where the direction was made for another generator, else nothing.
+        a remark if the direction was made for another generator, else nothing.
 
     Raises:
         DirectionError: the direction does not fit the generator; before any image is made.

@@ -1,4 +1,4 @@
-"""`invertmill directions`: fit edit directions to a generator, import published ones, show what one changes."""
+"""`invertmill directions`: fit edit directions to a generator, import published ones, show their effect."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ GeneratorArgument = Annotated[
 Source = Annotated[
     str, typer.Argument(help=".npy, .pt or .safetensors: a file, s3://BUCKET/KEY or https://…", metavar="DIRECTIONS")
 ]
-Target = Annotated[Path, typer.Argument(help="file to make", metavar="TARGET.safetensors")]
+Target = Annotated[Path, typer.Argument(help="file to write", metavar="TARGET.safetensors")]
 Layers = Annotated[
     str | None, typer.Option(help="first and last row of w_plus that the directions change", metavar="FIRST-LAST")
 ]
 Class = Annotated[int | None, typer.Option("--class", help="class of the samples, of a conditional generator")]
 Force = Annotated[bool, typer.Option("--force", help="replace an existing file")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Sha256 = Annotated[str | None, typer.Option(help="digest that the file of directions must have", metavar="DIGEST")]
+Sha256 = Annotated[str | None, typer.Option(help="expected SHA-256 of the file of directions", metavar="DIGEST")]
 Run = Annotated[
     Path | None, typer.Option("--run", help="configuration of the run that inverted the images", metavar="CONFIG")
 ]
 ClipFolder = Annotated[
-    Path | None, typer.Option(help="CLIP model: a folder as save_pretrained writes it", metavar="FOLDER")
+    Path | None, typer.Option(help="CLIP model: a folder written by save_pretrained", metavar="FOLDER")
 ]
 ClipHub = Annotated[
     str | None,
     typer.Option("--clip-hub", help="CLIP model on huggingface.co, instead of a folder", metavar="OWNER/NAME"),
 ]
-ClipRevision = Annotated[str | None, typer.Option("--clip-revision", help="its commit", metavar="COMMIT")]
+ClipRevision = Annotated[str | None, typer.Option("--clip-revision", help="commit of the CLIP model", metavar="COMMIT")]
 ClipDownload = Annotated[bool, typer.Option("--download", help="fetch the CLIP model if this machine lacks it")]
 
 
@@ -59,7 +59,7 @@ class Classifier(StrEnum):
 
 
 @fit.command()
-def ganspace(  # noqa: PLR0917  # typer hands every option over by its place
+def ganspace(  # noqa: PLR0917  # typer passes options by position
     generator: GeneratorArgument,
     target: Target,
     components: Annotated[int, typer.Option(min=1, help="number of components")] = 20,
@@ -91,8 +91,8 @@ def labels(  # noqa: PLR0917
     column: Annotated[str, typer.Option(help="column of the scores: numbers, or true and false")],
     name: Annotated[str, typer.Option(help="name of the direction", show_default="that of the column")] = "",
     classifier: Annotated[Classifier, typer.Option(help="which linear boundary")] = Classifier.svm,
-    share: Annotated[float, typer.Option(help="of the samples that count as high, and that count as low")] = 0.3,
-    truncation: Annotated[float, typer.Option(help="of a generator's samples that were scored", metavar="PSI")] = 1.0,
+    share: Annotated[float, typer.Option(help="share of the samples that counts as high, and as low")] = 0.3,
+    truncation: Annotated[float, typer.Option(help="truncation of the scored samples", metavar="PSI")] = 1.0,
     class_: Class = None,
     layers: Layers = None,
     config: Run = None,
@@ -115,8 +115,8 @@ def labels(  # noqa: PLR0917
 def styleclip(  # noqa: PLR0917
     generator: GeneratorArgument,
     target: Target,
-    neutral: Annotated[str, typer.Option(help="text of what images show, such as 'a car'")],
-    text: Annotated[str, typer.Option(help="text of what they change into, such as 'a sports car'")],
+    neutral: Annotated[str, typer.Option(help="text that describes the images, such as 'a car'")],
+    text: Annotated[str, typer.Option(help="text that describes the change, such as 'a sports car'")],
     clip: ClipFolder = None,
     hub: ClipHub = None,
     revision: ClipRevision = None,
@@ -178,8 +178,8 @@ def styleclip_image(  # noqa: PLR0917
 def import_(  # noqa: PLR0917
     source: Source,
     target: Target,
-    name: Annotated[str | None, typer.Option(help="which direction of the file", show_default="all")] = None,
-    new_name: Annotated[str | None, typer.Option("--as", help="name it gets", metavar="NAME")] = None,
+    name: Annotated[str | None, typer.Option(help="name of one direction of the file", show_default="all")] = None,
+    new_name: Annotated[str | None, typer.Option("--as", help="new name of the direction", metavar="NAME")] = None,
     generator: Annotated[
         str | None,
         typer.Option(help="checkpoint that the directions must fit; its digest is noted", metavar="GENERATOR"),
@@ -208,11 +208,11 @@ def show(  # noqa: PLR0917
         str | None, typer.Option(help="checkpoint whose samples the sheet shows", metavar="GENERATOR")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="write a sheet of samples to this PNG", metavar="PNG")] = None,
-    name: Annotated[str | None, typer.Option(help="which direction of the file", show_default="all")] = None,
+    name: Annotated[str | None, typer.Option(help="name of one direction of the file", show_default="all")] = None,
     magnitudes: Annotated[str, typer.Option(help="columns of the sheet", metavar="M,M,…")] = "-3,-1.5,0,1.5,3",
     samples: Annotated[int, typer.Option(min=1, max=64, help="rows of the sheet")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="of the first row; the next rows count up")] = 0,
-    truncation: Annotated[float, typer.Option(help="of the samples, 1 for none", metavar="PSI")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the first row; the next rows count up")] = 0,
+    truncation: Annotated[float, typer.Option(help="truncation of the samples; 1 for none", metavar="PSI")] = 1.0,
     class_: Class = None,
     sha256: Sha256 = None,
     as_json: AsJson = False,
@@ -272,7 +272,7 @@ def _fit(
     _print(made, as_json=as_json, target=target)
 
 
-def _stored(config: Path, generator: Generator) -> Any:  # noqa: ANN401  # named in a module that takes long to import
+def _stored(config: Path, generator: Generator) -> Any:  # noqa: ANN401  # its type is in a slow module
     from pipeline.config import load_config
     from pipeline.data.stores import Stores
     from pipeline.publish.stored_codes import stored_codes

@@ -72,9 +72,7 @@ def print_end(console: Console, finished: Finished) -> bool:
     print_gaps(console, finished)
     if not finished.moved:
         samples = sum(shard.samples for shard in finished.shards)
-        console.print(
-            f"nothing was published, because not one of {samples} samples is recorded; what was published stays"
-        )
+        console.print(f"nothing was published, because none of {samples} samples is recorded; what was published stays")
     if finished.failed:
         console.print("run again to retry the failed units")
     elif finished.gaps:

@@ -1,4 +1,4 @@
-"""Units of work: consecutive samples of one shard, and which samples a stage processes."""
+"""Units of work: consecutive samples of one shard, and the samples that a stage processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def sample_digest(*parts: object, digits: int = 8) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which samples a stage processes: all, or those chosen for supervision and evaluation."""
+    """The samples that a stage processes: all, or those chosen for supervision and evaluation."""
 
     supervision: Supervision | None = None
     below: Mapping[str, int] | None = None

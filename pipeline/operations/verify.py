@@ -57,12 +57,12 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
 def repair(plan: Plan, problems: Iterable[Problem]) -> list[str]:
     """Set the receipts of all damaged bundles aside, so that their units run again; return what was done.
 
-    A segmenter with a whole checkpoint on this machine is restored instead: a new training may give another one.
+    A segmenter with a whole checkpoint on this machine is restored instead: a new training may give a different one.
     """
     told = []
     for damage in dict.fromkeys(problem.damage for problem in problems if problem.damage is not None):
         if restore_segmenter(plan, damage):
-            told.append(f"{damage.stage}: the checkpoint was restored from {plan.config.folder}")
+            told.append(f"{damage.stage}: the checkpoint was restored from this machine's cache")
         elif name := set_aside(plan.ledger.store, damage):
             told.append(f"{damage.stage}: unit {damage.unit} runs again; its receipt is kept as {name}")
     return told

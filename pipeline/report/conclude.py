@@ -57,7 +57,7 @@ LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pya
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Everything the report shows."""
+    """Everything in the report."""
 
     summary: Summary
     timings: list[StageTiming]
@@ -66,12 +66,12 @@ class Conclusion:
     about: dict[str, str]
     training: TrainingReport | None = None
     psnr_db: Numbers = ()  # of every recorded sample
-    latents: Mapping[str, str] = field(default_factory=dict)  # where the bundles lie
+    latents: Mapping[str, str] = field(default_factory=dict)  # the locations of the bundles
 
     def write(self, plan: Plan, *, published: bool = True) -> Path:
         """Write `report.html` and `summary.json` into the run's folder and return the report.
 
-        If this is about what is published, they are written beside the bundles as well.
+        A report of what is published is written next to the bundles as well.
         """
         folder = plan.config.folder
         summary, report = folder / "summary.json", folder / "report.html"
@@ -87,7 +87,7 @@ class Conclusion:
         return report
 
     def _write_locally(self, plan: Plan, report: Path, summary: Path) -> None:
-        """Write both files, each whole or not at all, the summary last: it says what the report is about."""
+        """Write both files, each whole or not at all, the summary last: it identifies the result."""
         folder = plan.config.folder
         folder.mkdir(parents=True, exist_ok=True)
         write_report(
@@ -149,14 +149,14 @@ def conclude(finished: Finished) -> Conclusion:
 
 
 def viewer_of(plan: Plan) -> Viewer:
-    """Return what shows a run's codes, on the CPU: the plan's generator, with no prior and no learnt start."""
+    """Return the viewer of a run's codes, on the CPU: the plan's generator, without prior and learnt start."""
     return Viewer(plan.generator, plan.perceptual.load(torch.device("cpu")), plan.region, plan.spaces)
 
 
 def _timings(
     plan: Plan, shards: Mapping[Shard, ReceiptHead], index: Index, published: Receipt
 ) -> Iterable[StageTiming]:
-    """Yield what each stage did, from the receipts of its bundles."""
+    """Yield the work of each stage, from the receipts of its bundles."""
     yield _timing(inventory.STAGE, shards.values())
     trained = plan.ledger.receipt(plan.train_segmenter())
     for stage in plan.stages:
@@ -202,7 +202,7 @@ def _about(plan: Plan, viewer: Viewer) -> dict[str, str]:
 
 
 def _latents(plan: Plan, published: Receipt) -> dict[str, str]:
-    """Return where the results lie, by what they are; names are relative to the store."""
+    """Return the locations of the results, by kind; names are relative to the store."""
     return {
         "store": plan.ledger.store.url,
         "pointer, moved when a run is complete": POINTER,

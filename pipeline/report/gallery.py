@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from what is committed: every one can be explained, and checks its bundle."""
+"""Pictures of a run, drawn from commits: each one explains its sample and checks its bundle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stages.maps.spaces import column
 
 PICTURES = 24
 WORST = 6
-"""Samples with the lowest PSNR that are shown in addition."""
+"""Number of samples with the lowest PSNR shown in addition."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Gallery:
     map_side_px: int | None  # longest side of maps
 
     def pictures(self, rows: Sequence[Row]) -> Iterator[tuple[Picture, float]]:
-        """Yield some samples' pictures, each with the largest change that an edit by nothing makes to it."""
+        """Yield some samples' pictures, each with the largest change by a zero edit."""
         bad = worst(rows)
         taken = {id(row) for row in bad}
         others = choose([row for row in rows if id(row) not in taken])
@@ -62,7 +62,7 @@ class Gallery:
 
     @functools.cached_property
     def _records(self) -> list[Recorded]:
-        """What is shown of each stage; units of supervision are cut differently from others."""
+        """The data shown of each stage; units of supervision are cut differently from others."""
         steps = [Recorded(step.stage.name, step.fingerprint) for step in self.index.steps]
         of, cut = self.index.error_maps, Cut(self.index.selection, self.index.supervised)
         return [*steps, Recorded("error_maps", of.fingerprint, cut, optional=True, rows=False, arrays={"image_LHW3"})]
@@ -72,7 +72,7 @@ class Gallery:
             return
         listed = [sample for sample in reader.listed(unit) if sample.key in wanted]
         for _, sample in reader.read(unit, listed, self._records, self.image.candidates):
-            if isinstance(sample, Sample) and sample.members:  # of a shard that is still in the input
+            if isinstance(sample, Sample) and sample.members:  # its shard is still in the input
                 photograph_HW3 = self.image.picture(sample).pixels_HW3
                 yield draw(sample, photograph_HW3, wanted[sample.key], self.viewer, map_side_px=self.map_side_px)
 
@@ -86,7 +86,7 @@ def draw(
     *,
     map_side_px: int | None,
 ) -> tuple[Picture, float]:
-    """Return a sample's picture, made from its codes as stored, and the largest change that a zero edit makes to it."""
+    """Return a sample's picture, made from its stored codes, and the largest change by a zero edit."""
     record, single = sample.records["invert"], sample.records.get("error_maps")
     w_plus = record.row["w_plus"]
     assert isinstance(w_plus, np.ndarray)
@@ -116,7 +116,7 @@ def draw(
 
 
 def worst(rows: Sequence[Row], count: int = WORST) -> list[Row]:
-    """Return up to `count` rows with the lowest PSNR, the lowest first; none where they would be more than half."""
+    """Return up to `count` rows with the lowest PSNR, the lowest first; none if they would be more than half."""
     measured = [row for row in rows if row.get("invert.psnr_db") is not None]
     return sorted(measured, key=lambda row: (row["invert.psnr_db"], row["key"]))[: min(count, len(measured) // 2)]
 

@@ -1,4 +1,4 @@
-"""The held-out samples of a run, read one after another from what is committed: predicted and achieved error maps."""
+"""The held-out samples of a run, read from commits one after the other: predicted and achieved error maps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HeldOutSamples:
     shards: Mapping[Shard, ReceiptHead]
 
     def read(self, rows: Sequence[Row]) -> Iterator[HeldOut]:
-        """Yield those of the index's rows that are held out and that every stage recorded."""
+        """Yield the rows of the index that are held out and that every stage recorded."""
         keys: defaultdict[str, set[str]] = defaultdict(set)  # by shard
         for row in rows:
             if row["role"] == "held_out" and row["outcome"] == "recorded":
@@ -53,7 +53,7 @@ class HeldOutSamples:
                         yield self._held_out(sample)
 
     def _members(self, extensions: Collection[str]) -> Collection[str]:
-        """Want the known occluder, and the picture whose geometry it has."""
+        """Select the known occluder, and the picture whose geometry it has."""
         stage = self.index.steps.stage(PredictMaps)
         return no_members(extensions) if stage.truth is None else {stage.truth, *stage.image.candidates(extensions)}
 
@@ -74,5 +74,5 @@ class HeldOutSamples:
 
 
 def _slug(unit: str) -> str:
-    """Return the part of a unit's name that stands for its shard."""
+    """Return the part of a unit's name that identifies its shard."""
     return unit.rsplit("-", 2)[0]

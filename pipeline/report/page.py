@@ -1,4 +1,4 @@
-"""The run report: one HTML page that shows what a run did, whole in itself, for people."""
+"""The run report: one self-contained HTML page for people."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from pipeline.report.training import TrainingReport
 from pipeline.tune.curve import Point, TradeOffCurve
 
 MAX_ROWS = 500
-"""Rows of quarantine that a report shows; the index has them all."""
+"""Number of quarantined samples that a report lists; the index has them all."""
 
 MAX_UNGROUPED = 20
-"""Up to so many quarantined samples are one plain table; more are grouped by reason."""
+"""Up to this number, quarantined samples are one plain table; more are grouped by reason."""
 
 MAX_WARNINGS = 50
-"""Failed units, and faulty shards, that a report names."""
+"""Number of failed units, and of faulty shards, that a report names."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Cell:
     name: str
     figure: str
     alt: str
-    drawing: Drawing | None  # None where the sample has no such image, and others have
+    drawing: Drawing | None  # None if only other samples have such an image
     shares: tuple[tuple[str, float], ...] = ()
 
 
@@ -77,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Quarantined samples with one reason: how many, and those that are shown."""
+    """Quarantined samples with one reason: their number, and those that are shown."""
 
     reason: str
     count: int
@@ -98,10 +98,10 @@ def write_report(
     psnr_db: Numbers = (),
     latents: Mapping[str, str] = {},
 ) -> None:
-    """Write the report as one HTML page that asks for no other file; a reader never sees half of it.
+    """Write the report as one HTML page that needs no other file; it appears whole or not at all.
 
     Args:
-        path: of the page; missing folders are made.
+        path: of the page; missing folders are created.
         title: of the run.
         summary: the figures.
         timings: in the order of the stages.
@@ -111,7 +111,7 @@ def write_report(
         about: versions, devices, digests; entries named `note...` are shown at the top of the page.
         training: of the segmenter.
         psnr_db: of the SAM inversion of every recorded sample.
-        latents: where the bundles lie, by what is there.
+        latents: the locations of the bundles, by content.
     """
     page = render_report(
         title=title,
@@ -126,7 +126,7 @@ def write_report(
         latents=latents,
     )
     with staged(path) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a key may hold what is no text
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a key may hold surrogates
 
 
 def render_report(
@@ -186,7 +186,7 @@ def render_report(
 
 
 def headline(summary: Summary) -> list[Tile]:
-    """Return the figures that the page opens with; those that a run need not have are left out where unknown."""
+    """Return the headline figures; optional ones are omitted if unknown."""
     first, samples = summary.spaces[0], summary.samples
     accounted = f"{count(samples.recorded)} recorded + {count(samples.quarantined)} quarantined"
     alone = summary.psnr_db.get(first)
@@ -218,7 +218,7 @@ def headline(summary: Summary) -> list[Tile]:
 
 
 def health(summary: Summary) -> list[tuple[str, bool]]:
-    """Return what went wrong in a run, each with whether it did: damaged shards, quarantined samples, failed units."""
+    """Return what went wrong in a run, each with its severity: damaged shards, quarantined samples, failed units."""
     counts = (
         (len(summary.shard_faults), "shard with faults", "shards with faults"),
         (summary.samples.quarantined, "sample quarantined", "samples quarantined"),
@@ -231,7 +231,7 @@ def health(summary: Summary) -> list[tuple[str, bool]]:
 
 
 def group_quarantine(quarantine: Sequence[Quarantined]) -> list[Group]:
-    """Return the quarantined samples by reason, the commonest first, `MAX_ROWS` of them shown in all.
+    """Return the quarantined samples by reason, the most frequent first, with at most `MAX_ROWS` samples shown.
 
     Each reason gets an equal part of the rows, so that a common one does not hide a rare one.
     """
@@ -248,12 +248,12 @@ def group_quarantine(quarantine: Sequence[Quarantined]) -> list[Group]:
 
 
 def script_digest(script: str) -> str:
-    """Return what a content security policy allows an inline script by."""
+    """Return the hash by which a content security policy allows an inline script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def _verbatim(environment: Environment, name: str) -> str:
-    """Return a file of the template as it is, to be part of the page."""
+    """Return a file of the template unchanged, as a part of the page."""
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 
@@ -274,7 +274,7 @@ def _environment() -> Environment:
 
 
 def _alone(summary: Summary, psnr_db: float | None) -> str:
-    """Return what the first space alone comes to, with the steps of both where they are known."""
+    """Return the result of the first space alone, with the steps of both if they are known."""
     alone = "" if psnr_db is None else f"{summary.spaces[0]} alone {decimal(psnr_db, unit='dB')}"
     if not alone or summary.steps_single is None or summary.steps_sam is None:
         return alone
@@ -286,7 +286,7 @@ def _chance(maps: MapQuality) -> str:
 
 
 def _found(summary: Summary) -> list[tuple[str, float | None, float | None]]:
-    """Return how well either map finds known occluders: its name, AUROC and average precision."""
+    """Return how well either map finds known occluders: name, AUROC and average precision."""
     maps = summary.maps
     found = [
         ("invertibility map", summary.auroc_predicted_map, maps.average_precision_predicted_map),
@@ -296,12 +296,12 @@ def _found(summary: Summary) -> list[tuple[str, float | None, float | None]]:
 
 
 def _calibration(maps: MapQuality) -> list[tuple[str, str]]:
-    """Return the calibration of every space that has one, drawn."""
+    """Return the drawn calibration of every space that has one."""
     return [(space, draw_calibration(space, points)) for space, points in maps.calibration.items() if points]
 
 
 def _curves(summary: Summary) -> list[tuple[Curve, str]]:
-    """Return the panels of the trade-off curve that have something to show."""
+    """Return the panels of the trade-off curve that have data."""
     position = mean_position(summary.spaces, summary.shares)
     error = f"perceptual error ({summary.perceptual})"
     panels = (
@@ -337,7 +337,7 @@ def _worst_first(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def _distributions(pictures: Sequence[Picture], psnr_db: Numbers) -> list[tuple[str, str]]:
-    """Return the distribution of PSNR and the convergence of what is shown, drawn, each with a label."""
+    """Return the drawn distribution of PSNR and the convergence of the shown samples, each with a label."""
     drawn = [
         (f"PSNR of {count(len(psnr_db))} samples", draw_histogram(psnr_db, "PSNR of SAM (dB)")),
         ("Loss by optimisation step", draw_convergence([p.trace for p in pictures if p.trace is not None])),
@@ -352,7 +352,7 @@ def _rows(pictures: Sequence[Picture], spaces: Sequence[str], ceiling: float) ->
 
 
 def _cells(picture: Picture, spaces: Sequence[str], ceiling: float, *, with_alone: bool) -> Iterator[Cell]:
-    """Yield a sample's images from left to right: what went in, what was decided, what came out."""
+    """Yield a sample's images from left to right: input, decisions, output."""
     first, key, input_HW3 = spaces[0], picture.key, picture.image_HW3
     height, width = input_HW3.shape[:2]
     yield Cell("input", "input", f"{width} × {height} px", f"Input of {key}", draw_image(input_HW3))

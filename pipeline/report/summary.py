@@ -1,4 +1,4 @@
-"""What a run found out, as numbers: `summary.json`, and everything the report shows."""
+"""The results of a run as numbers: `summary.json`, and everything the report shows."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Row = Mapping[str, Any]
 UNKNOWN = "–"
 
 SAM = "spatially-adaptive multilayer inversion"
-"""The method, as reports and tables define its name where they first use it; it is not Segment Anything."""
+"""The method's name, as reports and tables define it at first use; it is not Segment Anything."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """How every sample is accounted for: inventory = recorded + quarantined."""
+    """The account of all samples: inventory = recorded + quarantined."""
 
     inventory: int
     recorded: int
@@ -38,7 +38,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class StageTiming:
-    """What a stage did: units, samples, and the seconds during which any of its units was worked on."""
+    """The work of a stage: units, samples, and the seconds during which any of its units was worked on."""
 
     name: str
     units: int
@@ -48,15 +48,15 @@ class StageTiming:
 
     @property
     def images_per_s(self) -> float:
-        """Samples a second; 0 where nothing was timed."""
+        """Samples per second; 0 without timings."""
         return self.samples / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of a run. Evaluation is over held-out samples, which no segmenter was trained on; None where absent.
+    """The figures of a run. Evaluation is over held-out samples, which no segmenter was trained on; None if absent.
 
-    PSNR in dB (images in [0, 1], active region, mean over images), perceptual errors in the distance named beside them.
+    PSNR in dB (images in [0, 1], active region, mean over images), perceptual errors in the distance named with them.
     """
 
     samples: Samples
@@ -69,25 +69,25 @@ class Summary:
     psnr_db_sam: float | None
     lpips_sam: float | None
     psnr_db_occluded: dict[str, float | None]  # w_plus alone, and sam
-    share_w_plus: float | None  # of pixels, on occluded samples where they are known, else on all
+    share_w_plus: float | None  # of pixels, on occluded samples if they are known, else on all
     shares: dict[str, float | None]  # of pixels by space, over all samples
     auroc_error_map: float | None
     auroc_predicted_map: float | None
-    zero_edit_difference: float | None  # largest, between an edit by nothing and the stored reconstruction
+    zero_edit_difference: float | None  # largest, between a zero edit and the stored reconstruction
     maps: MapQuality = field(default_factory=MapQuality)
-    trade_off: TradeOffCurve | None = None  # of other thresholds, where `tune --invert` measured it
-    shard_faults: dict[str, list[str]] = field(default_factory=dict)  # what was not read of the input
-    shard_notes: dict[str, list[str]] = field(default_factory=dict)  # what else its owner may want to know
+    trade_off: TradeOffCurve | None = None  # of other thresholds, if `tune --invert` measured it
+    shard_faults: dict[str, list[str]] = field(default_factory=dict)  # unread input
+    shard_notes: dict[str, list[str]] = field(default_factory=dict)  # notes for its owner
     passed_over: dict[str, int] = field(default_factory=dict)  # files of shards that belong to no sample, by kind
     failed_units: dict[str, str] = field(default_factory=dict)
     maps_px: tuple[int, int] | None = None  # of error maps and predicted maps
     steps_single: int | None = None  # of an inversion in one space alone
     steps_sam: float | None = None  # of a SAM inversion, mean
-    index: str = ""  # receipt of the index that these figures are of
-    gaps: dict[str, Any] = field(default_factory=dict)  # what that index lacks; empty if it is complete
+    index: str = ""  # receipt of the index of these figures
+    gaps: dict[str, Any] = field(default_factory=dict)  # gaps of that index; empty if it is complete
 
     def as_json(self) -> dict[str, Any]:
-        """Return the summary as plain values, none of them infinite; how right maps are stands beside other figures."""
+        """Return the summary as plain values without infinities; map quality is next to the other figures."""
         values = asdict(self)
         maps: dict[str, Any] = values.pop("maps")
         checks = {"checks": {name: asdict(check) for name, check in self.checks.items()}}
@@ -96,12 +96,12 @@ class Summary:
 
     @property
     def checks(self) -> dict[str, Check]:
-        """What has to hold in these figures, by name."""
+        """The rules for these figures, by name."""
         return {"psnr_order": psnr_order({space: self.psnr_db.get(space) for space in self.spaces})}
 
     @property
     def steps_of_both(self) -> str:
-        """How many steps a SAM inversion takes and how many one in a space alone, in words; empty if unknown."""
+        """The steps of a SAM inversion and of one in a space alone, in words; empty if unknown."""
         if self.steps_single is None or self.steps_sam is None:
             return ""
         return f"{steps(self.steps_sam)}, a space alone {steps(self.steps_single)}"
@@ -134,7 +134,7 @@ class Summary:
         return "" if check.holds is None else f"{check.rule}: {check.verdict}"
 
     def _by_space(self) -> str:
-        """Return PSNR in every space alone, with the signs of the order it is in (thesis Fig. 3.2 has it rise)."""
+        """Return PSNR in every space alone, with the signs of its order (it rises in thesis Fig. 3.2)."""
         values = [self.psnr_db[space] for space in self.spaces]
         if not any(values):
             return UNKNOWN
@@ -157,10 +157,10 @@ class Picture:
     error_HW: NDArray[np.float32]  # of the SAM inversion
     psnr_db: float
     lpips: float
-    labels_HW: NDArray[np.integer] | None = None  # the segments that spaces were assigned to
+    labels_HW: NDArray[np.integer] | None = None  # the segments of the assignment
     trace: tuple[NDArray[np.generic], NDArray[np.generic]] | None = None  # steps and the loss at each of them
     worst: bool = False  # shown because its PSNR is among the lowest of the run
-    w_plus_HW3: NDArray[np.uint8] | None = None  # the inversion in W+ alone, where supervision kept it
+    w_plus_HW3: NDArray[np.uint8] | None = None  # the inversion in W+ alone, if supervision kept it
     w_plus_psnr_db: float | None = None
 
 
@@ -174,12 +174,12 @@ class Quarantined:
 
 
 def steps(count: float) -> str:
-    """Return a number of steps, which a mean need not have whole, with its unit."""
+    """Return a number of steps, which may be fractional for a mean, with its unit."""
     return f"{count:,.0f} steps" if count == round(count) else f"{count:,.1f} steps"
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  # whatever a summary holds
-    """Return a value without infinities and NaN, which are no JSON: None in their place."""
+def _plain(value: Any) -> Any:  # noqa: ANN401  # any value of a summary
+    """Return a value with None instead of infinities and NaN, which are not JSON."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -16,6 +16,6 @@ def test_a_run_whose_units_all_fail_says_why_and_publishes_nothing(finished_copy
     said = finished_copy.call("run", too_slow, "compute.unit_deadline_s=0.01", "compute.attempts=1")
     assert said.code == 1, said.text
     assert "failed 4 units: invert: given up after 1 attempts: nothing finished within 0 s" in said.text
-    assert "nothing was published, because not one of 8 samples is recorded" in said.text
+    assert "nothing was published, because none of 8 samples is recorded" in said.text
     assert "Traceback" not in said.text
     assert published(finished_copy) == before
