@@ -47,6 +47,6 @@ def test_a_report_synthesises_its_pictures_and_nothing_else(finished, monkeypatc
     monkeypatch.setattr(kind, "map", counted(mapped, kind.map))
     pictures = conclude(finished).pictures
     assert len(pictures) == 8
-    assert sum(synthesised) == 2 * len(pictures)  # each as it is stored, and under an edit by nothing
+    assert sum(synthesised) == 2 * len(pictures)  # each as stored, and under a zero edit
     assert mapped == []
     assert len(loaded) == 1

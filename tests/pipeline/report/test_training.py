@@ -66,10 +66,10 @@ def test_without_validation_the_last_epoch_is_said_to_be_kept_and_no_correlation
 def test_what_was_not_learnt_from_is_named_with_its_reason(training, tmp_path):
     rejected = {"image7": "its error maps are zero everywhere", HOSTILE: "no"}
     page = page_of(tmp_path, training=dataclasses.replace(training, rejected=rejected))
-    assert "2 examples were not learnt from" in page.text
+    assert "2 examples were excluded from training" in page.text
     assert "image7 : its error maps are zero everywhere" in page.text
     assert HOSTILE in page.text.replace("  ", " ")
-    assert "not learnt from" not in page_of(tmp_path, training=training).text
+    assert "excluded from training" not in page_of(tmp_path, training=training).text
 
 
 def test_a_report_without_a_training_has_no_section_for_it(tmp_path):
