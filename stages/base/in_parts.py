@@ -41,7 +41,7 @@ class InParts:
         torch.cuda.empty_cache()  # does nothing without CUDA
         if before == 1:
             raise torch.OutOfMemoryError(
-                f"memory is too small for {self._what} of one image: choose a smaller train_segmenter.network, or  "
+                f"memory is too small for {self._what} of one image: choose a smaller train_segmenter.network, or "
                 f"stop other programs on the device; {reason}"
             )
         self._most = before // 2

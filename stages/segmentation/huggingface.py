@@ -111,7 +111,7 @@ class HuggingFace(NetworkSource):
         if damaged := drop_damaged(snapshot):
             if not self.download:
                 raise WeightsError(
-                    f"{self.shown} is damaged on this machine: {', '.join(damaged)} did not match the digest of  "
+                    f"{self.shown} is damaged on this machine: {', '.join(damaged)} did not match the digest of "
                     f"the hub and was deleted; {self._remedy}"
                 )
             snapshot = self._downloaded()

@@ -137,7 +137,7 @@ def test_inventory_is_recorded_and_quarantined(outcomes, summary):
     [
         ("held-cut.tar", "truncated in the data of 'held-cut-002.png'", "write or upload the shard again"),
         ("zero.tar", "empty: it has no bytes", "write or upload the shard again"),
-        ("hollow.tar", "holds no samples", "write it again, or take it out of the input"),
+        ("hollow.tar", "holds no samples", "write it again, or remove it from the input"),
     ],
 )
 def test_faults_of_shards_are_in_the_summary_with_what_to_do(summary, shard, fault, remedy):

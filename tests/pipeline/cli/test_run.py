@@ -37,7 +37,7 @@ def test_reasons_that_differ_in_names_and_numbers_are_one_line(said):
     failed = {f"{i:06d}-ab": f"inventory: timed out after {i} s at s3://mill/{i:06d}.tar" for i in range(300)}
     (line,) = said(failed)
     assert line.startswith(
-        "failed 300 units: for reasons like that of the first: inventory: timed out after 0 s at s3://"
+        "failed 300 units: for reasons like the first one's: inventory: timed out after 0 s at s3://"
     )
 
 
@@ -58,7 +58,7 @@ def test_a_result_with_gaps_is_not_all_done_though_nothing_failed(committed):
     finished = Finished(plan, shards, index, index.commit(), {}, 0, gaps=index.gaps())
     sink = io.StringIO()
     assert print_end(Console(file=sink, width=80), finished) is False
-    assert "gaps: 1 units of invert, 4 samples are missing\nrun again to make what is missing" in sink.getvalue()
+    assert "gaps: 1 units of invert, 4 samples are missing\nrun again to complete it" in sink.getvalue()
     assert print_end(Console(quiet=True), replace(finished, gaps={})) is True
 
 

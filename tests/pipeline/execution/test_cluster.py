@@ -89,7 +89,7 @@ def test_a_cluster_that_wants_a_token_is_told_from_one_that_does_not_answer(monk
     over = threading.Event()
     monkeypatch.setattr(cluster, "_init", lambda address: (os.write(2, refusal), over.wait(60)))
     began = time.monotonic()
-    with pytest.raises(ClusterLostError, match="head:6379 wants a token, set RAY_AUTH_MODE=token and put") as caught:
+    with pytest.raises(ClusterLostError, match="head:6379 needs a token, set RAY_AUTH_MODE=token and put") as caught:
         cluster._join("head:6379")
     over.set()
     assert time.monotonic() - began < 10

@@ -217,7 +217,7 @@ def test_a_checkpoint_that_this_machine_has_is_put_back_instead_of_trained_again
     before = committed.files()
     committed.file("bundles/train_segmenter/**/segmenter.safetensors").unlink()
     (told,) = repaired(committed)
-    assert told.startswith("train_segmenter: the checkpoint was put back")
+    assert told.startswith("train_segmenter: the checkpoint was restored")
     assert committed.files() == before
 
 

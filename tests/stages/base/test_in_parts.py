@@ -57,7 +57,7 @@ def test_a_batch_is_halved_until_it_fits_and_stays_so():
 
 
 def test_where_one_image_does_not_fit_the_error_says_what_to_do():
-    with pytest.raises(torch.OutOfMemoryError, match=r"for the test of one image: take a smaller .*network"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"for the test of one image: choose a smaller .*network"):
         InParts(Room(0), "the test")(torch.ones(4))
 
 
