@@ -48,7 +48,7 @@ class Work:
     masks: list[Mapping[str, Tensor]]
 
     @classmethod
-    def of(cls, inverter: Inverter, images: list[Tensor]) -> Work:
+    def from_images(cls, inverter: Inverter, images: list[Tensor]) -> Work:
         """Return the inversion of images, the first in the first space, the second in the second, and so on."""
         spaces = inverter.generator.spaces
         return cls(inverter, images, [inverter.everywhere(spaces[i % len(spaces)]) for i in range(len(images))])
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     steps, turns = (16, 1) if options.quick else (24, 3)
     device = torch.device(options.device)
     inverter = inverter_of(Case("demo 64", demo_networks, WIDTH, steps), device)
-    work = Work.of(inverter, fitted_scenes(inverter, WIDTH))
+    work = Work.from_images(inverter, fitted_scenes(inverter, WIDTH))
     rows = rows_of(sides_of(work, WIDTH), work, turns)
     report = {
         "benchmark": "optimisations",

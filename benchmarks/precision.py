@@ -93,7 +93,7 @@ def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
     case = trial.case
     schedule = Schedule(steps=case.steps, learning_rate=trial.learning_rate)
     inverter = replace(inverter_of(case, device), schedule=schedule)
-    work = Work.of(inverter, trial.targets(inverter, case.images))
+    work = Work.from_images(inverter, trial.targets(inverter, case.images))
     ways: Mapping[str, tuple[Precision, int]] = {
         "fp32": ("fp32", case.width),
         "fp32 rounded otherwise": ("fp32", case.width - 1),

@@ -47,8 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = load_config(options.config)
-    plan = Plan(config, Stores.of(config))
-    supervision = Supervision.of(plan, plan.inventories())
+    plan = Plan(config, Stores.from_config(config))
+    supervision = Supervision.from_plan(plan, plan.inventories())
     if not supervision.committed:
         print(f"the run of {options.config} has no error maps: run it first", file=sys.stderr)
         return 2

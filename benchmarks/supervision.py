@@ -212,7 +212,7 @@ def _actor(stage: PredictMaps, samples: Sequence[Sample], folder: Path) -> Calla
     shards, ledger = FolderStore(folder / "shards"), Ledger(FolderStore(folder / "store"))
     shards.root.mkdir()
     write_shard(shards.root / "scenes.tar", [{"__key__": sample.key, **sample.members} for sample in samples])
-    InventoryJob((shards,), ledger).open()(inventory.Listed(0, next(iter(shards.list()))))
+    InventoryJob((shards,), ledger).open()(inventory.ListedShard(0, next(iter(shards.list()))))
     receipt = next(ledger.receipts(inventory.STAGE, inventory.FINGERPRINT))
     units = list(cut(inventory.shard_of(receipt), len(samples), UNIT_SAMPLES))
     job = MapJob(stage, "", (shards,), ledger, {}, {units[0].shard: receipt.unit}, Selection())

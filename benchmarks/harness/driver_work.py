@@ -41,7 +41,7 @@ _KIB_PER_MB = 1024
 
 def status(config: RunConfig) -> None:
     """Say what is committed; everything must be."""
-    found = status_of(Plan(config, Stores.of(config)))
+    found = status_of(Plan(config, Stores.from_config(config)))
     assert found.complete, found
 
 
@@ -53,7 +53,7 @@ def resume(config: RunConfig) -> None:
 
 def publish(config: RunConfig) -> None:
     """Write the index, and move the pointer."""
-    plan = Plan(config, Stores.of(config))
+    plan = Plan(config, Stores.from_config(config))
     segmenter = plan.ledger.receipt(plan.train_segmenter())
     assert segmenter is not None
     publication = Index.from_plan(plan, plan.inventories(), segmenter).publish()
@@ -62,7 +62,7 @@ def publish(config: RunConfig) -> None:
 
 def verify(config: RunConfig) -> None:
     """Prove that everything is whole; it must be."""
-    problems, _ = verify_run(Plan(config, Stores.of(config)))
+    problems, _ = verify_run(Plan(config, Stores.from_config(config)))
     assert not problems, problems
 
 
@@ -99,7 +99,7 @@ def measured(name: str, folder: Path) -> dict[str, float]:
 def main(name: str, folder: Path) -> None:
     """Do one thing and print what it took."""
     config = config_in(folder)
-    _ = Plan(config, Stores.of(config)).generator  # what loading costs does not grow with a run
+    _ = Plan(config, Stores.from_config(config)).generator  # what loading costs does not grow with a run
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     WORK[name](config)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s

@@ -76,7 +76,7 @@ def config_in(folder: Path) -> RunConfig:
 
 def commit_all(config: RunConfig) -> None:
     """Commit every inventory and bundle that the store lacks."""
-    plan = Plan(config, Stores.of(config))
+    plan = Plan(config, Stores.from_config(config))
     plan.ledger.store.check()
     scan = InventoryJob(plan.sources, plan.ledger).open()
     for listed in plan.missing_inventories():

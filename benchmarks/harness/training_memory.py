@@ -29,7 +29,7 @@ from infra.shards.shards import add_member, write_shard
 from infra.stores.folder import FolderStore
 from pipeline.config import Supervision as Chosen
 from pipeline.data.inventory import STAGE as INVENTORY
-from pipeline.data.inventory import Listed, shard_of
+from pipeline.data.inventory import ListedShard, shard_of
 from pipeline.data.records import ARRAYS
 from pipeline.data.units import Selection, cut
 from pipeline.execution.cluster import WORKER_ENVIRONMENT
@@ -123,7 +123,7 @@ def _write(folder: Path, count: int) -> None:
         write_shard(shards.root / f"{first:06d}.tar", samples)
     scan = InventoryJob((shards,), ledger).open()
     for entry in shards.list():
-        listed = Listed(0, entry)
+        listed = ListedShard(0, entry)
         scan(listed)
         receipt = ledger.receipt(Address(INVENTORY, _inventory(ledger), listed.name))
         assert receipt is not None

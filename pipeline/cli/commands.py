@@ -29,7 +29,7 @@ with held():  # slow imports are left to the commands that need them
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.data.stores import Stores
-    from pipeline.execution.run import Finished, Run
+    from pipeline.execution.run import Run, RunResult
     from pipeline.operations.status import Stage, Status
     from pipeline.report.conclude import Conclusion
     from pipeline.report.summary import Summary
@@ -255,26 +255,26 @@ def _reachable(settings: RunConfig) -> Stores:
     from pipeline.data.stores import Stores
     from pipeline.execution.progress import Progress
 
-    stores = Stores.of(settings)
+    stores = Stores.from_config(settings)
     stores.check(write=False)
     for warning in stores.warnings:
         Progress(Console(stderr=True)).warn(warning)
     return stores
 
 
-def _conclude(finished: Finished) -> Conclusion:
+def _conclude(finished: RunResult) -> Conclusion:
     from pipeline.report.conclude import conclude  # its drawing libraries take seconds to import
 
     return conclude(finished)
 
 
-def _run_and_report(mill: Run) -> tuple[Finished, Summary | None]:
+def _run_and_report(mill: Run) -> tuple[RunResult, Summary | None]:
     """Return what a run left, with its figures unless there are none or their report exists already."""
     from pipeline.data.receipt_info import IndexInfo
     from pipeline.report.described import is_reported
 
     finished = mill.execute()
-    if not IndexInfo.of(finished.published).samples:
+    if not IndexInfo.from_receipt(finished.published).samples:
         return finished, None  # every unit failed: the report of what is published stays
     if finished.computed == 0 and not finished.failed and finished.moved and is_reported(finished):
         return finished, None

@@ -277,7 +277,7 @@ def _stored(config: Path, generator: Generator) -> Any:  # noqa: ANN401  # its t
     from pipeline.data.stores import Stores
     from pipeline.publish.stored_codes import stored_codes
 
-    return stored_codes(Stores.of(load_config(config, ())).ledger, generator.digest)
+    return stored_codes(Stores.from_config(load_config(config, ())).ledger, generator.digest)
 
 
 def _layers(text: str | None) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from pipeline.jobs.reasons import by_kind
 
 if TYPE_CHECKING:
-    from pipeline.execution.run import Finished
+    from pipeline.execution.run import RunResult
     from pipeline.operations.status import Status
 
 NAMED = 10
@@ -48,7 +48,7 @@ def print_basis(console: Console, status: Status) -> None:
         console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
 
 
-def print_gaps(console: Console, finished: Finished) -> None:
+def print_gaps(console: Console, finished: RunResult) -> None:
     """Print what a result lacks, if anything."""
     if not finished.gaps:
         return
@@ -58,7 +58,7 @@ def print_gaps(console: Console, finished: Finished) -> None:
     console.print(Text.assemble(("gaps: ", "yellow"), f"{', '.join(parts)} are missing"), soft_wrap=True)
 
 
-def print_unread(console: Console, finished: Finished) -> bool:
+def print_unread(console: Console, finished: RunResult) -> bool:
     """Print which input could not be read; return whether all of it could."""
     unread = finished.unread
     for line in unread.lines():
@@ -66,7 +66,7 @@ def print_unread(console: Console, finished: Finished) -> bool:
     return not unread.faults
 
 
-def print_end(console: Console, finished: Finished) -> bool:
+def print_end(console: Console, finished: RunResult) -> bool:
     """Print what went wrong in a run; return whether nothing did."""
     print_failed(console, finished.failed)
     print_gaps(console, finished)

@@ -130,7 +130,7 @@ def _unreadable(shards: Mapping[Shard, ReceiptHead], faults: Counter[str]) -> st
     reasons = [
         f"{shard.name}: {fault.message}"
         for shard, receipt in shards.items()
-        for fault in InventoryInfo.of(receipt).faults
+        for fault in InventoryInfo.from_receipt(receipt).faults
     ]
     reasons += [f"{count} samples: {fault}" for fault, count in faults.most_common()]
     named = "; ".join(reasons[:SHOWN]) or "the shards are empty"

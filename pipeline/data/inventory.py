@@ -17,7 +17,7 @@ FINGERPRINT = fingerprint(STAGE, version=2, settings={})
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedShard:
     """A shard as the input's listing shows it; another version is another task."""
 
     address: int  # which of the input's stores
@@ -48,5 +48,5 @@ def committed_samples(ledger: Ledger, unit: str) -> list[ShardSample]:
 
 def shard_of(receipt: AnyReceipt) -> Shard:
     """Return the shard of an inventory receipt."""
-    info = InventoryInfo.of(receipt)
+    info = InventoryInfo.from_receipt(receipt)
     return Shard(info.address, info.shard, info.sha256, info.samples, info.version)

@@ -20,7 +20,7 @@ class ReceiptInfo(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     @classmethod
-    def of(cls, receipt: AnyReceipt) -> Self:
+    def from_receipt(cls, receipt: AnyReceipt) -> Self:
         """Return the information of a receipt; raise `DamagedBundleError` if it is not of this kind."""
         try:
             return cls.model_validate(receipt.info)

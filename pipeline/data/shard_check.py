@@ -9,7 +9,7 @@ from itertools import islice
 from infra.errors import InfraError
 from infra.shards.file_kinds import HEAD_BYTES, FileKind, kind_of
 from infra.stores.store import Store
-from pipeline.data.inventory import Listed
+from pipeline.data.inventory import ListedShard
 from pipeline.errors import ConfigError
 
 MOST = 1000
@@ -20,7 +20,7 @@ _REMEDY = "put the pictures into tars, as with `tar --sort=name -cf shards/00000
 _NAMES = "give a pattern that matches the tars only, as in FOLDER/*.tar"
 
 
-def check_shards(new: Sequence[Listed], sources: Sequence[Store], *, others: bool) -> None:
+def check_shards(new: Sequence[ListedShard], sources: Sequence[Store], *, others: bool) -> None:
     """Return if these files, which have no inventory yet, may be shards; `others` of the input are known to be.
 
     Files whose names do not end in `.tar` are examined, and of the others as many as needed to find a tar.
@@ -54,14 +54,14 @@ def check_shards(new: Sequence[Listed], sources: Sequence[Store], *, others: boo
 
 
 def _kinds(
-    files: Sequence[Listed], sources: Sequence[Store], closed: list[InfraError]
-) -> Iterator[tuple[Listed, FileKind | None]]:
+    files: Sequence[ListedShard], sources: Sequence[Store], closed: list[InfraError]
+) -> Iterator[tuple[ListedShard, FileKind | None]]:
     """Yield the kinds of the first files; read a few at a time, and no more than requested.
 
     Reasons of unreadable files are added to `closed`.
     """
 
-    def kind(listed: Listed) -> FileKind | InfraError | None:
+    def kind(listed: ListedShard) -> FileKind | InfraError | None:
         if listed.entry.size == 0:
             return _EMPTY
         try:
@@ -79,7 +79,7 @@ def _kinds(
                     yield listed, found
 
 
-def _none(count: int, listed: Listed, kind: FileKind, sources: Sequence[Store]) -> str:
+def _none(count: int, listed: ListedShard, kind: FileKind, sources: Sequence[Store]) -> str:
     """Return the message that none of the files is a tar, with the kind of the first one."""
     found = f"compressed with {kind.name}" if kind.group == "compressed" else kind.name
     return f"input: none of the {count} files is a plain tar: {_told(listed, sources)} is {found}; {_remedy(kind)}"
@@ -94,5 +94,5 @@ def _remedy(kind: FileKind) -> str:
     return _REMEDY if kind.group == "picture" else _NAMES
 
 
-def _told(listed: Listed, sources: Sequence[Store]) -> str:
+def _told(listed: ListedShard, sources: Sequence[Store]) -> str:
     return f"{sources[listed.address].url}/{listed.entry.name}"

@@ -11,7 +11,7 @@ from infra.errors import NotFoundError, StoreError
 from infra.receipts import BUNDLES, Ledger
 from infra.stores.storage import AnyOptions, Store, open_store
 from pipeline.config import RunConfig
-from pipeline.data.inventory import Listed
+from pipeline.data.inventory import ListedShard
 from pipeline.errors import ConfigError
 
 
@@ -54,7 +54,7 @@ class Stores:
     ledger: Ledger
 
     @classmethod
-    def of(cls, config: RunConfig) -> Stores:
+    def from_config(cls, config: RunConfig) -> Stores:
         """Return the stores that a configuration names."""
         inputs = tuple(Input(InputAddress.parse(url), config.storage.input) for url in config.inputs)
         return cls(inputs, Ledger(open_store(config.output, config.storage.output)))
@@ -86,7 +86,7 @@ class Stores:
             if write:
                 raise
 
-    def shards(self) -> list[Listed]:
+    def shards(self) -> list[ListedShard]:
         """Return the shards of the input, each once, even if several addresses name it.
 
         Raises:
@@ -99,8 +99,8 @@ class Stores:
                     f"input {shown(one.address.written)} reaches into the output {self.ledger.store.url}, whose "
                     "bundles are not shards; choose another output, or a narrower address"
                 )
-        listed: dict[str, Listed] = {}
+        listed: dict[str, ListedShard] = {}
         for number, one in enumerate(self.inputs):
             for entry in one.found.entries:
-                listed.setdefault(f"{one.store.url}/{entry.name}", Listed(number, entry))
+                listed.setdefault(f"{one.store.url}/{entry.name}", ListedShard(number, entry))
         return list(listed.values())

@@ -27,7 +27,7 @@ class Unread:
     @classmethod
     def from_inventories(cls, inventories: Mapping[Shard, ReceiptHead], sources: Sequence[Store]) -> Unread:
         """Return the faults and notes in the inventories of the input's shards."""
-        named = {name: InventoryInfo.of(receipt) for name, receipt in _named(inventories, sources).items()}
+        named = {name: InventoryInfo.from_receipt(receipt) for name, receipt in _named(inventories, sources).items()}
         passed_over: Counter[str] = Counter()
         for info in named.values():
             passed_over.update(info.passed_over)

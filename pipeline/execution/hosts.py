@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import ray
 
 from infra.stores import waiting
-from pipeline.jobs.job import Done, Job
+from pipeline.jobs.job import Job, UnitResult
 from stages.base.progress import WorkProgress, listen
 
 IN_FLIGHT = 3  # tasks an actor holds: one is read, one computed, one written
@@ -47,7 +47,7 @@ class Host:
     """The actor: opens one job after another, and runs the tasks of the open job."""
 
     def __init__(self) -> None:
-        self._run: Callable[[Any], Done] | None = None
+        self._run: Callable[[Any], UnitResult] | None = None
         self._warnings = _Warnings()
         self._reached: dict[str, WorkProgress] = {}
         listen(self._note)
@@ -66,7 +66,7 @@ class Host:
         gc.collect()  # free the last job's networks before loading the next
         self._run = job.open()
 
-    def run(self, task: Any) -> Done:  # noqa: ANN401  # whatever tasks the job takes
+    def run(self, task: Any) -> UnitResult:  # noqa: ANN401  # whatever tasks the job takes
         """Run one task to its committed result; return it with the warnings meanwhile."""
         assert self._run is not None
         done = self._run(task)

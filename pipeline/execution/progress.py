@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from infra.stores.waiting import Waiting
-from pipeline.jobs.job import Done
+from pipeline.jobs.job import UnitResult
 from stages.base.progress import WorkProgress
 
 NOTICE_S = 30.0
@@ -37,7 +37,7 @@ class Shown:
         self._at_work: dict[str, tuple[WorkProgress, ...]] = {}  # by worker
         self._warned: set[str] = set()
 
-    def done(self, done: Done) -> None:
+    def done(self, done: UnitResult) -> None:
         """Count one unit, and show its warnings, each text once."""
         for text in dict.fromkeys(done.warnings):
             if text not in self._warned:

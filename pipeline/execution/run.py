@@ -50,7 +50,7 @@ FIRST_SHARDS = 4
 
 
 @dataclass(frozen=True)
-class Finished:
+class RunResult:
     """The result of a run, or the subject of a report: an index, and the units that were given up."""
 
     plan: Plan
@@ -81,7 +81,7 @@ class Run:
     def __post_init__(self) -> None:
         self.cluster = Cluster(self.config.compute, self.progress.say)
 
-    def execute(self) -> Finished:
+    def execute(self) -> RunResult:
         """Return when everything possible is committed and published.
 
         Raises:
@@ -96,7 +96,7 @@ class Run:
     @functools.cached_property
     def repairs(self) -> Repairs:
         """This run's handling of damaged bundles."""
-        stores = Stores.of(self.config)
+        stores = Stores.from_config(self.config)
         restore = functools.partial(restore_segmenter, Plan(self.config, stores))
         return Repairs(stores.ledger.store.patient(), self.progress.say, restore)
 
@@ -108,7 +108,7 @@ class Run:
         """
         waiting.listen(self.progress.waits)
         with self.progress.doing("choosing samples to invert"):
-            stores = Stores.of(self.config)
+            stores = Stores.from_config(self.config)
             stores.check(write=True)
             plan = Plan(self.config, stores.patient())
             asked = ask(plan)
@@ -121,8 +121,8 @@ class Run:
             raise RunError(f"the trade-off could not be measured: {reason}")
         return curve_of(plan, asked)
 
-    def _execute_stages(self) -> Finished:
-        stores = Stores.of(self.config)
+    def _execute_stages(self) -> RunResult:
+        stores = Stores.from_config(self.config)
         self._check_folder()
         self.cluster.probe()
         with self.progress.doing("checking the configuration and listing the input"):
@@ -191,12 +191,12 @@ class Run:
                 f"folder {folder} cannot be written ({error.strerror}); change its permissions or choose another"
             ) from error
 
-    def _finish(self, plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt) -> Finished:
+    def _finish(self, plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt) -> RunResult:
         """Publish what is committed."""
         index = Index.from_plan(plan, shards, segmenter, len(plan.missing_inventories()))
         publication = index.publish()
         receipt, moved, gaps = publication.receipt, publication.moved, publication.gaps
-        return Finished(plan, shards, index, receipt, self.failed, self.computed, moved, gaps)
+        return RunResult(plan, shards, index, receipt, self.failed, self.computed, moved, gaps)
 
     def _supervise(self, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Receipt:
         """Make missing error maps, and train a segmenter if there is none; or take the published one."""
@@ -226,7 +226,7 @@ class Run:
             check_examples(plan, units)
             if gaps.any:
                 self.progress.warn(gaps.warning())
-            job = TrainJob.of(plan, shards)
+            job = TrainJob.from_plan(plan, shards)
         try:
             self._train(job)
         except (DamagedBundleError, StageError):  # Ray Train reports its workers' errors as ours

@@ -20,7 +20,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from infra.errors import Damage, DamagedBundleError, ShardError, TransientError
 from pipeline.errors import USER_ERRORS, RunError
 from pipeline.execution.hosts import IN_FLIGHT, Hosts, Size
-from pipeline.jobs.job import AnyTask_contra, Done, Job
+from pipeline.jobs.job import AnyTask_contra, Job, UnitResult
 from stages.base.progress import WorkProgress
 
 TICK_S = 1.0
@@ -45,7 +45,7 @@ class Resources:
 class Outcome:
     """The outcome of all tasks: those done, those given up with the last reason, and the damage met by the others."""
 
-    done: list[Done]
+    done: list[UnitResult]
     failed: dict[str, str]
     damaged: list[Damage] = field(default_factory=list)  # bundles that tasks read and found damaged
 
@@ -76,7 +76,7 @@ class _Worker:
 class Watcher(Protocol):
     """Receives the progress of the work."""
 
-    def done(self, done: Done) -> None:
+    def done(self, done: UnitResult) -> None:
         """Record a task that ended."""
 
     def reached(self, worker: str, reached: Sequence[WorkProgress]) -> None:

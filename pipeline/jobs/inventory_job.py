@@ -11,10 +11,10 @@ from infra.shards.shards import scan_shard
 from infra.shards.tar_walk import sha256_of
 from infra.stores.store import Store
 from pipeline.data.dotted_names import dotted_names
-from pipeline.data.inventory import FINGERPRINT, STAGE, Listed, outcomes_of
+from pipeline.data.inventory import FINGERPRINT, STAGE, ListedShard, outcomes_of
 from pipeline.data.receipt_info import InventoryInfo, ShardFaultInfo
 from pipeline.data.units import write_inventory
-from pipeline.jobs.job import Done
+from pipeline.jobs.job import UnitResult
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class InventoryJob:
     by_digest: bool = False
     name: str = STAGE
 
-    def open(self) -> Callable[[Listed], Done]:
+    def open(self) -> Callable[[ListedShard], UnitResult]:
         """Return the function that scans one shard and commits the result."""
         return self._check if self.by_digest else self._scan
 
-    def _check(self, listed: Listed) -> Done:
+    def _check(self, listed: ListedShard) -> UnitResult:
         address = Address(STAGE, FINGERPRINT, listed.name)
         receipt = self.ledger.receipt(address)
         if receipt is not None:
             with self.sources[listed.address].open(listed.entry.name) as stream:
                 digest = sha256_of(stream)
-            if digest == InventoryInfo.of(receipt).sha256:
-                return Done.of(receipt)
+            if digest == InventoryInfo.from_receipt(receipt).sha256:
+                return UnitResult.from_receipt(receipt)
             if self.ledger.receipt(address) == receipt:  # another run may have scanned it meanwhile
                 self.ledger.store.delete([address.receipt_name])
         return self._scan(listed)
 
-    def _scan(self, listed: Listed) -> Done:
+    def _scan(self, listed: ListedShard) -> UnitResult:
         started = time.time()
         store, entry = self.sources[listed.address], listed.entry
         with store.open(entry.name) as stream:
@@ -66,5 +66,5 @@ class InventoryJob:
             started=started,
             finished=time.time(),
         )
-        done = Done.of(attempt.commit(outcomes_of(scan.samples), info.plain()))
+        done = UnitResult.from_receipt(attempt.commit(outcomes_of(scan.samples), info.plain()))
         return replace(done, warnings=(f"{entry.name}: {warning}",)) if warning else done

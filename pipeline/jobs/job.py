@@ -21,7 +21,7 @@ AnyTask_contra = TypeVar("AnyTask_contra", bound=Task, contravariant=True)
 
 
 @dataclass(frozen=True)
-class Done:
+class UnitResult:
     """The result of a task, as the supervising loop needs it."""
 
     unit: str
@@ -30,7 +30,7 @@ class Done:
     warnings: tuple[str, ...] = ()  # warnings of the code that ran it
 
     @classmethod
-    def of(cls, receipt: Receipt) -> Done:
+    def from_receipt(cls, receipt: Receipt) -> UnitResult:
         """Return the counts of a committed bundle."""
         return cls(receipt.unit, len(receipt.recorded), len(receipt.quarantined))
 
@@ -47,5 +47,5 @@ class Job(Protocol[AnyTask_contra]):
     def name(self) -> str:
         """The stage, in progress and errors."""
 
-    def open(self) -> Callable[[AnyTask_contra], Done]:
+    def open(self) -> Callable[[AnyTask_contra], UnitResult]:
         """Load networks and return the function that runs one task."""

@@ -18,7 +18,7 @@ from pipeline.data.records import put_records, rows_of, with_reason
 from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.data.units import Selection, Shard, Unit, outcome_key
 from pipeline.data.weights import Weights, localised, with_paths
-from pipeline.jobs.job import Done
+from pipeline.jobs.job import UnitResult
 from pipeline.jobs.shared_time import SharedTime
 from stages.base.stage import Record, Sample, Stage, Worker
 
@@ -55,7 +55,7 @@ class MapJob:
         """The stage's name."""
         return self.stage.name
 
-    def open(self) -> Callable[[Unit | ChosenSamples], Done]:
+    def open(self) -> Callable[[Unit | ChosenSamples], UnitResult]:
         """Load the stage's networks on this process's device and return the function that runs one task."""
         torch.set_num_threads(self.threads)
         stage = localised(self.stage, self.weights, self.ledger.store)
@@ -83,7 +83,7 @@ class _MapRunner:
         self.upstream = [Recorded(name, fingerprint) for name, fingerprint in job.upstream.items()]
         self.reader = Reader(job.ledger, job.sources, job.inventories, job.selection)
 
-    def run(self, task: Unit | ChosenSamples) -> Done:
+    def run(self, task: Unit | ChosenSamples) -> UnitResult:
         """Process one task to its committed bundle.
 
         Tasks come on several threads: while one computes, others are read or written. `computed_s` is the task's share
@@ -104,11 +104,11 @@ class _MapRunner:
         finished = time.time()
         if isinstance(task, ChosenSamples):
             about: dict[str, JsonValue] = {"device": self.device, "started": started, "finished": finished}
-            return Done.of(attempt.commit(outcomes, {**task.info, **about}))
+            return UnitResult.from_receipt(attempt.commit(outcomes, {**task.info, **about}))
         info = UnitInfo(
             shard=task.shard.name, device=self.device, started=started, computed_s=computed_s, finished=finished
         )
-        return Done.of(attempt.commit(outcomes, info.plain()))
+        return UnitResult.from_receipt(attempt.commit(outcomes, info.plain()))
 
     def _unit(self, unit: Unit) -> Iterator[_Named]:
         for listed, sample in self.reader.read(unit, records=self.upstream):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from infra.errors import NotFoundError
 from infra.receipts import ReceiptHead
 from infra.shards.shards import scan_shard
-from pipeline.data.inventory import Listed
+from pipeline.data.inventory import ListedShard
 from pipeline.data.receipt_info import InventoryInfo
 from pipeline.data.units import Selection, Shard
 from pipeline.plan.plan import Plan
@@ -35,13 +35,13 @@ class Expected:
         return [round(count * part) for count in counts]
 
 
-def expected_of(plan: Plan, shards: Mapping[Shard, ReceiptHead], missing: Sequence[Listed]) -> Expected:
+def expected_of(plan: Plan, shards: Mapping[Shard, ReceiptHead], missing: Sequence[ListedShard]) -> Expected:
     """Return the estimated content of new shards: exact for small ones, and by size otherwise."""
     if not missing:
         return Expected()
     read = sum(shard.samples for shard in shards)
     if read:
-        size = sum(InventoryInfo.of(receipt).bytes for receipt in shards.values())
+        size = sum(InventoryInfo.from_receipt(receipt).bytes for receipt in shards.values())
         return _by_size(missing, size / read, f"as in the {len(shards)} shards that were read")
     whole, size, read = {}, 0, 0
     for listed in missing[:: max(1, len(missing) // HEADS)][:HEADS]:
@@ -55,13 +55,13 @@ def expected_of(plan: Plan, shards: Mapping[Shard, ReceiptHead], missing: Sequen
     return Expected({**found.samples, **whole}, found.size, found.basis)
 
 
-def _by_size(missing: Sequence[Listed], bytes_per_sample: float, basis: str) -> Expected:
+def _by_size(missing: Sequence[ListedShard], bytes_per_sample: float, basis: str) -> Expected:
     samples = {one.entry.name: max(1, round(one.entry.size / bytes_per_sample)) for one in missing}
     about = f"samples of new shards by their size, {bytes_per_sample:,.0f} bytes each, {basis}"
     return Expected(samples, sum(one.entry.size for one in missing), about)
 
 
-def _head(plan: Plan, listed: Listed) -> tuple[int, int]:
+def _head(plan: Plan, listed: ListedShard) -> tuple[int, int]:
     """Return the number of whole samples at the beginning of a shard, and where the last of them ends."""
     try:
         data = plan.sources[listed.address].read(listed.entry.name, 0, HEAD_BYTES)

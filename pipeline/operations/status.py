@@ -129,7 +129,7 @@ class _Counts:
         earlier = next(iter(self._others(address.stage)), None)
         if earlier is None:
             return stage
-        hours = WorkInfo.of(earlier).busy_s / 3600
+        hours = WorkInfo.from_receipt(earlier).busy_s / 3600
         return replace(stage, hours_left=hours, bytes_left=earlier.size_bytes)
 
     def _others(self, name: str) -> Iterable[ReceiptHead]:

@@ -35,7 +35,7 @@ class Tally:
             units += 1
             recorded, quarantined = recorded + head.recorded, quarantined + head.quarantined
             size_bytes += head.size_bytes
-            busy_s += WorkInfo.of(head).busy_s
+            busy_s += WorkInfo.from_receipt(head).busy_s
         return cls(units, recorded, quarantined, size_bytes, busy_s)
 
     @property

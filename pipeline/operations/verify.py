@@ -110,6 +110,6 @@ def _check_index(plan: Plan, samples: int) -> list[Problem]:
         return [Problem("publish", str(error).rpartition(";")[0])]
     if index is None or supervision is None:
         return [Problem("publish", "there is no index")]
-    rows = IndexInfo.of(index).samples
+    rows = IndexInfo.from_receipt(index).samples
     wrong = [] if rows == samples else [Problem("publish", f"the index has {rows} rows for {samples} samples")]
     return wrong + whole(plan.ledger, index) + whole(plan.ledger, supervision)

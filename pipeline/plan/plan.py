@@ -16,7 +16,7 @@ from infra.stores.store import Store
 from pipeline.config import RunConfig
 from pipeline.data import inventory
 from pipeline.data.fingerprint import fingerprint, settings_of
-from pipeline.data.inventory import Listed, shard_of
+from pipeline.data.inventory import ListedShard, shard_of
 from pipeline.data.shard_check import check_shards
 from pipeline.data.stores import Stores
 from pipeline.data.trained_segmenter import SEGMENTER_UNIT, TrainedSegmenter, unit_in_use
@@ -122,7 +122,7 @@ class Plan:
             self.perceptual.check()
 
     @functools.cached_property
-    def listed(self) -> list[Listed]:
+    def listed(self) -> list[ListedShard]:
         """The shards of the input as listed now."""
         return self.stores.shards()
 
@@ -142,7 +142,7 @@ class Plan:
             damages.check()
         return found
 
-    def missing_inventories(self) -> list[Listed]:
+    def missing_inventories(self) -> list[ListedShard]:
         """Return the shards that were never read, or have changed since."""
         done = self.ledger.units(inventory.STAGE, inventory.FINGERPRINT)
         return [one for one in self.listed if one.name not in done]

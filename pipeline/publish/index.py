@@ -108,14 +108,14 @@ class Index:
         held = self._held()
         receipt, gaps = self._commit(held), self._gaps(held)
         maps = SupervisionIndex(self.ledger, self.error_maps, self.supervised, self.selection).commit()
-        index = IndexInfo.of(receipt)
+        index = IndexInfo.from_receipt(receipt)
         if not index.recorded:
             return Publication(receipt, gaps, moved=False)
         supervision = SupervisionPointer(
             index=parts_of(maps),
             shards=maps.file(SHARDS).name,
             receipt=maps.address.receipt_name,
-            samples=SupervisionIndexInfo.of(maps).samples,
+            samples=SupervisionIndexInfo.from_receipt(maps).samples,
         )
         pointer = Pointer(
             index=parts_of(receipt),

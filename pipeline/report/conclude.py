@@ -21,7 +21,7 @@ from pipeline.data import inventory
 from pipeline.data.receipt_info import WorkInfo
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
-from pipeline.execution.run import Finished
+from pipeline.execution.run import RunResult
 from pipeline.plan.graph import maps_samples
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
@@ -107,7 +107,7 @@ class Conclusion:
             partial.write_text(json.dumps(self.summary.as_json(), indent=2) + "\n")
 
 
-def conclude(finished: Finished) -> Conclusion:
+def conclude(finished: RunResult) -> Conclusion:
     """Return the figures and pictures of a run, from storage alone."""
     plan, shards, index, published = finished.plan, finished.shards, finished.index, finished.published
     rows = IndexRows(plan.ledger, published)
@@ -172,7 +172,7 @@ def _training(plan: Plan) -> TrainingReport | None:
     receipt = plan.ledger.receipt(plan.train_segmenter())
     if isinstance(plan.config.segmenter, Published):
         return None
-    return None if receipt is None else TrainingReport.of(plan.ledger, receipt, plan.spaces)
+    return None if receipt is None else TrainingReport.from_receipt(plan.ledger, receipt, plan.spaces)
 
 
 def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[ReceiptHead]:
@@ -184,7 +184,7 @@ def _timing(name: str, receipts: Iterable[ReceiptHead]) -> StageTiming:
     units, samples = 0, 0
     intervals, devices = list[tuple[float, float]](), set[str]()
     for receipt in receipts:
-        work = WorkInfo.of(receipt)
+        work = WorkInfo.from_receipt(receipt)
         units, samples = units + 1, samples + (receipt.samples if work.samples is None else work.samples)
         intervals.append((work.started, work.finished))
         devices |= {work.device} if work.device is not None else set()

@@ -17,13 +17,13 @@ from pipeline.publish.pointer import Pointer, address_in, read_pointer
 from pipeline.publish.settings import with_settings
 
 if TYPE_CHECKING:
-    from pipeline.execution.run import Finished
+    from pipeline.execution.run import RunResult
 
 REPORTS = "reports"
 """Prefix of the names of the published report's files."""
 
 
-def described(config: RunConfig, *, asked: bool) -> Finished:
+def described(config: RunConfig, *, asked: bool) -> RunResult:
     """Return the result that a report is about; publish nothing, compute nothing.
 
     Args:
@@ -33,7 +33,7 @@ def described(config: RunConfig, *, asked: bool) -> Finished:
     Raises:
         RunError: nothing is published, or the selected result is not computed.
     """
-    stores = Stores.of(config)
+    stores = Stores.from_config(config)
     stores.check(write=False)
     pointer = read_pointer(stores.ledger)
     if asked:
@@ -45,7 +45,7 @@ def described(config: RunConfig, *, asked: bool) -> Finished:
     return _published(Plan(with_settings(config, pointer.settings), stores), pointer)
 
 
-def is_reported(finished: Finished) -> bool:
+def is_reported(finished: RunResult) -> bool:
     """Return whether the report in the run's folder, and the one next to the bundles, are about this result."""
     folder, store, name = finished.plan.config.folder, finished.plan.ledger.store, "summary.json"
     try:
@@ -65,8 +65,8 @@ def _index_of(summary: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _asked(plan: Plan) -> Finished:
-    from pipeline.execution.run import Finished
+def _asked(plan: Plan) -> RunResult:
+    from pipeline.execution.run import RunResult
 
     segmenter = plan.ledger.receipt(plan.train_segmenter())
     if segmenter is None:
@@ -81,11 +81,11 @@ def _asked(plan: Plan) -> Finished:
             f"there is nothing to report: with these settings {last.stage.name} has 0 of {len(missing)} units; "
             "`invertmill run` with the same settings comes first; without --set, the report is of what is published"
         )
-    return Finished(plan, shards, index, index.commit(), {}, 0, moved=False, gaps=index.gaps())
+    return RunResult(plan, shards, index, index.commit(), {}, 0, moved=False, gaps=index.gaps())
 
 
-def _published(plan: Plan, pointer: Pointer) -> Finished:
-    from pipeline.execution.run import Finished
+def _published(plan: Plan, pointer: Pointer) -> RunResult:
+    from pipeline.execution.run import RunResult
 
     receipt = plan.ledger.receipt(address_in(plan.ledger, pointer.receipt))
     segmenter = plan.ledger.receipt(plan.train_segmenter())
@@ -99,7 +99,7 @@ def _published(plan: Plan, pointer: Pointer) -> Finished:
             "`invertmill run` makes and publishes it again"
         )
     shards = _shards(plan, receipt)
-    return Finished(plan, shards, Index.from_plan(plan, shards, segmenter), receipt, {}, 0, True, pointer.gaps)
+    return RunResult(plan, shards, Index.from_plan(plan, shards, segmenter), receipt, {}, 0, True, pointer.gaps)
 
 
 def _shards(plan: Plan, receipt: Receipt) -> dict[Shard, ReceiptHead]:

@@ -75,8 +75,8 @@ def judge(samples: Iterable[HeldOut], spaces: Sequence[str]) -> MapQuality:
             for error_LHW in (sample.predicted_LHW, sample.achieved_LHW)
         )
         for i in range(len(spaces)):
-            pixels[i] += Moments.of(sample.predicted_LHW[i], sample.achieved_LHW[i])
-            segments[i] += Moments.of(predicted_KL[:, i], achieved_KL[:, i])
+            pixels[i] += Moments.from_values(sample.predicted_LHW[i], sample.achieved_LHW[i])
+            segments[i] += Moments.from_values(predicted_KL[:, i], achieved_KL[:, i])
             curves[i].add(predicted_KL[:, i], achieved_KL[:, i])
         of_error = average_precision(sample.achieved_LHW[0], sample.occluded_HW)
         of_predicted = average_precision(sample.predicted_LHW[0], sample.occluded_HW)
@@ -107,7 +107,7 @@ class Moments:
     xy: float = 0.0
 
     @classmethod
-    def of(cls, x: NDArray[np.floating], y: NDArray[np.floating]) -> Moments:
+    def from_values(cls, x: NDArray[np.floating], y: NDArray[np.floating]) -> Moments:
         """Return the moments of two arrays of one shape, at least one pair."""
         x, y = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
         mean_x, mean_y = float(x.mean()), float(y.mean())

@@ -32,13 +32,13 @@ class TrainingReport:
     fitted_to: str = "square roots of errors"  # the target of the losses
 
     @classmethod
-    def of(cls, ledger: Ledger, receipt: Receipt, spaces: tuple[str, ...]) -> TrainingReport:
+    def from_receipt(cls, ledger: Ledger, receipt: Receipt, spaces: tuple[str, ...]) -> TrainingReport:
         """Return the report of a committed training."""
         curve: list[Epoch] = json.loads(ledger.read_file(receipt, CURVE_FILE))
         png = ledger.read_file(receipt, PICTURES_FILE)
         uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
         pictures = Drawing(uri, *Image.open(io.BytesIO(png)).size)
-        fitted_to = "errors" if TrainingInfo.of(receipt).target == "error" else "square roots of errors"
+        fitted_to = "errors" if TrainingInfo.from_receipt(receipt).target == "error" else "square roots of errors"
         return cls(spaces, len(receipt.recorded), curve, receipt.quarantined, pictures, fitted_to)
 
     @property

@@ -38,7 +38,7 @@ class Supervision:
     spaces: tuple[str, ...]
 
     @classmethod
-    def of(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Supervision:
+    def from_plan(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Supervision:
         """Return the present supervision of a run."""
         step = plan.error_maps()
         done = plan.ledger.units(step.stage.name, step.fingerprint)

@@ -15,7 +15,7 @@ from pipeline.data.receipt_info import TrainingInfo
 from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE, unit_trained_on
 from pipeline.data.units import Shard
 from pipeline.data.weights import Weights, localised, weights_of
-from pipeline.jobs.job import Done
+from pipeline.jobs.job import UnitResult
 from pipeline.plan.plan import Plan
 from pipeline.training.committed_examples import CommittedExamples, Supervision
 from pipeline.training.gaps import Gaps
@@ -35,10 +35,10 @@ class TrainJob:
     weights: tuple[Weights, ...] = ()  # named by the stage, by paths on the driver
 
     @classmethod
-    def of(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> TrainJob:
+    def from_plan(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> TrainJob:
         """Return the training of a run on the present commits."""
         config, gaps = plan.config, Gaps.from_plan(plan, shards)
-        supervision = Supervision.of(plan, shards)
+        supervision = Supervision.from_plan(plan, shards)
         unit = unit_trained_on(gaps.share if gaps.any else 1.0, [unit.name for unit in supervision.committed])
         address = replace(plan.train_segmenter(), unit=unit)
         weights = weights_of(config.train_segmenter, plan.ledger.store, config.compute)
@@ -49,17 +49,17 @@ class TrainJob:
         """The stage's name, also that of its single task."""
         return self.stage.name
 
-    def open(self) -> Callable[[TrainJob], Done]:
+    def open(self) -> Callable[[TrainJob], UnitResult]:
         """Return the function that trains on this process's device."""
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return lambda _task: self.run(device)
 
-    def run(self, device: torch.device) -> Done:
+    def run(self, device: torch.device) -> UnitResult:
         """Train, resuming from the last state of an interrupted training, and commit."""
         started = time.time()
         trained = train(self.local_stage(), CommittedExamples(self.supervision), device, states=self.states())
-        return Done.of(self.commit(trained, started, str(device)))
+        return UnitResult.from_receipt(self.commit(trained, started, str(device)))
 
     def local_stage(self) -> TrainSegmenter:
         """Return the stage with its weights on this machine; raise `WeightsError` if it cannot get them."""

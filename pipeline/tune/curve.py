@@ -49,7 +49,7 @@ class TradeOffCurve:
     configured: Point | None
 
     @classmethod
-    def of(
+    def from_rows(
         cls, rows: Sequence[Mapping[str, Any]], spaces: Sequence[str], configured: Point | None, quarantined: int = 0
     ) -> TradeOffCurve:
         """Return the curve of some samples, at least one, given by the records of the stage `trade_off`."""

@@ -68,7 +68,7 @@ class Segments:
     least_KS: NDArray[np.float32]
 
     @classmethod
-    def of(cls, maps: Iterable[tuple[NDArray[np.floating], NDArray[np.integer]]], spaces: int) -> Segments:
+    def from_maps(cls, maps: Iterable[tuple[NDArray[np.floating], NDArray[np.integer]]], spaces: int) -> Segments:
         """Return the segments of samples, given by predicted maps `[L, H, W]` and labels `[H, W]`."""
         pixels, least = [np.zeros(0, np.int64)], [np.zeros((0, spaces - 1), np.float32)]  # one more than samples
         for error_LHW, labels_HW in maps:
@@ -143,7 +143,7 @@ def tune(plan: Plan, samples: int = SAMPLES) -> Tuning:
     chosen, of_each = spread(units, samples)
     reader = reader_of(plan, shards)
     maps = (one for unit in chosen for one in itertools.islice(maps_of(reader, steps, unit), of_each))
-    segments = Segments.of(itertools.islice(maps, samples), len(spaces))
+    segments = Segments.from_maps(itertools.islice(maps, samples), len(spaces))
     if not segments.samples:
         raise nothing_refined(plan)
     grid = sorted({*segments.grid(), threshold})

@@ -137,11 +137,11 @@ def committed_curve(plan: Plan) -> TradeOffCurve | None:
     """Return the newest of those curves that is whole, None if there is none."""
     by_curve: defaultdict[str, list[Receipt]] = defaultdict(list)
     for receipt in measured(plan):
-        by_curve[TradeOffInfo.of(receipt).curve].append(receipt)
-    whole = [parts for parts in by_curve.values() if len(parts) == TradeOffInfo.of(parts[0]).parts]
+        by_curve[TradeOffInfo.from_receipt(receipt).curve].append(receipt)
+    whole = [parts for parts in by_curve.values() if len(parts) == TradeOffInfo.from_receipt(parts[0]).parts]
     if not whole:
         return None
-    return _curve(plan, max(whole, key=lambda parts: max(TradeOffInfo.of(part).finished for part in parts)))
+    return _curve(plan, max(whole, key=lambda parts: max(TradeOffInfo.from_receipt(part).finished for part in parts)))
 
 
 def curve_of(plan: Plan, asked: Asked) -> TradeOffCurve:
@@ -164,7 +164,7 @@ def _curve(plan: Plan, parts: Sequence[Receipt]) -> TradeOffCurve | None:
     rows = [row for row in every if row["outcome"] == "recorded"]
     if not rows:
         return None
-    return TradeOffCurve.of(rows, plan.spaces, _configured(plan, rows), len(every) - len(rows))
+    return TradeOffCurve.from_rows(rows, plan.spaces, _configured(plan, rows), len(every) - len(rows))
 
 
 def _configured(plan: Plan, rows: Sequence[Row]) -> Point | None:
@@ -192,7 +192,7 @@ def _thresholds(plan: Plan, reader: Reader, steps: Steps, chosen: Sequence[Chose
         for unit, of_unit in itertools.groupby(chosen, key=lambda one: one.unit)
         for one in maps_of(reader, steps, unit, [one.key for one in of_unit])
     )
-    thresholds = Segments.of(maps, len(plan.spaces)).evenly_editable(plan.config.trade_off.points)
+    thresholds = Segments.from_maps(maps, len(plan.spaces)).evenly_editable(plan.config.trade_off.points)
     if len(thresholds) < 2:
         raise RunError(
             f"there is nothing to choose between: {len(chosen)} samples are assigned the same spaces at every "

@@ -15,7 +15,7 @@ def test_the_run_that_is_written_is_complete_and_whole_and_grows(tmp_path):
     for name in ("publish", "verify"):
         WORK[name](config_in(tmp_path))
     config = config_in(tmp_path)
-    shards = Plan(config, Stores.of(config)).inventories()
+    shards = Plan(config, Stores.from_config(config)).inventories()
     assert sorted(shard.samples for shard in shards) == [UNIT_SAMPLES, 3 * UNIT_SAMPLES]
 
 

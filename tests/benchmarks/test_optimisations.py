@@ -10,7 +10,7 @@ from benchmarks.references.published_convolutions import published_convolutions
 
 def test_every_row_does_the_same_work():
     inverter = inverter_of(Case("demo", demo_networks, images=4, steps=3), torch.device("cpu"))
-    work = Work.of(inverter, fitted_scenes(inverter, 4))
+    work = Work.from_images(inverter, fitted_scenes(inverter, 4))
     sides = {name: side for name, side in sides_of(work, width=4).items() if name != "compiled"}
     first, *others = rows_of(sides, work, turns=1)
     assert first["times"] == 1

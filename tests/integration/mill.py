@@ -121,7 +121,7 @@ class Mill:
     def plan(self, *overrides: str) -> Plan:
         """Return the plan of this run, to look into its store."""
         config = load_config(self.folder / "run.yaml", (*self.overrides, *overrides))
-        return Plan(config, Stores.of(config))
+        return Plan(config, Stores.from_config(config))
 
     def receipts(self) -> dict[str, Receipt]:
         """Return every receipt in the store by its name."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from infra.errors import Damage, DamagedBundleError, ShardError, StoreError, TransientError
 from infra.stores import waiting
-from pipeline.jobs.job import Done
+from pipeline.jobs.job import UnitResult
 from stages.base.progress import report_progress
 
 
@@ -36,7 +36,7 @@ class Job:
     opens: str = "succeed"  # what it does instead of being opened,
     opens_times: int = 1000  # as many times
 
-    def open(self) -> Callable[[Task], Done]:
+    def open(self) -> Callable[[Task], UnitResult]:
         """Return the function that acts out a task."""
         if self.broken:
             raise StoreError("no such weights")
@@ -46,12 +46,12 @@ class Job:
             _ACTS[self.opens](self.folder)
         return self._run
 
-    def _run(self, task: Task) -> Done:
+    def _run(self, task: Task) -> UnitResult:
         calls = self.calls(task.name)
         (self.folder / f"{task.name}.{len(calls)}.{os.getpid()}").touch()
         if len(calls) < task.times:
             _ACTS[task.act](self.folder)
-        return Done(task.name, recorded=len(calls) + 1, quarantined=0)
+        return UnitResult(task.name, recorded=len(calls) + 1, quarantined=0)
 
     def openers(self) -> list[int]:
         """Return the ids of the processes that opened the job, in order."""

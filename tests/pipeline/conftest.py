@@ -38,7 +38,7 @@ class Committed:
     def plan(self, *overrides: str) -> Plan:
         """Return a plan that has read nothing yet."""
         settings = self.settings(*overrides)
-        return Plan(settings, Stores.of(settings))
+        return Plan(settings, Stores.from_config(settings))
 
     def index(self, *overrides: str) -> Index:
         """Return the index of what is committed."""
@@ -93,7 +93,7 @@ def compute(plan: Plan, step: MapStep) -> None:
 
 def train(plan: Plan) -> None:
     """Commit the segmenter."""
-    TrainJob.of(plan, plan.inventories()).run(torch.device("cpu"))
+    TrainJob.from_plan(plan, plan.inventories()).run(torch.device("cpu"))
 
 
 def commit_all(plan: Plan) -> None:

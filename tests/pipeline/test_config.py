@@ -41,7 +41,7 @@ def test_a_configuration_may_lie_in_a_folder_whose_name_looks_like_a_pattern(tmp
     (folder / "shards").mkdir(parents=True)
     (folder / "shards/a.tar").write_bytes(b"x")
     for address in ("shards", "shards/", "shards/*.tar", "shards/a.tar"):
-        stores = Stores.of(load_config(write(folder, MINIMAL), [f"input={address}"]))
+        stores = Stores.from_config(load_config(write(folder, MINIMAL), [f"input={address}"]))
         assert [listed.entry.name for listed in stores.shards()] == ["a.tar"]
 
 
@@ -49,9 +49,9 @@ def test_an_input_that_reaches_into_the_output_is_refused(tmp_path):
     (tmp_path / "store/bundles/invert").mkdir(parents=True)
     (tmp_path / "store/bundles/invert/arrays.tar").write_bytes(b"x")
     (tmp_path / "store/a.tar").write_bytes(b"x")
-    assert len(Stores.of(load_config(write(tmp_path, MINIMAL), ["input=store"])).shards()) == 1
+    assert len(Stores.from_config(load_config(write(tmp_path, MINIMAL), ["input=store"])).shards()) == 1
     with pytest.raises(ConfigError, match=r"input .*/store/\*\*/\*.tar reaches into the output"):
-        Stores.of(load_config(write(tmp_path, MINIMAL), ["input=store/**/*.tar"])).shards()
+        Stores.from_config(load_config(write(tmp_path, MINIMAL), ["input=store/**/*.tar"])).shards()
 
 
 def test_a_shard_that_several_addresses_name_is_read_once(tmp_path):
@@ -59,10 +59,10 @@ def test_a_shard_that_several_addresses_name_is_read_once(tmp_path):
     for name in ("a.tar", "b/a.tar"):
         (tmp_path / "shards" / name).write_bytes(b"x")
     config = load_config(write(tmp_path, MINIMAL), ["input=[shards, shards/**/*.tar, shards/b/]"])
-    stores = Stores.of(config)
+    stores = Stores.from_config(config)
     assert [(listed.address, listed.entry.name) for listed in stores.shards()] == [(0, "a.tar"), (1, "b/a.tar")]
     assert stores.warnings == ("input: 2 shards are named by an earlier address too; each is read once",)
-    (only,) = Stores.of(load_config(write(tmp_path, MINIMAL), ["input=shards"])).shards()
+    (only,) = Stores.from_config(load_config(write(tmp_path, MINIMAL), ["input=shards"])).shards()
     assert (only.address, only.entry.name) == (0, "a.tar")
 
 
@@ -75,7 +75,7 @@ def test_a_thousand_shards_of_sixteen_folders_are_found_with_one_look_at_each(tm
     scanned, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: scanned.append(Path(path).name) or scandir(path))
     config = load_config(write(tmp_path, MINIMAL), [f"input=[{', '.join(folders)}]"])
-    stores = Stores.of(config)
+    stores = Stores.from_config(config)
     stores.check(write=False)
     assert len(stores.shards()) == 1024
     assert sorted(name for name in scanned if name in folders) == folders

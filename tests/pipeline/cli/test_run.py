@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.cli.run import KINDS, NAMED, print_end, print_failed
-from pipeline.execution.run import Finished
+from pipeline.execution.run import RunResult
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_result_with_gaps_is_not_all_done_though_nothing_failed(committed):
     committed.file("receipts/invert/*/train-a*.json").unlink()
     index = committed.index()
     shards = plan.inventories()
-    finished = Finished(plan, shards, index, index.commit(), {}, 0, gaps=index.gaps())
+    finished = RunResult(plan, shards, index, index.commit(), {}, 0, gaps=index.gaps())
     sink = io.StringIO()
     assert print_end(Console(file=sink, width=80), finished) is False
     assert "gaps: 1 units of invert, 4 samples are missing\nrun again to complete it" in sink.getvalue()

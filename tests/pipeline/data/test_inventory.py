@@ -12,7 +12,7 @@ from infra.shards.shards import write_shard
 from infra.stores.folder import FolderStore
 from infra.stores.storage import open_store
 from infra.stores.store import Entry
-from pipeline.data.inventory import FINGERPRINT, STAGE, Listed, shard_of
+from pipeline.data.inventory import FINGERPRINT, STAGE, ListedShard, shard_of
 from pipeline.data.units import cut, read_inventory
 from pipeline.jobs.inventory_job import InventoryJob
 from tests import tiny
@@ -34,7 +34,7 @@ def scan(shards, ledger, name, *, by_digest=False):
     """Commit the inventory of one shard and return what the job says, and its receipt."""
     source = open_store(str(shards))
     entry = source.entry(name)
-    listed = Listed(0, entry)
+    listed = ListedShard(0, entry)
     done = InventoryJob((source,), ledger, by_digest).open()(listed)
     return done, ledger.receipt(Address(STAGE, FINGERPRINT, listed.name))
 
@@ -132,7 +132,7 @@ def test_what_another_run_scanned_meanwhile_is_not_taken_away(shards, ledger):
             return super().open(name)
 
     source = Slow(shards)
-    done = InventoryJob((source,), ledger, by_digest=True).open()(Listed(0, source.entry("a.tar")))
+    done = InventoryJob((source,), ledger, by_digest=True).open()(ListedShard(0, source.entry("a.tar")))
     standing = ledger.receipt(Address(STAGE, FINGERPRINT, done.unit))
     assert standing == others[0] != first
 
@@ -146,7 +146,7 @@ def test_a_thousand_shards_of_sixteen_inputs_are_told_apart(tmp_path, ledger):
         for shard in range(63):
             (folder / f"{shard:06d}.tar").write_bytes(tar(("a.png", bytes([shard])), ("b.png", b"1")))
         sources.append(open_store(str(folder)))
-    listed = [Listed(number, entry) for number, source in enumerate(sources) for entry in source.list()]
+    listed = [ListedShard(number, entry) for number, source in enumerate(sources) for entry in source.list()]
     assert len({one.name for one in listed}) == len(listed) == 1008
     scan_one = InventoryJob(tuple(sources), ledger).open()
     with ThreadPoolExecutor(8) as threads:
@@ -161,15 +161,15 @@ def test_a_thousand_shards_of_sixteen_inputs_are_told_apart(tmp_path, ledger):
 @pytest.mark.parametrize("change", [{"size": 11}, {"version": "w"}, {"name": "other/a.tar"}])
 def test_another_version_or_place_of_a_shard_is_another_task(change):
     entry = Entry("a.tar", 10, "v")
-    assert Listed(0, entry).name != Listed(0, dataclasses.replace(entry, **change)).name
-    assert Listed(0, entry).name == Listed(0, dataclasses.replace(entry)).name
+    assert ListedShard(0, entry).name != ListedShard(0, dataclasses.replace(entry, **change)).name
+    assert ListedShard(0, entry).name == ListedShard(0, dataclasses.replace(entry)).name
 
 
 def test_one_shard_under_two_inputs_is_two_tasks():
-    assert Listed(0, Entry("a.tar", 10, "v")).name != Listed(1, Entry("a.tar", 10, "v")).name
+    assert ListedShard(0, Entry("a.tar", 10, "v")).name != ListedShard(1, Entry("a.tar", 10, "v")).name
 
 
 @pytest.mark.parametrize("name", ["ü b*?.tar", ".tar", "....tar", "deep/.hidden.tar", "²³.tar"])
 def test_task_names_fit_an_address_whatever_the_shard_is_called(name):
-    listed = Listed(0, Entry(name, 10, "v"))
+    listed = ListedShard(0, Entry(name, 10, "v"))
     assert Address(STAGE, FINGERPRINT, listed.name).unit == listed.name

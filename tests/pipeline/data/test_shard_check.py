@@ -6,7 +6,7 @@ import pytest
 
 from infra.errors import NotFoundError
 from infra.stores.storage import open_store
-from pipeline.data.inventory import Listed
+from pipeline.data.inventory import ListedShard
 from pipeline.data.shard_check import check_shards
 from pipeline.errors import ConfigError
 from tests import tiny
@@ -20,7 +20,7 @@ def check(folder, files, *, others=False):
     for name, data in files.items():
         (folder / name).write_bytes(data)
     store = open_store(str(folder))
-    check_shards([Listed(0, entry) for entry in store.list()], (store,), others=others)
+    check_shards([ListedShard(0, entry) for entry in store.list()], (store,), others=others)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_one_file_that_cannot_be_read_does_not_stop_a_run_over_others(tmp_path, 
     for file in (name, "b.tar"):
         (tmp_path / file).write_bytes(TAR)
     store = open_store(str(tmp_path))
-    listed = [Listed(0, entry) for entry in store.list()]
+    listed = [ListedShard(0, entry) for entry in store.list()]
     (tmp_path / name).unlink()  # also without the right to read it, which root always has
     check_shards(listed, (store,), others=False)
     with pytest.raises(NotFoundError, match=f"cannot open .*/{name}"):

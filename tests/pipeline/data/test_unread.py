@@ -4,7 +4,7 @@ import gzip
 
 from infra.receipts import Ledger
 from infra.stores.storage import open_store
-from pipeline.data.inventory import FINGERPRINT, STAGE, Listed, shard_of
+from pipeline.data.inventory import FINGERPRINT, STAGE, ListedShard, shard_of
 from pipeline.data.unread import SHOWN, Unread
 from pipeline.jobs.inventory_job import InventoryJob
 from tests.infra.tars import tar
@@ -24,7 +24,7 @@ def unread(tmp_path, inputs):
     scan = InventoryJob(tuple(sources), ledger).open()
     for number, source in enumerate(sources):
         for entry in source.list():
-            scan(Listed(number, entry))
+            scan(ListedShard(number, entry))
     return Unread.from_inventories({shard_of(r): r for r in ledger.receipts(STAGE, FINGERPRINT)}, sources)
 
 

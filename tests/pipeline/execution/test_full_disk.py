@@ -8,14 +8,14 @@ from infra.errors import StoreError
 from infra.files import partial_path
 from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.errors import RunError
-from pipeline.execution.run import Finished
+from pipeline.execution.run import RunResult
 from pipeline.report.conclude import conclude
 
 
 @pytest.fixture
 def conclusion(committed):
     plan, index = committed.plan(), committed.index()
-    return conclude(Finished(plan, plan.inventories(), index, index.publish().receipt, {}, computed=0))
+    return conclude(RunResult(plan, plan.inventories(), index, index.publish().receipt, {}, computed=0))
 
 
 @pytest.mark.parametrize("name", ["report.html", "summary.json"])

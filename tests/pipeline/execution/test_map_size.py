@@ -6,7 +6,7 @@ import torch
 
 from pipeline.data.records import read_records
 from pipeline.errors import ConfigError
-from pipeline.execution.run import Finished
+from pipeline.execution.run import RunResult
 from pipeline.report.conclude import conclude
 from pipeline.training.committed_examples import CommittedExamples, Supervision
 from pipeline.tune.shares import tune
@@ -44,13 +44,13 @@ def test_a_whole_run_follows_the_size_of_maps_and_the_spaces(small, fresh):
         assert {one["error_LHW"].shape for one in found} == {(len(SPACES), SIDE, SIDE)}
     for step in (steps[RefineMaps], steps[Invert]):
         assert {one["assignment_HW"].shape for one in arrays(small, step)} == {(tiny.SIDE_PX, tiny.SIDE_PX)}
-    source = CommittedExamples(Supervision.of(small, small.inventories()))
+    source = CommittedExamples(Supervision.from_plan(small, small.inventories()))
     assert (source.size, source.spaces) == ((SIDE, SIDE), SPACES)
     (example, *_) = source.read(source.units[-1], lambda _key: True)
     assert (example.image_HW3.shape, example.error_LHW.shape) == ((SIDE, SIDE, 3), (len(SPACES), SIDE, SIDE))
 
     index = fresh.index(*SETTINGS)
-    conclusion = conclude(Finished(small, small.inventories(), index, index.publish().receipt, {}, computed=0))
+    conclusion = conclude(RunResult(small, small.inventories(), index, index.publish().receipt, {}, computed=0))
     summary = conclusion.summary
     assert (summary.spaces, summary.resolution_px) == (SPACES, (tiny.SIDE_PX, tiny.SIDE_PX))
     assert set(summary.psnr_db) == set(summary.maps.correlation_per_segment) == set(SPACES)

@@ -10,15 +10,15 @@ from rich.console import Console
 from infra.stores.waiting import Waiting
 from pipeline.execution.hosts import as_progress
 from pipeline.execution.progress import NOTICE_S, Progress
-from pipeline.jobs.job import Done
+from pipeline.jobs.job import UnitResult
 from stages.base.progress import WorkProgress
 
 
-def two() -> tuple[Done, Done]:
-    return Done("a", recorded=4, quarantined=0), Done("b", recorded=3, quarantined=1)
+def two() -> tuple[UnitResult, UnitResult]:
+    return UnitResult("a", recorded=4, quarantined=0), UnitResult("b", recorded=3, quarantined=1)
 
 
-def shown(*done: Done, units: int, terminal: bool = False) -> str:
+def shown(*done: UnitResult, units: int, terminal: bool = False) -> str:
     """Return what a console was told of one stage."""
     sink = io.StringIO()
     with Progress(Console(file=sink, width=120, force_terminal=terminal)).stage("invert", units, 8) as stage:
@@ -72,7 +72,7 @@ def test_progress_inside_a_unit_counts_as_its_share_and_never_as_more():
         assert stage.share == (0.25 + 0.75) / 4
         assert stage.details() == "steps 100 of 200, draws 1 of 10"
         for name in "abcd":
-            stage.done(Done(name, 2, 0))
+            stage.done(UnitResult(name, 2, 0))
         assert stage.share == 1
 
 
@@ -91,7 +91,7 @@ def test_a_line_can_be_made_while_workers_are_added():
 
 def test_a_warning_is_said_once_as_it_is():
     tight = "width [16] halved"
-    warned = [Done(name, recorded=4, quarantined=0, warnings=(tight, tight)) for name in "ab"]
+    warned = [UnitResult(name, recorded=4, quarantined=0, warnings=(tight, tight)) for name in "ab"]
     for terminal in (False, True):
         assert shown(*warned, units=2, terminal=terminal).count(f"{tight}") == 1
 

@@ -18,7 +18,7 @@ from pipeline.execution.hosts import IN_FLIGHT, Hosts, Size, _Warnings
 from pipeline.execution.progress import Progress
 from pipeline.execution.run import Run
 from pipeline.execution.supervisor import Outcome, Resources, Supervisor, most_in_flight
-from pipeline.jobs.job import Done
+from pipeline.jobs.job import UnitResult
 from stages.base.progress import WorkProgress
 from tests.pipeline.acting import Job, Task, go_on
 
@@ -50,12 +50,12 @@ def hosts():
 class Told:
     """What the loop reported while it ran."""
 
-    ended: list[Done] = field(default_factory=list)
+    ended: list[UnitResult] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     at_work: list[tuple[WorkProgress, ...]] = field(default_factory=list)
     on_reached: Callable[[], None] = lambda: None
 
-    def done(self, done: Done) -> None:
+    def done(self, done: UnitResult) -> None:
         self.ended.append(done)
 
     def say(self, text: str) -> None:
@@ -89,7 +89,7 @@ def run(tmp_path: Path, hosts: Hosts):
     return run
 
 
-def units(done: list[Done]) -> list[str]:
+def units(done: list[UnitResult]) -> list[str]:
     return sorted(one.unit for one in done)
 
 
@@ -177,7 +177,7 @@ def test_a_task_that_raises_is_reported_with_its_reason_and_its_worker_is_kept(r
 def test_a_transient_fault_is_tried_again(run):
     outcome, told, job = run(Task("flaky", "falter", times=2), attempts=3)
     assert outcome.failed == {}
-    assert told.ended == [Done("flaky", recorded=3, quarantined=0)]
+    assert told.ended == [UnitResult("flaky", recorded=3, quarantined=0)]
     assert len(job.calls("flaky")) == 3
 
 

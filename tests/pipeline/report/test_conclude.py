@@ -3,7 +3,7 @@
 import pytest
 
 from generators import source
-from pipeline.execution.run import Finished
+from pipeline.execution.run import RunResult
 from pipeline.publish.index import published
 from pipeline.report.conclude import conclude
 from tests.pipeline.conftest import compute
@@ -12,7 +12,7 @@ STARTS = "invert.start_samples=16"
 
 
 @pytest.fixture
-def finished(committed) -> Finished:
+def finished(committed) -> RunResult:
     """A run whose inversions start at a learnt w, published, as another process finds it."""
     plan = committed.plan(STARTS)
     *_, invert = plan.map_steps(plan.ledger.receipt(plan.train_segmenter()))
@@ -20,7 +20,7 @@ def finished(committed) -> Finished:
     committed.index(STARTS).publish()
     fresh = committed.plan(STARTS)
     index, receipt = committed.index(STARTS), published(fresh.ledger)
-    return Finished(fresh, fresh.inventories(), index, receipt, {}, 0)
+    return RunResult(fresh, fresh.inventories(), index, receipt, {}, 0)
 
 
 def test_a_report_synthesises_its_pictures_and_nothing_else(finished, monkeypatch):

@@ -74,7 +74,7 @@ def test_of_nothing_nothing_is_known():
 @pytest.mark.parametrize("constant", [0.0, 0.1, 0.3])
 def test_a_map_that_does_not_vary_has_no_correlation(constant):
     varied = np.linspace(0, 1, 7, dtype=np.float32)
-    parts = [Moments.of(np.full(7, constant, np.float32), varied) for _ in range(9)]
+    parts = [Moments.from_values(np.full(7, constant, np.float32), varied) for _ in range(9)]
     assert sum(parts, Moments()).correlation is None
 
 
@@ -82,8 +82,12 @@ def test_a_map_that_does_not_vary_has_no_correlation(constant):
 def test_moments_of_parts_are_those_of_the_whole(x, y):
     size = min(x.size, y.size)
     x, y = x[:size], y[:size]
-    whole, cut = Moments.of(x, y), size // 3
-    parts = Moments() + (Moments.of(x[:cut], y[:cut]) if cut else Moments()) + Moments.of(x[cut:], y[cut:])
+    whole, cut = Moments.from_values(x, y), size // 3
+    parts = (
+        Moments()
+        + (Moments.from_values(x[:cut], y[:cut]) if cut else Moments())
+        + Moments.from_values(x[cut:], y[cut:])
+    )
     for name in ("count", "mean_x", "mean_y", "xx", "yy", "xy"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-9, abs=1e-9)
 
@@ -92,7 +96,9 @@ def test_correlation_does_not_suffer_from_a_large_mean():
     rng = np.random.default_rng(0)
     x = rng.standard_normal(1000)
     y = x + rng.standard_normal(1000)
-    moved = sum((Moments.of(1e5 + a, y_) for a, y_ in zip(np.split(x, 10), np.split(y, 10), strict=True)), Moments())
+    moved = sum(
+        (Moments.from_values(1e5 + a, y_) for a, y_ in zip(np.split(x, 10), np.split(y, 10), strict=True)), Moments()
+    )
     assert moved.correlation == pytest.approx(np.corrcoef(x, y)[0, 1], rel=1e-6)
 
 

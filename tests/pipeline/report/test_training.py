@@ -31,7 +31,7 @@ UNVALIDATED = [point(0, None), point(1, None)]
 @pytest.fixture
 def training(committed) -> TrainingReport:
     plan = committed.plan()
-    return TrainingReport.of(plan.ledger, plan.ledger.receipt(plan.train_segmenter()), plan.generator.spaces)
+    return TrainingReport.from_receipt(plan.ledger, plan.ledger.receipt(plan.train_segmenter()), plan.generator.spaces)
 
 
 def test_the_report_of_a_committed_training_holds_its_curve_and_its_picture(training, committed, tmp_path):

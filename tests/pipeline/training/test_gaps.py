@@ -138,4 +138,4 @@ def test_reasons_that_differ_in_names_and_numbers_are_one_kind():
 
 def test_a_training_of_everything_is_at_the_segmenter_s_own_address(committed):
     plan = committed.plan()
-    assert TrainJob.of(plan, plan.inventories()).address == plan.train_segmenter()
+    assert TrainJob.from_plan(plan, plan.inventories()).address == plan.train_segmenter()

@@ -71,7 +71,7 @@ def on_server(committed, ministack, use_server, tmp_path) -> Callable[[], TrainJ
 
     def make() -> TrainJob:
         plan = committed.plan(*SETTINGS)
-        job = TrainJob.of(plan, plan.inventories())
+        job = TrainJob.from_plan(plan, plan.inventories())
         fields = {field.name: getattr(job.supervision, field.name) for field in dataclasses.fields(Supervision)}
         return dataclasses.replace(
             job, supervision=Fatal(**fields | {"ledger": Ledger(store), "folder": tmp_path / "notes"})

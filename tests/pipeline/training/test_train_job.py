@@ -26,7 +26,7 @@ ALWAYS = ("train_segmenter.epochs=4", "train_segmenter.cache_mb=0", "train_segme
 
 def job(run: Committed, *overrides: str) -> TrainJob:
     plan = run.plan(*overrides)
-    return TrainJob.of(plan, plan.inventories())
+    return TrainJob.from_plan(plan, plan.inventories())
 
 
 def files(run: Committed, *overrides: str) -> dict[str, bytes]:

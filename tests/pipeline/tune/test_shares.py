@@ -36,32 +36,32 @@ def assigned(maps, threshold):
     ("threshold", "first"), [(0.0999, 0), (0.1, 0.5), (0.2999, 0.5), (0.3, 0.75), (0.4999, 0.75), (0.5, 1)]
 )
 def test_a_segment_changes_its_space_exactly_at_its_mean(threshold, first):
-    assert Segments.of(PAIR, 2).shares(threshold) == [first, 1 - first]
+    assert Segments.from_maps(PAIR, 2).shares(threshold) == [first, 1 - first]
 
 
 def test_a_space_that_is_worse_than_a_more_editable_one_gets_nothing_from_it():
     maps = [(np.array([[[0.2]], [[0.4]], [[0.1]]], np.float32), np.array([[0]]))]
-    segments = Segments.of(maps, 3)
+    segments = Segments.from_maps(maps, 3)
     assert [segments.shares(t).index(1.0) for t in (0.1, 0.2, 0.4)] == [2, 0, 0]
 
 
 @given(MAPS, st.floats(0, 1))
 def test_shares_are_those_of_the_assignment(maps, threshold):
-    segments = Segments.of(maps, SHAPE[0])
+    segments = Segments.from_maps(maps, SHAPE[0])
     for tried in (threshold, *segments.grid()):
         np.testing.assert_allclose(segments.shares(tried), assigned(maps, tried), atol=1e-12)
 
 
 @given(MAPS, st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_threshold_never_makes_fewer_pixels_editable(maps, one, other):
-    segments = Segments.of(maps, SHAPE[0])
+    segments = Segments.from_maps(maps, SHAPE[0])
     low, high = (np.cumsum(segments.shares(t)) for t in sorted((one, other)))
     assert (low <= high + 1e-12).all()
 
 
 @given(MAPS)
 def test_the_grid_ascends_to_where_everything_is_most_editable(maps):
-    segments = Segments.of(maps, SHAPE[0])
+    segments = Segments.from_maps(maps, SHAPE[0])
     grid = segments.grid()
     assert grid == sorted(set(grid))
     assert segments.shares(grid[-1]) == pytest.approx([1, 0, 0])
@@ -85,14 +85,14 @@ def test_the_number_below_is_the_last_that_a_value_does_not_pass(value):
 
 def test_thresholds_of_a_curve_are_evenly_spaced_in_the_area_that_is_most_editable():
     error_LHW = np.array([[[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]], [[0.05] * 8]], np.float32)
-    segments = Segments.of([(error_LHW, np.arange(8)[None])], 2)
+    segments = Segments.from_maps([(error_LHW, np.arange(8)[None])], 2)
     assert segments.evenly_editable(5) == [0.099, 0.2, 0.4, 0.6, 0.8]
     assert [segments.shares(t)[0] for t in segments.evenly_editable(5)] == [0, 0.25, 0.5, 0.75, 1]
 
 
 @given(MAPS, st.integers(2, 9))
 def test_the_thresholds_of_a_curve_differ_in_editable_area_and_reach_all_of_it(maps, count):
-    segments = Segments.of(maps, SHAPE[0])
+    segments = Segments.from_maps(maps, SHAPE[0])
     thresholds = segments.evenly_editable(count)
     area = [segments.shares(t)[0] for t in thresholds]
     assert area == sorted(set(area))
@@ -106,7 +106,7 @@ def test_thresholds_that_need_no_rounding_stay():
 
 
 def test_one_space_alone_gets_everything():
-    segments = Segments.of([(np.ones((1, 2, 2), np.float32), np.zeros((2, 2), int))], 1)
+    segments = Segments.from_maps([(np.ones((1, 2, 2), np.float32), np.zeros((2, 2), int))], 1)
     assert segments.grid() == segments.evenly_editable(8) == []
     assert segments.shares(0.1) == [1.0]
 

@@ -203,14 +203,14 @@ def row(editable, psnr_db, role="held_out"):
 
 def test_a_curve_is_the_mean_of_its_samples_and_says_where_its_knee_is():
     rows = [row([1, 0.5, 0], [20, 28, 30]), row([1, 0.7, 0], [22, 30, 32], "supervision")]
-    curve = TradeOffCurve.of(rows, ("W+", "F4"), None)
+    curve = TradeOffCurve.from_rows(rows, ("W+", "F4"), None)
     assert [(p.threshold, p.editable, p.psnr_db) for p in curve.points] == [(0.1, 0, 31), (0.2, 0.6, 29), (0.3, 1, 21)]
     assert (curve.samples, curve.held_out, curve.knee) == (2, 1, 0.2)
     assert "refine_maps.threshold=0.2" in curve.suggestion
 
 
 def test_a_flat_curve_says_that_it_has_no_knee():
-    curve = TradeOffCurve.of([row([1, 0.5, 0], [20, 20.08, 20.09])], ("W+", "F4"), None)
+    curve = TradeOffCurve.from_rows([row([1, 0.5, 0], [20, 20.08, 20.09])], ("W+", "F4"), None)
     assert curve.knee is None
     assert curve.suggestion.startswith("no knee")
 
