@@ -118,7 +118,8 @@ class Storage(Section):
 class RunConfig(Section):
     """Everything that one run depends on."""
 
-    input: str | Annotated[tuple[str, ...], Field(min_length=1)]  # addresses of shards: folder, bucket or glob; several
+    input: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """Addresses of shards: a folder, bucket, file or glob, or a list of these."""
     output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
     folder: Path  # local folder for report.html and summary.json
     seed: int = 0  # seed of every random draw, together with the key of its sample

@@ -155,7 +155,7 @@ class TradeOff(InvertingStage):
         frozenset({"thresholds", "warm"}) | InvertingStage.model_fields.keys()  # those of `invert`
     )
 
-    samples: PositiveInt = 16  # chosen by hash, held-out ones first
+    samples: PositiveInt = 16  # number of samples, chosen by hash, held-out ones first
     points: Annotated[int, Field(ge=3)] = 8  # number of thresholds, evenly spaced in editable area
     warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # share of the steps, from one threshold to the next
     thresholds: tuple[float, ...]

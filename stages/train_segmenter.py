@@ -56,26 +56,26 @@ class TrainSegmenter(GraphStage):
     """Target of the l2 fit: the error (Eq. 3.2 as printed), or its square root, whose tail is lighter. Predicted roots
     are calibrated on held-out images, so that they mean errors and a threshold keeps its meaning."""
     epochs: PositiveInt = 100  # passes over the supervision
-    batch: PositiveInt = 16  # of all workers together; each takes at least 2, which batch norm needs
+    batch: PositiveInt = 16  # images per step of all workers together; each worker needs at least 2
     micro_batch: int | None = Field(None, ge=LEAST)
     """Images that a worker computes at once; gradients of a batch add up, and batch norm sees this number. None: the
     batch, halved if memory is full and there is one worker."""
-    optimiser: Optimiser = "adamw"  # sgd: momentum .9 and polynomial decay, as the authors' code
-    learning_rate: PositiveFloat = 2e-3  # the largest; with sgd the authors have 1e-3
-    weight_decay: float = Field(1e-4, ge=0)  # of the optimiser
-    validation_share: float = Field(0.1, ge=0, lt=1)  # held out by a hash of the key, so that it stays as data grows
+    optimiser: Optimiser = "adamw"  # sgd has momentum .9 and polynomial decay, as in the authors' code
+    learning_rate: PositiveFloat = 2e-3  # largest learning rate; the authors use 1e-3 with sgd
+    weight_decay: float = Field(1e-4, ge=0)  # weight decay of the optimiser
+    validation_share: float = Field(0.1, ge=0, lt=1)  # share held out, by a hash of the key; stays as data grows
     augmentation: Augmentation = Augmentation()
     minimum_share: float = Field(1.0, gt=0, le=1)
     """Minimum share of the supervision: with less the run stops and says what is missing. A segmenter trained on a part
     is kept until this is raised above that part."""
-    seed: NonNegativeInt = 0  # of initialisation, order and augmentation
+    seed: NonNegativeInt = 0  # seed of initialisation, order and augmentation
     edition: PositiveInt = 1
     """Raise it to retrain on the present supervision. New data alone does not retrain, because all results after
     the segmenter would be made again."""
     shuffle_window: PositiveInt = 256
     """Minimum number of examples, of units in random order, that are mixed; memory holds two windows per worker."""
-    cache_mb: NonNegativeInt = 64  # of decoded examples that a worker keeps, so that a small set is read only once
-    checkpoint_every_s: PositiveFloat = 60.0  # between states to resume from: the most that a crash costs
+    cache_mb: NonNegativeInt = 64  # MB of decoded examples that a worker keeps; a small set is then read only once
+    checkpoint_every_s: PositiveFloat = 60.0  # seconds between states to resume from: the most that a crash costs
 
     def weight_files(self) -> tuple[Path, ...]:
         """Return the files that the result depends on, for the fingerprint."""

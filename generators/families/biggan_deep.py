@@ -76,7 +76,7 @@ class BigGANDeepConfig(BaseModel):
 class BigGANDeepOptions(FamilyOptions):
     """Options of a BigGAN-deep."""
 
-    truncation: float = Field(default=1.0, gt=0, le=1)  # of BigGAN-deep's batch-norm statistics
+    truncation: float = Field(default=1.0, gt=0, le=1)  # truncation of BigGAN-deep's batch-norm statistics
 
 
 class BatchNorm(nn.Module):

@@ -77,7 +77,7 @@ class StyleGAN2Options(FamilyOptions):
         "truncation": "a StyleGAN2 is truncated where z is mapped: use G.map(z, truncation={value})"
     }
 
-    noise: Noise = "const"  # of StyleGAN2: the noise stored in the checkpoint, or none
+    noise: Noise = "const"  # noise of a StyleGAN2: as stored in the checkpoint, or none
 
 
 class Linear(nn.Module):

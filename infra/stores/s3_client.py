@@ -27,10 +27,10 @@ class S3Options(StoreOptions):
     """How to reach object storage. Secrets come from boto3's usual chain (environment, profile, instance) only."""
 
     endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None  # not AWS's; null uses boto3's settings
-    region: str | None = None  # null uses boto3's settings
+    region: str | None = None  # region; null uses boto3's settings
     profile: str | None = None  # profile of the AWS configuration; null uses boto3's settings
-    connect_timeout_s: PositiveFloat = 5  # for a connection
-    read_timeout_s: PositiveFloat = 60  # between two parts of an answer
+    connect_timeout_s: PositiveFloat = 5  # limit for a connection
+    read_timeout_s: PositiveFloat = 60  # limit between two parts of an answer
     attempts: PositiveInt = 5  # attempts per request, within seconds
     patience_s: NonNegativeFloat = 3600  # how long a run waits for a store that no longer answers
     anonymous: bool = False  # send unsigned requests, for public buckets

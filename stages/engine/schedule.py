@@ -14,8 +14,8 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: PositiveInt = 1001  # of the optimiser, per image
-    learning_rate: PositiveFloat = 0.05  # the largest, between the ramps
+    steps: PositiveInt = 1001  # steps of the optimiser per image
+    learning_rate: PositiveFloat = 0.05  # largest rate, between the ramps
     ramp_up: float = Field(default=0.05, ge=0, le=1)  # share of the steps over which the rate grows linearly from 0
     ramp_down: float = Field(default=0.25, ge=0, le=1)  # share of the steps over which it falls along a cosine
 

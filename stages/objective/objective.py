@@ -32,7 +32,7 @@ class Objective(BaseModel):
     lambda_delta: NonNegativeFloat = 5.0  # weight of the size of the deltas
     squared_variation: bool = False  # square ‖w_n − w_0‖, as printed in Eq. 3.6; the weight above goes with the root
     published_mean: bool = False  # mean of the prior: LeakyReLU(mean of w), as in the authors' code
-    shrinkage: NonNegativeFloat = 0.0  # of the prior's covariance; see `generators.prior.prior_of`
+    shrinkage: NonNegativeFloat = 0.0  # shrinkage of the prior's covariance; see `generators.prior.prior_of`
     clamp: bool = True  # clamp images to [-1, 1] before they are compared
     side_px: PositiveInt = 256  # reduce images with a longer side to this before they are compared
 

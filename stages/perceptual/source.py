@@ -17,8 +17,8 @@ class PerceptualSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Literal["vgg", "alex", "squeeze", "small"] = "vgg"  # small is the demo's
-    weights: Path | None = None  # of the backbone, torchvision key names; None uses torchvision's cache
+    backbone: Literal["vgg", "alex", "squeeze", "small"] = "vgg"  # network; small is the demo's
+    weights: Path | None = None  # weights of the backbone, torchvision key names; None uses torchvision's cache
 
     def resolved(self) -> PerceptualSource:
         """Return the same with the path of its weights filled in; raise `WeightsError` if they are missing."""

@@ -26,7 +26,7 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    flip: bool = True  # left and right
+    flip: bool = True  # mirror left and right at random
     blur: Share = 0.2  # probability of a slight blur
     jitter: Share = 0.2  # strength of the change of brightness, contrast, saturation and hue
     paste: Share = 0.0

@@ -18,7 +18,7 @@ DRAWS = 10_000  # of z per class, as for the prior
 
 
 class Mean(StartSource):
-    """Start at the mean w; where the class of an image is known, at the mean w of its class."""
+    """Start at the mean w; if the class of an image is known, at the mean w of its class."""
 
     kind: Literal["mean"] = "mean"
 
