@@ -109,7 +109,7 @@ def _joined(columns: Sequence[pa.Array], name: str) -> pa.Array:
 
 
 def _type_of(columns: Sequence[pa.Array], name: str) -> pa.DataType:
-    """Return the type that fits the values of some columns; null where there are none."""
+    """Return the type that fits the values of some columns; null if there are none."""
     kinds = list(dict.fromkeys(column.type for column in columns if not pa.types.is_null(column.type)))
     if set(kinds) == {pa.int64(), pa.float64()}:
         return pa.float64()
