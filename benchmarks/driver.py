@@ -1,11 +1,11 @@
-"""What the driver's commands cost as a run grows: status, resume, publish, verify and a report's figures.
+"""The cost of the driver's commands as a run grows: status, resume, publish, verify and a report's figures.
 
     python -m benchmarks.driver [--quick] --json FILE [--units N]
 
-A complete run that nobody computed is written to a folder, of N units and of a fifth of them (4 samples per unit, 1,000
+A synthetic complete run is written to a folder, of N units and of a fifth of them (4 samples per unit, 1,000
 units per shard; every receipt, bundle and inventory by the product's own code). Each command then works on it in a
-process of its own. `_per_unit` figures are the difference of the two sizes over the units that the larger has more:
-what does not grow with a run (imports, networks) is not in them. `publish_again` is the index after
+separate process. `_per_unit` figures are the difference of the two sizes per additional unit:
+costs that do not grow with a run (imports, networks) are excluded. `publish_again` is the index after
 one more shard, of a fiftieth of the units, was committed.
 """
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report_of(units: int) -> dict[str, Any]:
-    """Return the figures of two sizes, and what a unit adds to them."""
+    """Return the figures of two sizes, and their increase per unit."""
     sizes = (max(1, units // FIFTH), units)
     small, large = (_of_size(size) for size in sizes)
     more = sizes[1] - sizes[0]
@@ -49,7 +49,7 @@ def report_of(units: int) -> dict[str, Any]:
     return {
         "benchmark": "driver",
         "units": {
-            "cpu_s": "seconds of all threads, of the larger run",
+            "cpu_s": "seconds of all threads, for the larger run",
             "wall_s": "seconds",
             "peak_mb": "MiB of the whole process",
             "cpu_ms_per_unit": "ms",

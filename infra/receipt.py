@@ -1,4 +1,4 @@
-"""What a receipt says: where a bundle lies, its files with size and checksum, and the outcome of every sample."""
+"""The content of a receipt: the address of a bundle, its files with size and checksum, and every sample's outcome."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class FileEntry(BaseModel):
 
     @property
     def filename(self) -> str:
-        """The name the stage gave it."""
+        """The stage's name for it."""
         return self.name.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a bundle lies. Each part holds letters, digits, `.`, `_` and `-` only, and does not begin with `.`."""
+    """The address of a bundle. Each part holds letters, digits, `.`, `_` and `-` only, and does not begin with `.`."""
 
     stage: str
     fingerprint: str
@@ -54,7 +54,7 @@ class Address:
 
     @property
     def bundle_prefix(self) -> str:
-        """What the names of all files of all attempts begin with."""
+        """Prefix of the names of all files of all attempts."""
         return f"{BUNDLES}/{self.stage}/{self.fingerprint}/{self.unit}/"
 
 
@@ -76,12 +76,12 @@ class Receipt(BaseModel):
 
     @property
     def address(self) -> Address:
-        """Where the bundle lies."""
+        """The address of the bundle."""
         return Address(self.stage, self.fingerprint, self.unit)
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """Keys of the samples that the bundle holds results for."""
+        """Keys of the samples with results in the bundle."""
         return tuple(key for key, reason in self.outcomes.items() if reason is None)
 
     @property
@@ -103,7 +103,7 @@ class Receipt(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ReceiptHead:
-    """A receipt without its samples, of which only the numbers are kept: small, however many samples there are."""
+    """A receipt without its samples, of which only the counts are kept: small, however many samples there are."""
 
     address: Address
     attempt: str
@@ -114,12 +114,12 @@ class ReceiptHead:
 
     @property
     def unit(self) -> str:
-        """The unit that the bundle is of."""
+        """The unit of the bundle."""
         return self.address.unit
 
     @property
     def samples(self) -> int:
-        """The number of samples that have an outcome."""
+        """The number of samples with an outcome."""
         return self.recorded + self.quarantined
 
     @property
@@ -133,7 +133,7 @@ class ReceiptHead:
 
 
 AnyReceipt: TypeAlias = Receipt | ReceiptHead
-"""What is enough to find a bundle's files and to read them."""
+"""Everything needed to find a bundle's files and read them."""
 
 
 def damage_of(receipt: AnyReceipt, what: str) -> Damage:

@@ -1,4 +1,4 @@
-"""One thing that a driver does with a run, in a process of its own, so that its time and memory are known.
+"""One task of the driver, in a separate process, so that its time and memory are known.
 
     python -m benchmarks.harness.driver_work NAME FOLDER
 
@@ -40,13 +40,13 @@ _KIB_PER_MB = 1024
 
 
 def status(config: RunConfig) -> None:
-    """Say what is committed; everything must be."""
+    """Read what is committed; everything must be."""
     found = status_of(Plan(config, Stores.from_config(config)))
     assert found.complete, found
 
 
 def resume(config: RunConfig) -> None:
-    """Run again what is complete: nothing must be computed."""
+    """Run a complete run again: nothing must be computed."""
     finished = Run(config, Progress(Console(file=io.StringIO()))).execute()
     assert (finished.computed, finished.moved, finished.gaps) == (0, True, {})
 
@@ -67,7 +67,7 @@ def verify(config: RunConfig) -> None:
 
 
 def figures(config: RunConfig) -> None:
-    """Work out the report's figures of what is published, without its pictures."""
+    """Compute the report's figures of what is published, without its pictures."""
     finished = described(config, asked=False)
     rows, spaces = IndexRows(finished.plan.ledger, finished.published), finished.plan.spaces
     timings = list(_timings(finished.plan, finished.shards, finished.index, finished.published))
@@ -84,7 +84,7 @@ WORK: dict[str, Callable[[RunConfig], None]] = {
 
 
 def measured(name: str, folder: Path) -> dict[str, float]:
-    """Return what one thing takes, done in a process of its own."""
+    """Return the cost of one task, measured in a separate process."""
     said = subprocess.run(
         [sys.executable, "-m", __name__, name, str(folder)],
         check=True,
@@ -97,9 +97,9 @@ def measured(name: str, folder: Path) -> dict[str, float]:
 
 
 def main(name: str, folder: Path) -> None:
-    """Do one thing and print what it took."""
+    """Do one task and print its cost."""
     config = config_in(folder)
-    _ = Plan(config, Stores.from_config(config)).generator  # what loading costs does not grow with a run
+    _ = Plan(config, Stores.from_config(config)).generator  # the cost of loading does not grow with a run
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     WORK[name](config)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s

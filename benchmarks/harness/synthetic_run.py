@@ -1,6 +1,6 @@
-"""Writes the store of a complete run that nobody computed: shards, inventories, bundles and receipts of many units.
+"""Write the store of a synthetic complete run: shards, inventories, bundles and receipts of many units.
 
-All of it goes through the product's own writers and its commit protocol; only what stages would have computed is made
+Everything uses the product's own writers and its commit protocol; only the results of stages are made
 up, the same for every sample. Pictures, codes and maps fit the demo's generator, so that a report can draw them.
 """
 
@@ -91,7 +91,7 @@ def commit_all(config: RunConfig) -> None:
 
 
 class _MadeUp:
-    """What the stages of a run would have committed, with the same values for every sample."""
+    """The records of a run's stages, with the same values for every sample."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.shards = plan, plan.inventories()

@@ -17,11 +17,11 @@ from torch import Tensor
 from generators.errors import DirectionError
 
 LOADED = ("*.json", "*.txt", "*.safetensors")
-"""What is taken from the hub: configuration, vocabulary and weights, nothing that could run code."""
+"""Files fetched from the hub: configuration, vocabulary and weights, nothing that could run code."""
 
 
 class ClipModel(BaseModel):
-    """Where a CLIP model is: a folder as `save_pretrained` writes it, or a commit of a model on huggingface.co."""
+    """The location of a CLIP model: a folder written by `save_pretrained`, or a commit of a model on huggingface.co."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class ClipModel(BaseModel):
 
     @property
     def shown(self) -> str:
-        """The model as messages and provenance name it."""
+        """The name of the model in messages and provenance."""
         return self.folder.name if self.folder is not None else f"{self.hub}@{self.revision}"
 
     def check(self) -> None:
@@ -63,7 +63,7 @@ class ClipModel(BaseModel):
         self.check()
         try:
             return _load(self._snapshot(), device)
-        except Exception as error:  # transformers', the hub's, OSError, and what a damaged file provokes
+        except Exception as error:  # transformers', the hub's, OSError, and errors of damaged files
             reason = f"{type(error).__name__}: {str(error)[:300]}"
             remedy = "check the model, or allow it to be fetched with download" if self.hub else "check the folder"
             raise DirectionError(f"CLIP model {self.shown} cannot be loaded ({reason}); {remedy}") from error

@@ -32,14 +32,14 @@ READ_TODAY = (
 
 @dataclass(frozen=True)
 class DirectionFile:
-    """What a file of directions holds."""
+    """The content of a file of directions."""
 
     source: str  # the path or address, as messages show it
     digest: str  # SHA-256 of the file
     directions: Mapping[str, Direction]  # by name
 
     def direction(self, name: str | int | None = None) -> Direction:
-        """Return the direction of a name, which a file of one direction needs not.
+        """Return the direction of a name, which is not needed for a file of one direction.
 
         Raises:
             DirectionError: the file has no such direction, or several and no name is given.
@@ -58,13 +58,13 @@ def load_direction(path_or_uri: str | Path, name: str | int | None = None, *, sh
     """Return an edit direction δw, `[num_ws or 1, w_dim]` float32 on the CPU, finite.
 
     Args:
-        path_or_uri: a local path, `file://`, `s3://BUCKET/KEY` or `https://…`; what is fetched is kept in the cache.
+        path_or_uri: a local path, `file://`, `s3://BUCKET/KEY` or `https://…`; fetched files are kept in the cache.
         name: which direction of a file of several; GANSpace's components are named by their numbers from 0.
-        sha256: what the digest of the file must be.
+        sha256: expected digest of the file.
 
     Raises:
         DirectionError: the file is missing, damaged, hostile or of an unknown format; a number is NaN or infinite;
-            the name is unknown, or missing where there are several.
+            the name is unknown, or missing although there are several.
     """
     return read_directions(path_or_uri, sha256=sha256).direction(name).delta
 
@@ -101,7 +101,7 @@ def _parse(data: bytes, name: str) -> dict[str, Direction]:
 
 
 def _sourced(direction: Direction, digest: str, source: str) -> Direction:
-    """Return a direction of a published file with that file as its source; our own files say theirs."""
+    """Return a direction of a published file with that file as its source; our own files name theirs."""
     if direction.provenance.source_sha256 or direction.provenance.generator_sha256:
         return direction
     at = {"source": PurePosixPath(source).name[:1000], "source_sha256": digest}
@@ -144,6 +144,6 @@ def _blaming(source: str) -> Iterator[None]:
         raise DirectionError(f"direction file {source} {error}; {READ_TODAY}") from error
     except CheckpointError as error:
         raise DirectionError(f"direction file {source}: {error}") from error
-    except Exception as error:  # whatever a hostile file provokes, it is the file's fault
+    except Exception as error:  # whatever a hostile file provokes is the file's fault
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise DirectionError(f"direction file {source} is truncated or damaged ({reason})") from error

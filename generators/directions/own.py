@@ -22,7 +22,7 @@ def save_directions(directions: Sequence[Direction], path: Path) -> None:
     """Write directions as one file, whole or not at all; equal directions give equal bytes.
 
     Raises:
-        DirectionError: there is none, two have one name, or a name or number is not allowed.
+        DirectionError: there are no directions, two have one name, or a name or number is not allowed.
     """
     names = [direction.name for direction in directions]
     if not names or len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""Direction files as others publish them: `.npy` arrays, InterFaceGAN's and GANSpace's torch files.
+"""Direction files as published by others: `.npy` arrays, InterFaceGAN's and GANSpace's torch files.
 
 No code from a file is run: arrays are read without pickles, torch files by `generators.unpickling`.
 """
@@ -70,7 +70,7 @@ def read_torch(data: bytes, name: str) -> dict[str, Direction]:
 
 
 def _ganspace(content: Mapping[object, object]) -> dict[str, Direction]:
-    """Return GANSpace's components in units of the standard deviation of w along each, as its editor applies them."""
+    """Return GANSpace's components in units of the standard deviation of w along each, as in its editor."""
     comp, std_K = _tensor(content["comp"], "comp"), _tensor(content["std"], "std").float().reshape(-1)
     count = len(std_K)
     if comp.ndim not in (2, 3) or len(comp) != count or not 0 < count <= MAX_DIRECTIONS:

@@ -25,8 +25,8 @@ def random_w(generator: Generator, samples: int, seed: int, label: int | None = 
     Args:
         generator: whose mapping is used; of each code the first row is returned.
         samples: number of draws over all batches.
-        seed: of z, and of the classes where those are drawn.
-        label: class of all draws; None draws one for each, where the generator has classes.
+        seed: seed of z, and of the classes if they are drawn.
+        label: class of all draws; None draws one for each, if the generator has classes.
 
     Raises:
         DirectionError: the generator has no mapping network, or not this class.
@@ -47,7 +47,7 @@ def random_w(generator: Generator, samples: int, seed: int, label: int | None = 
 def seeded_w(
     generator: Generator, seeds: Sequence[int], label: int | None = None, truncation: float = 1.0
 ) -> Iterator[Tensor]:
-    """Yield w_plus of samples that are known by their seeds, `[n, num_ws, w_dim]` on the CPU, in batches.
+    """Yield w_plus of samples identified by their seeds, `[n, num_ws, w_dim]` on the CPU, in batches.
 
     z is `numpy.random.RandomState(seed).randn(1, z_dim)`, as in `generate.py --seeds` of NVIDIA's repositories; the
     class of a conditional generator is then drawn from the same state, unless it is given.
@@ -55,7 +55,7 @@ def seeded_w(
     Args:
         generator: of any family.
         seeds: 0 to 2^32 - 1.
-        label: class of all samples; None draws one for each, where the generator has classes.
+        label: class of all samples; None draws one for each, if the generator has classes.
         truncation: psi.
 
     Raises:

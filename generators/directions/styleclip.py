@@ -19,9 +19,9 @@ from generators.errors import DirectionError
 from generators.generator import Generator
 
 DRAWS = 20_000
-"""Of w, for the components."""
+"""Draws of w for the components."""
 HELD_OUT = 32
-"""Samples on which the effect is measured."""
+"""Number of samples on which the effect is measured."""
 
 
 class StyleClip(DirectionSource):
@@ -35,12 +35,12 @@ class StyleClip(DirectionSource):
 
     kind: Literal["styleclip"] = "styleclip"
     clip: ClipModel
-    neutral: str = Field(min_length=1)  # what images show, as "a car"
-    target: str = Field(min_length=1)  # what they are to become, as "a sports car"
+    neutral: str = Field(min_length=1)  # text that describes the images, as "a car"
+    target: str = Field(min_length=1)  # text that describes the change, as "a sports car"
     name: str = ""  # of the direction; the target text by default
     wordings: tuple[str, ...] = ("{}", "a photo of {}.", "a picture of {}.")  # averaged; {} is the text
-    samples: PositiveInt = 100  # whose derivatives are averaged
-    components: PositiveInt = 100  # of w, at most w_dim; the others do not change
+    samples: PositiveInt = 100  # number of samples whose derivatives are averaged
+    components: PositiveInt = 100  # components of w, at most w_dim; the others do not change
     keep: float = Field(0.3, ge=0, lt=1)  # relevances below this share of the largest become 0; more: fewer changes
     seed: int = Field(0, ge=0)  # of the samples
     label: int | None = None  # class of a conditional generator's samples; drawn by default
@@ -53,7 +53,7 @@ class StyleClip(DirectionSource):
         """Return one direction `[num_ws, w_dim]`.
 
         Raises:
-            DirectionError: the model cannot be loaded, or the two texts are the same to it.
+            DirectionError: the model cannot be loaded, or the two texts have equal embeddings.
         """
         name = self.name or self.target
         in_layers(torch.zeros(1, generator.w_dim), self.layers, generator.num_ws, name)
@@ -96,11 +96,11 @@ def text_direction(clip: Clip, neutral: str, target: str, wordings: Sequence[str
     """Return the direction `[D]`, of length 1, between two texts in CLIP's space.
 
     Raises:
-        DirectionError: they are the same there.
+        DirectionError: their embeddings are equal.
     """
     before, after = (clip.text([words.replace("{}", text) for words in wordings]) for text in (neutral, target))
     if not bool((after - before).norm() > 1e-5):
-        raise DirectionError(f"CLIP does not tell {target!r} from {neutral!r}: give other texts")
+        raise DirectionError(f"CLIP does not distinguish {target!r} from {neutral!r}: give other texts")
     towards_D: Tensor = F.normalize(after - before, dim=0)
     return towards_D
 

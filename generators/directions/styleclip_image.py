@@ -19,12 +19,12 @@ from generators.generator import Generator
 class StyleClipImage(DirectionSource):
     """The edit of one image towards a text: Adam on 1 − cos(image, text) + l2 · ‖δw‖², without the loss on faces.
 
-    The image is a sample of the generator, or an inverted image as its w_plus alone draws it.
+    The image is a sample of the generator, or the image of an inverted w_plus alone.
     """
 
     kind: Literal["styleclip-image"] = "styleclip-image"
     clip: ClipModel
-    target: str = Field(min_length=1)  # what the image is to show
+    target: str = Field(min_length=1)  # text that describes the edited image
     image_seed: int | None = None  # a sample of the generator
     image_key: str | None = None  # an inverted image, instead
     name: str = ""  # of the direction; the target text by default

@@ -55,7 +55,7 @@ def test_a_text_direction_is_the_unit_difference_of_its_texts(clip: Clip):
     found = text_direction(clip, "a car", "a red sports car", ["{}"])
     difference = clip.text(["a red sports car"]) - clip.text(["a car"])
     torch.testing.assert_close(found, difference / difference.norm())
-    with pytest.raises(DirectionError, match="does not tell 'a car' from 'a car'"):
+    with pytest.raises(DirectionError, match="does not distinguish 'a car' from 'a car'"):
         text_direction(clip, "a car", "a car", ["{}"])
 
 
