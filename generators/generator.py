@@ -22,6 +22,27 @@ class State:
     image: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Spared:
+    """What an edit needs of an unedited pass after a block whose space has a mask or delta.
+
+    `state` includes the delta, `mask` is `[N, 1, h, w]`, and `change` is m ⊙ Δf, `[N, C, h, w]`.
+    """
+
+    state: State
+    mask: Tensor
+    change: Tensor
+
+
+@dataclass(frozen=True)
+class Unedited:
+    """An unedited pass, which all edits of the same codes share: its image, and what masks keep, by block."""
+
+    w: Tensor
+    image: Tensor
+    spared: Mapping[int, Spared]
+
+
 class Generator(nn.Module, ABC):
     """A pretrained generator: frozen, in eval mode, driven by codes.
 
@@ -147,20 +168,36 @@ class Generator(nn.Module, ABC):
         Raises:
             ValueError: a tensor has another shape, or a space this generator does not have.
         """
+        return self.edited(self.unedited(w, deltas, masks), direction, published=published)
+
+    def unedited(
+        self, w: Tensor, deltas: Mapping[str, Tensor] = NOTHING, masks: Mapping[str, Tensor] = NOTHING
+    ) -> Unedited:
+        """Return the pass that edits of some codes share; its image is that of `synthesize`. Arguments as for `edit`."""
         self._check_codes(w, deltas, masks)
-        if not _broadcasts(direction, w):
-            raise ValueError(f"the direction must broadcast to {list(w.shape)}, got {list(direction.shape)}")
-        edited_w = w + direction
-        before, after = self.begin(w), self.begin(edited_w)
+        state, spared = self.begin(w), dict[int, Spared]()
         for index, space in enumerate(self.block_spaces):
-            before = self.run_block(index, before, w)
-            after = self.run_block(index, after, edited_w)
+            state = self.run_block(index, state, w)
             if space is not None and (space in deltas or space in masks):
-                change = _masked(deltas, masks, space) if space in deltas else torch.zeros_like(before.feature)
-                before = replace(before, feature=before.feature + change)
+                change = _masked(deltas, masks, space) if space in deltas else torch.zeros_like(state.feature)
+                state = replace(state, feature=state.feature + change)
                 mask = masks[space] if space in masks else torch.ones_like(change[:, :1])
-                after = _spare(before, after, mask, change, published=published)
-        return self.finish(after)
+                spared[index] = Spared(state, mask, change)
+        return Unedited(w, self.finish(state), spared)
+
+    def edited(self, unedited: Unedited, direction: Tensor, *, published: bool = False) -> Tensor:
+        """Return the edited image of codes, given their unedited pass; otherwise like `edit`."""
+        if not _broadcasts(direction, unedited.w):
+            raise ValueError(
+                f"the direction must broadcast to {list(unedited.w.shape)}, got {list(direction.shape)}"
+            )
+        w = unedited.w + direction
+        state = self.begin(w)
+        for index in range(len(self.block_spaces)):
+            state = self.run_block(index, state, w)
+            if index in unedited.spared:
+                state = _spare(unedited.spared[index], state, published=published)
+        return self.finish(state)
 
     def _check_inputs(self, z: Tensor, label: Tensor | None) -> None:
         if z.ndim != 2 or z.shape[1] != self.z_dim:
@@ -192,9 +229,9 @@ def _masked(deltas: Mapping[str, Tensor], masks: Mapping[str, Tensor], space: st
     return masks[space] * deltas[space] if space in masks else deltas[space]
 
 
-def _spare(before: State, after: State, mask: Tensor, change: Tensor, *, published: bool) -> State:
-    edited = after.feature if published else after.feature + change
-    feature = torch.lerp(edited, before.feature, mask)  # (1 − m) ⊙ edited + m ⊙ f, and exactly f where both are equal
+def _spare(kept: Spared, after: State, *, published: bool) -> State:
+    before, edited = kept.state, after.feature if published else after.feature + kept.change
+    feature = torch.lerp(edited, before.feature, kept.mask)  # (1 − m) ⊙ edited + m ⊙ f; exactly f where both are equal
     if published or before.image is None or after.image is None:
         return replace(after, feature=feature)
-    return State(feature, torch.lerp(after.image, before.image, mask))
+    return State(feature, torch.lerp(after.image, before.image, kept.mask))

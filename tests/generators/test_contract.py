@@ -10,7 +10,6 @@ from torch import Tensor
 
 from generators import load_generator
 from generators.checkpoints import save_generator
-from generators.formats.weights import Family
 from generators.generator import Generator
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 from tests.generators.converted import (
@@ -22,40 +21,40 @@ from tests.generators.converted import (
 )
 from tests.generators.published import ada_arguments, network_pickle, sg3_arguments, tiny
 
-Writer = Callable[[Family, Path], Path]
+Writer = Callable[[Generator, Path], Path]
 
 
-def write_own(generator: Family, folder: Path) -> Path:
+def write_own(generator: Generator, folder: Path) -> Path:
     save_generator(generator, folder / "generator.safetensors", about="random")
     return folder / "generator.safetensors"
 
 
-def write_ada(generator: Family, folder: Path) -> Path:
+def write_ada(generator: Generator, folder: Path) -> Path:
     path = folder / "ada.pkl"
     path.write_bytes(network_pickle(generator.state_dict(), ada_arguments(generator.config)))
     return path
 
 
-def write_sg3(generator: Family, folder: Path) -> Path:
+def write_sg3(generator: Generator, folder: Path) -> Path:
     path = folder / "sg3.pkl"
     path.write_bytes(network_pickle(generator.state_dict(), sg3_arguments(generator.config)))
     return path
 
 
-def write_tensorflow(generator: Family, folder: Path) -> Path:
+def write_tensorflow(generator: Generator, folder: Path) -> Path:
     path = folder / "tensorflow.pkl"
     path.write_bytes(tensorflow_pickle(tensorflow_variables(generator), tensorflow_arguments(generator.config)))
     return path
 
 
-def write_rosinality(generator: Family, folder: Path) -> Path:
+def write_rosinality(generator: Generator, folder: Path) -> Path:
     path = folder / "rosinality.pt"
     path.write_bytes(torch_file({"g_ema": rosinality_state(generator), "latent_avg": generator.mapping.w_avg}))
     return path
 
 
 # What is written, and how; None stays in memory. A format that gets a writer gets a line here.
-MADE: dict[str, tuple[Callable[[], Family], Writer | None]] = {
+MADE: dict[str, tuple[Callable[[], Generator], Writer | None]] = {
     "stylegan2 8 px": (lambda: tiny(8), None),
     "stylegan2 16 px": (lambda: tiny(16), None),
     "stylegan2 256 px": (lambda: tiny(256, channel_max=5), None),
