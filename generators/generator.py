@@ -173,7 +173,7 @@ class Generator(nn.Module, ABC):
     def unedited(
         self, w: Tensor, deltas: Mapping[str, Tensor] = NOTHING, masks: Mapping[str, Tensor] = NOTHING
     ) -> Unedited:
-        """Return the pass that edits of some codes share; its image is that of `synthesize`. Arguments as for `edit`."""
+        """Return the pass that edits of the same codes share, with the image of `synthesize`. Arguments: see `edit`."""
         self._check_codes(w, deltas, masks)
         state, spared = self.begin(w), dict[int, Spared]()
         for index, space in enumerate(self.block_spaces):
@@ -188,9 +188,7 @@ class Generator(nn.Module, ABC):
     def edited(self, unedited: Unedited, direction: Tensor, *, published: bool = False) -> Tensor:
         """Return the edited image of codes, given their unedited pass; otherwise like `edit`."""
         if not _broadcasts(direction, unedited.w):
-            raise ValueError(
-                f"the direction must broadcast to {list(unedited.w.shape)}, got {list(direction.shape)}"
-            )
+            raise ValueError(f"the direction must broadcast to {list(unedited.w.shape)}, got {list(direction.shape)}")
         w = unedited.w + direction
         state = self.begin(w)
         for index in range(len(self.block_spaces)):

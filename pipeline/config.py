@@ -26,6 +26,7 @@ from infra.stores.storage import AnyOptions, S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from pipeline.stage_settings import Settings, defaults
+from stages.edit import Edit
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
@@ -146,6 +147,7 @@ class RunConfig(Section):
     invert: Settings[Invert] = defaults(Invert)  # how images are inverted in the assigned spaces
     trade_off: Settings[TradeOff] = defaults(TradeOff)
     """How `invertmill tune --invert` measures the cost of editability; objective and schedule are those of `invert`."""
+    edit: Settings[Edit] | None = None  # edits of every inverted image; made by a run only if they are configured
     compute: Compute = Compute()
     storage: Storage = Storage()
 
@@ -244,6 +246,8 @@ def _anchor(value: Any, folder: Path) -> Any:  # noqa: ANN401  # any value of a 
         return value.model_copy(
             update={name: _anchor(getattr(value, name), folder) for name in type(value).model_fields}
         )
+    if isinstance(value, tuple):
+        return tuple(_anchor(item, folder) for item in value)
     return value
 
 

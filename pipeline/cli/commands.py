@@ -23,6 +23,8 @@ with held():  # slow imports are left to the commands that need them
     from pipeline.cli import checkpoints as cli_checkpoints
     from pipeline.cli import config as cli_config
     from pipeline.cli import directions as cli_directions
+    from pipeline.cli import edit as cli_edit
+    from pipeline.cli import render as cli_render
     from pipeline.cli import run as cli_run
     from pipeline.cli import tune as cli_tune
 
@@ -38,6 +40,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(cli_checkpoints.app)
 app.add_typer(cli_config.app)
 app.add_typer(cli_directions.app, name="directions")
+app.add_typer(cli_edit.app)
+app.add_typer(cli_render.app)
 console = Console()
 
 Config = Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")]

@@ -95,6 +95,14 @@ class SupervisionIndexInfo(ReceiptInfo):
     finished: float
 
 
+class EditIndexInfo(ReceiptInfo):
+    """Information on the rows of the index of edited images."""
+
+    edits: int
+    started: float
+    finished: float
+
+
 class TradeOffInfo(ReceiptInfo):
     """Information on a part of a measured trade-off."""
 

@@ -43,6 +43,7 @@ def _drop_old_indexes(ledger: Ledger) -> int:
     """Delete the indexes that were superseded long ago and are not pointed to: their receipts, then their files."""
     pointer = read_pointer(ledger)
     pointed = {pointer.receipt, pointer.supervision.receipt} if pointer else set()
+    pointed |= {pointer.edits.receipt} if pointer and pointer.edits else set()
     kinds = defaultdict[str, list[Entry]](list)
     for entry in ledger.store.list(f"{RECEIPTS}/{PUBLISH}/"):
         kinds[entry.name.rpartition("/")[2]].append(entry)

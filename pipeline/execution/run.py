@@ -43,6 +43,7 @@ from pipeline.training.train_job import TrainJob
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.trade_off import ask, curve_of
 from stages.base.errors import StageError
+from stages.edit import Edit
 from stages.segmenter.choice import Published
 
 FIRST_SHARDS = 4
@@ -121,7 +122,40 @@ class Run:
             raise RunError(f"the trade-off could not be measured: {reason}")
         return curve_of(plan, asked)
 
-    def _execute_stages(self) -> RunResult:
+    def edit(self) -> RunResult:
+        """Return when every inverted image is edited and the edits are published; compute nothing else.
+
+        Raises:
+            RunError: not everything before the edits is computed.
+        """
+        waiting.listen(self.progress.waits)
+        try:
+            return self.repairs.until_whole(self._edit)
+        finally:
+            self.hosts.close()
+
+    def _edit(self) -> RunResult:
+        if self.config.edit is None:
+            raise ConfigError("edit: the configuration has no such section; add edit.directions (docs/editing.md)")
+        plan = self._checked_plan()
+        with self.progress.doing("listing what is left for edit"):
+            shards, segmenter = plan.inventories(), plan.ledger.receipt(plan.train_segmenter())
+            if segmenter is None or not shards:
+                raise RunError("edit: nothing is inverted yet; `invertmill run` comes first, and edits too")
+            steps = plan.map_steps(segmenter)
+            units = plan.units(shards, plan.everything)
+            if missing := plan.remaining(steps.last, units):
+                raise RunError(
+                    f"edit: {steps.last.stage.name} has {len(units) - len(missing)} of {len(units)} units; "
+                    "`invertmill run` makes the rest, and edits them too"
+                )
+            todo = plan.remaining(steps[Edit], units)
+        self._map(plan, steps[Edit], todo, shards)
+        with self.progress.doing("writing the index"):
+            return self._finish(plan, shards, segmenter)
+
+    def _checked_plan(self) -> Plan:
+        """Return the plan; whatever is wrong with configuration, weights and input is refused before any work."""
         stores = Stores.from_config(self.config)
         self._check_folder()
         self.cluster.probe()
@@ -135,6 +169,10 @@ class Run:
                 self.progress.warn(f"{self.config.generator.name}: {remark}")
             plan.check_weights()
             plan.check_input()
+        return plan
+
+    def _execute_stages(self) -> Finished:
+        plan = self._checked_plan()
         self._scan(plan)
         with self.progress.doing("reading the inventories"):
             shards = plan.inventories()

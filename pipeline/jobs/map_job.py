@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from infra.receipts import Address, Attempt, Ledger
 from infra.stores.store import Store
-from pipeline.data.reading import Chosen, Reader, Recorded
+from pipeline.data.reading import Chosen, Reader, Recorded, no_members
 from pipeline.data.receipt_info import UnitInfo
 from pipeline.data.records import put_records, rows_of, with_reason
 from pipeline.data.trained_segmenter import TrainedSegmenter
@@ -81,6 +81,7 @@ class _MapRunner:
         self.job, self.worker, self.device = job, worker, device
         self.computing = SharedTime()
         self.upstream = [Recorded(name, fingerprint) for name, fingerprint in job.upstream.items()]
+        self.members = None if job.stage.needs_members else no_members
         self.reader = Reader(job.ledger, job.sources, job.inventories, job.selection)
 
     def run(self, task: Unit | ChosenSamples) -> UnitResult:
@@ -111,7 +112,7 @@ class _MapRunner:
         return UnitResult.from_receipt(attempt.commit(outcomes, info.plain()))
 
     def _unit(self, unit: Unit) -> Iterator[_Named]:
-        for listed, sample in self.reader.read(unit, records=self.upstream):
+        for listed, sample in self.reader.read(unit, None, self.upstream, self.members):
             key = outcome_key(listed)
             yield _Named(key, {"key": key, "shard": unit.shard.name}, sample)
 
@@ -119,7 +120,8 @@ class _MapRunner:
         for unit, group in itertools.groupby(task.samples, key=lambda one: one.unit):
             chosen = list(group)
             listed = self.reader.chosen(unit, [one.key for one in chosen])
-            for one, (_, sample) in zip(chosen, self.reader.read(unit, listed, self.upstream), strict=True):
+            read = self.reader.read(unit, listed, self.upstream, self.members)
+            for one, (_, sample) in zip(chosen, read, strict=True):
                 columns = {"key": one.key, "shard": unit.shard.name, "unit": unit.name, "role": one.role}
                 yield _Named(f"{unit.name}/{one.key}", columns, sample)
 

@@ -114,6 +114,9 @@ class Plan:
         self.config.error_maps.start.check()
         self.config.invert.start.check()
         self.config.invert.method.check()
+        for stage in self.stages:
+            if maps_samples(stage) and stage.name in GRAPH.optional:
+                self.stage(stage).check(self.generator)
         if self.ledger.receipt(self.train_segmenter()) is None:
             if isinstance(self.config.segmenter, Published):
                 self.config.segmenter.load(self.spaces)

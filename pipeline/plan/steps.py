@@ -37,6 +37,10 @@ class Steps:
     def __getitem__(self, stage: type[Stage]) -> MapStep:
         return self._steps[stage.name]
 
+    def get(self, stage: type[Stage]) -> MapStep | None:
+        """Return the step of a stage, None if the run does not compute it."""
+        return self._steps.get(stage.name)
+
     def stage(self, stage: type[AnyStage]) -> AnyStage:
         """Return a stage as this run configures it."""
         configured = self[stage].stage

@@ -13,18 +13,29 @@ from infra.receipts import Address, Ledger, Receipt, ReceiptHead
 from pipeline.data.inventory import FINGERPRINT, STAGE, shard_of
 from pipeline.data.receipt_info import IndexInfo, SupervisionIndexInfo
 from pipeline.data.units import Selection, Shard, Unit
+from pipeline.plan.graph import GRAPH
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep, Steps
 from pipeline.publish.build import PartsWriter
 from pipeline.publish.contents import CONTENTS, written
+from pipeline.publish.edits import EditIndex
 from pipeline.publish.held import Held
 from pipeline.publish.parts import index_address, parts_of, standing
-from pipeline.publish.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
+from pipeline.publish.pointer import (
+    POINTER,
+    EditsPointer,
+    Pointer,
+    SupervisionPointer,
+    address_in,
+    move_pointer,
+    read_pointer,
+)
 from pipeline.publish.settings import portable_settings
 from pipeline.publish.supervision import SHARDS, SupervisionIndex
+from stages.edit import Edit
 from stages.train_segmenter import TrainSegmenter
 
-__all__ = ["POINTER", "Index", "Publication", "published", "published_supervision", "read_index"]
+__all__ = ["POINTER", "Index", "Publication", "published", "published_edits", "published_supervision", "read_index"]
 
 VERSION = 4
 INVENTORIES = "inventories.json"
@@ -54,14 +65,17 @@ class Index:
     inventories: Sequence[str] = ()  # units of the inventory, for the shards of the index
     unread: int = 0  # listed shards that have no inventory
     settings: Mapping[str, Any] = field(default_factory=dict)
+    edit: MapStep | None = None  # if edits are configured; they have an index of their own
 
     @classmethod
     def from_plan(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt, unread: int = 0) -> Index:
         """Return the index of a run over some shards."""
-        steps, error_maps = plan.map_steps(segmenter), plan.error_maps()
+        every, error_maps = plan.map_steps(segmenter), plan.error_maps()
+        steps = Steps(step for step in every if step.stage.name not in GRAPH.optional)
         return cls(
             ledger=plan.ledger,
             steps=steps,
+            edit=every.get(Edit),
             error_maps=error_maps,
             units=plan.units(shards, steps.last.selection),
             supervised=plan.units(shards, error_maps.selection),
@@ -75,7 +89,7 @@ class Index:
     @property
     def every_step(self) -> Steps:
         """The steps of this index, in order."""
-        return Steps([self.error_maps, *self.steps])
+        return Steps([self.error_maps, *self.steps, *([self.edit] if self.edit is not None else [])])
 
     def units_of(self, step: MapStep) -> Sequence[Unit]:
         """Return the units of a step: of all samples, or of the supervision."""
@@ -125,9 +139,19 @@ class Index:
             gaps=gaps,
             settings=dict(self.settings),
             supervision=supervision,
+            edits=self._edits(),
         )
         move_pointer(self.ledger, pointer)
         return Publication(receipt, gaps, moved=True)
+
+    def _edits(self) -> EditsPointer | None:
+        """Commit the index of the edited images if it is new; None if no edits are configured."""
+        if self.edit is None:
+            return None
+        edits = EditIndex(self.ledger, self.edit, self.units).commit()
+        return EditsPointer(
+            index=parts_of(edits), receipt=edits.address.receipt_name, fingerprint=self.edit.fingerprint
+        )
 
     def _held(self) -> Held:
         """Return the present bundles."""
@@ -140,6 +164,8 @@ class Index:
 
     def _gaps(self, held: Held) -> dict[str, Any]:
         missing = {step.stage.name: held.missing(step.stage.name) for step in (*self.steps, self.error_maps)}
+        if self.edit is not None:
+            missing[self.edit.stage.name] = Held(self.ledger, [(self.edit, self.units)]).missing(self.edit.stage.name)
         without_codes = (self.units[number] for number in missing[self.steps.last.stage.name])
         gaps = {
             "shards": self.unread,
@@ -207,3 +233,15 @@ def published_supervision(ledger: Ledger) -> Receipt | None:
     """
     pointer = read_pointer(ledger)
     return None if pointer is None else ledger.receipt(address_in(ledger, pointer.supervision.receipt))
+
+
+def published_edits(ledger: Ledger) -> Receipt | None:
+    """Return the receipt of the index of edited images, None if no edits are published or its bundle is gone.
+
+    Raises:
+        BundleError: the pointer is damaged.
+    """
+    pointer = read_pointer(ledger)
+    if pointer is None or pointer.edits is None:
+        return None
+    return ledger.receipt(address_in(ledger, pointer.edits.receipt))

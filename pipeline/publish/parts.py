@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from infra.bundles import write_rows
@@ -43,13 +43,18 @@ def parts_of(receipt: Receipt) -> tuple[str, ...]:
     return tuple(entry.name for entry in receipt.files if entry.name.endswith(".parquet"))
 
 
-def put_rows(attempt: Attempt, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows as `part-NNNNN.parquet` and return how many there were; missing values are null."""
+def put_rows(
+    attempt: Attempt, rows: Iterable[dict[str, Any]], types: Mapping[str, type[str] | type[float]] = _TYPES
+) -> int:
+    """Write rows as `part-NNNNN.parquet` and return how many there were; missing values are null.
+
+    `types` are those of columns that every part has.
+    """
     count = 0
     for number, part in enumerate(_parts(rows)):
-        names = list(dict.fromkeys(name for row in part for name in row))
+        names = list(dict.fromkeys([*(name for row in part for name in row), *types]))
         whole = [{name: row.get(name) for name in names} for row in part]
-        attempt.put(f"part-{number:05d}.parquet", write_rows(whole, {"stage": STAGE}, _TYPES))
+        attempt.put(f"part-{number:05d}.parquet", write_rows(whole, {"stage": STAGE}, types))
         count += len(part)
     return count
 

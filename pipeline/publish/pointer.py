@@ -23,6 +23,16 @@ class SupervisionPointer(BaseModel):
     samples: int
 
 
+class EditsPointer(BaseModel):
+    """The location of the edited images' index (`docs/editing.md`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: tuple[str, ...]  # parquet files, one row per edit of a sample
+    receipt: str
+    fingerprint: str  # of the edits
+
+
 class Pointer(BaseModel):
     """What is published; names are relative to the store. Other versions may add fields."""
 
@@ -35,6 +45,7 @@ class Pointer(BaseModel):
     gaps: dict[str, Any] = {}  # what the index lacks (`Index.gaps`); empty if it is complete
     settings: dict[str, Any] = {}  # of the run, those that decide results
     supervision: SupervisionPointer
+    edits: EditsPointer | None = None  # only if edits are configured
 
 
 def read_pointer(ledger: Ledger) -> Pointer | None:
@@ -53,7 +64,8 @@ def read_pointer(ledger: Ledger) -> Pointer | None:
 
 def move_pointer(ledger: Ledger, pointer: Pointer) -> None:
     """Point readers to a committed result; write nothing if they are pointed there already."""
-    data, store = pointer.model_dump_json(indent=2).encode(), ledger.store
+    unset = {"edits"} if pointer.edits is None else None  # without edits, the bytes that earlier versions wrote
+    data, store = pointer.model_dump_json(indent=2, exclude=unset).encode(), ledger.store
     if not (store.exists(POINTER) and store.read(POINTER) == data):
         store.write(POINTER, data)
 

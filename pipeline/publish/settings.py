@@ -16,7 +16,7 @@ from stages.base.variant import Variant
 
 LOCAL: dict[str, Any] = {
     **dict.fromkeys(("input", "output", "folder", "compute", "storage"), True),
-    **{stage.name: True for stage in GRAPH.stages if stage.on_demand},
+    **{stage.name: True for stage in GRAPH.stages if stage.on_demand or stage.name in GRAPH.optional},
     "generator": {"checkpoint", "sha256"},
 }
 """Settings that decide no result, or name a place on this machine."""

@@ -11,6 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.data.stores import Stores
 from pipeline.data.units import Shard
 from pipeline.errors import RunError
+from pipeline.plan.graph import GRAPH
 from pipeline.plan.plan import Plan
 from pipeline.publish.index import INVENTORIES, Index, read_inventories
 from pipeline.publish.pointer import Pointer, address_in, read_pointer
@@ -108,7 +109,8 @@ def _shards(plan: Plan, receipt: Receipt) -> dict[Shard, ReceiptHead]:
 
 
 def _fingerprints(plan: Plan) -> dict[str, str]:
-    """Return the fingerprints of all stages, as far as they are known."""
+    """Return the fingerprints of all stages that decide what is published, as far as they are known."""
     address = plan.train_segmenter()
     steps = plan.steps(plan.ledger.receipt(address))
-    return steps.fingerprints | {address.stage: address.fingerprint}
+    decided = {name: digest for name, digest in steps.fingerprints.items() if name not in GRAPH.optional}
+    return decided | {address.stage: address.fingerprint}

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from generators.generator import Generator
+
 Value = str | int | float | bool | None | NDArray[np.generic]
 
 
@@ -93,6 +95,12 @@ class Stage(GraphStage, ABC):
     """Types of those columns of its rows that may be null in all rows of a unit."""
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"arrays"})
     """Contents of its records in addition to their rows. Each is a file of every bundle, even if no record has any."""
+
+    needs_members: ClassVar[bool] = True
+    """Whether it uses the members of samples; otherwise no shard is read."""
+
+    def check(self, generator: Generator) -> None:
+        """Raise an error of ours if what the settings name is missing or does not fit the run's generator."""
 
     @abstractmethod
     def setup(self, device: torch.device) -> Worker:

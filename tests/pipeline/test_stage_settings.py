@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.config import RunConfig
-from pipeline.config_keys import Key, keys_of
+from pipeline.config_keys import Key, keys_of, models_in
 from pipeline.plan.graph import GRAPH, Graph
 from pipeline.stage_settings import FACTS, Settings, defaults, given, section_of
 from stages.base.stage import Stage, Worker
@@ -46,13 +46,21 @@ def test_every_field_of_a_stage_is_a_setting_or_given(stage):
 
 @pytest.mark.parametrize("stage", GRAPH.stages)
 def test_a_stage_and_its_section_have_the_same_defaults(stage):
-    for name, value in defaults(stage):
-        assert value == stage.model_fields[name].get_default(call_default_factory=True), name
+    for name, field in section_of(stage).model_fields.items():
+        assert field.is_required() == stage.model_fields[name].is_required(), name
+        assert field.get_default(call_default_factory=True) == stage.model_fields[name].get_default(
+            call_default_factory=True
+        ), name
+
+
+@pytest.mark.parametrize("stage", [stage for stage in GRAPH.stages if stage.name not in GRAPH.optional])
+def test_a_stage_that_every_run_computes_needs_no_settings(stage):
+    assert defaults(stage) == section_of(stage)()
 
 
 @pytest.mark.parametrize("stage", GRAPH.stages)
 def test_a_configuration_holds_the_section_of_every_stage(stage):
-    assert RunConfig.model_fields[stage.name].annotation is section_of(stage)
+    assert models_in(RunConfig.model_fields[stage.name].annotation) == [section_of(stage)]
 
 
 def test_error_maps_have_their_own_number_of_steps_in_stage_and_configuration_alike():

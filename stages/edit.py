@@ -1,0 +1,170 @@
+"""Edits of every inverted image along directions, each region only where its space allows (thesis Sec. 3.4)."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+
+from generators.generator import Generator
+from generators.latents import Codes
+from generators.source import GeneratorSource
+from stages.base.batched_worker import PREPARING, batched_worker
+from stages.base.errors import BadSampleError
+from stages.base.stage import Record, Rejected, Sample, Stage, Worker
+from stages.editing.editor import Editor, Picture
+from stages.editing.settings import EditDirection, EditOfCodes, EditSequence, Magnitudes, check_settings, edits_of
+from stages.images.encoding import ImageFormat, Quality, encoded, extension_of
+from stages.inversion.packing import stack_codes, unpack_codes
+from stages.maps.change import change_by_space
+from stages.maps.region import Region, to_uint8
+from stages.maps.spaces import chosen_spaces
+
+Encode = Callable[[NDArray[np.uint8]], "Future[bytes]"]
+
+UNENCODED = 2
+"""Edits of a batch whose images wait to be encoded while the next is computed."""
+
+
+class Edit(Stage):
+    """Edit every inverted image along directions, and keep the edited images.
+
+    Records a file `NAME.MAGNITUDE.EXTENSION` for each edit; `edits`, JSON with direction, magnitude and file of each;
+    `change_inside` and `change_outside` (float32 `[E, L]`), the mean absolute change of images in [0, 1] inside and
+    outside each space's region, NaN where there are no such pixels; and the digest of the generator.
+    """
+
+    name: ClassVar[str] = "edit"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("invert",)
+    keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"files"})
+    needs_members: ClassVar[bool] = False
+
+    generator: GeneratorSource
+    region: Region | None = None  # active part of the generator's canvas; None is all of it
+    spaces: tuple[str, ...] | None = None  # of the run, most editable first; None is all of the generator's
+    directions: Annotated[tuple[EditDirection, ...], Field(min_length=1)]
+    """Directions from files, as {name: age, path: age.npy, layers: [0, 7]} (docs/directions.md)."""
+    magnitudes: Magnitudes = (-2.0, -1.0, 1.0, 2.0)  # of every direction that has none of its own
+    sequences: tuple[EditSequence, ...] = ()
+    """Several directions as one edit: {name: old-smile, steps: [{direction: age, magnitude: 2}, …]}."""
+    format: ImageFormat = "webp"  # of the edited images
+    quality: Quality = 90  # of WebP and JPEG
+    batch: PositiveInt = 8  # images edited together, one edit at a time
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        check_settings(self.directions, self.magnitudes, self.sequences)
+        return self
+
+    def check(self, generator: Generator) -> None:
+        """Raise DirectionError unless every direction is there and fits the generator."""
+        self._edits(generator)
+
+    def _edits(self, generator: Generator) -> tuple[EditOfCodes, ...]:
+        return edits_of(self.directions, self.magnitudes, self.sequences, generator)
+
+    def setup(self, device: torch.device) -> Worker:
+        """Load generator and directions."""
+        generator = self.generator.load(device)
+        editor = Editor(generator, (self.region or Region.whole(generator.resolution)).inside(generator.resolution))
+        spaces = chosen_spaces(self.spaces, generator.spaces)
+        edits = self._edits(generator)
+        files = [f"{edit.label}.{extension_of(self.format)}" for edit in edits]
+        encode = partial(encoded, kind=self.format, quality=self.quality)
+
+        def compute(images: Sequence[_Inverted]) -> list[Record | Rejected]:
+            made = _Edited(images, editor, edits, len(spaces))
+            with ThreadPoolExecutor(PREPARING, "encode") as encoding:
+                made.compute(lambda pixels_HW3: encoding.submit(encode, pixels_HW3))
+            return [made.outcome(i, files) for i in range(len(images))]
+
+        return batched_worker(partial(_inverted, generator=generator, spaces=spaces), compute, self.batch)
+
+
+@dataclass(frozen=True)
+class _Inverted:
+    """An image's codes as stored, and the space of each pixel."""
+
+    key: str
+    codes: Codes
+    assignment_HW: NDArray[np.uint8]
+
+
+def _inverted(sample: Sample, generator: Generator, spaces: Sequence[str]) -> _Inverted:
+    """Return the codes of a sample; raise BadSampleError if they are not whole, or another generator's."""
+    record = sample.records["invert"]
+    if record.row["generator"] != generator.digest:
+        raise BadSampleError(
+            f"inverted with the generator of SHA-256 {record.row['generator']}, got {generator.digest}; invert it again"
+        )
+    w_plus, assignment_HW = record.row["w_plus"], record.arrays["assignment_HW"].astype(np.uint8)
+    assert isinstance(w_plus, np.ndarray)
+    codes = unpack_codes(w_plus, record.arrays)
+    used = [spaces[index] for index in np.unique(assignment_HW)]
+    if lacking := [space for space in used if space in generator.feature_shapes and space not in codes.deltas]:
+        raise BadSampleError(
+            f"parts of it are assigned to {', '.join(lacking)}, and its bundle has no delta there; invert it again"
+        )
+    return _Inverted(sample.key, codes, assignment_HW)
+
+
+class _Edited:
+    """The edits of a batch: one at a time on the device, while the images of the last ones are encoded."""
+
+    def __init__(self, images: Sequence[_Inverted], editor: Editor, edits: Sequence[EditOfCodes], spaces: int) -> None:
+        self._images, self._editor, self._edits, self._spaces = images, editor, edits, spaces
+        self._inside = np.zeros((len(images), len(edits), spaces), np.float32)
+        self._outside = np.zeros_like(self._inside)
+        self._files: list[list[Future[bytes]]] = [[] for _ in images]
+        self._not_finite: list[list[str]] = [[] for _ in images]
+
+    def compute(self, encode: Encode) -> None:
+        """Compute every edit."""
+        codes = stack_codes([image.codes for image in self._images], self._editor.generator.feature_shapes)
+        assignment_NHW = torch.from_numpy(np.stack([image.assignment_HW for image in self._images]))
+        assignment_NHW = assignment_NHW.to(self._editor.device)
+        pictures = self._editor.pictures(codes, self._edits)
+        before, waiting = next(pictures), deque[list[Future[bytes]]]()
+        self._note("the picture of its codes as stored", before)
+        for number, (edit, after) in enumerate(zip(self._edits, pictures, strict=True)):
+            self._note(f"edit {edit.label}", after)
+            changes = change_by_space(after.image_N3HW, before.image_N3HW, assignment_NHW, self._spaces)
+            self._inside[:, number], self._outside[:, number] = (change.cpu().numpy() for change in changes)
+            begun = [encode(pixels_HW3) for pixels_HW3 in to_uint8(after.image_N3HW)]
+            for files, file in zip(self._files, begun, strict=True):
+                files.append(file)
+            waiting.append(begun)
+            if len(waiting) > UNENCODED:
+                wait(waiting.popleft())
+
+    def _note(self, what: str, picture: Picture) -> None:
+        for i in (~picture.finite_N).nonzero().flatten().tolist():
+            self._not_finite[i].append(what)
+
+    def outcome(self, i: int, names: Sequence[str]) -> Record | Rejected:
+        """Return the record of an image, all of whose files are encoded."""
+        key = self._images[i].key
+        if wrong := self._not_finite[i]:
+            return Rejected(key, f"{wrong[0]} is not finite; lower the magnitude, or fit the direction again")
+        listed = [
+            {"direction": edit.name, "magnitude": edit.magnitude, "file": name}
+            for edit, name in zip(self._edits, names, strict=True)
+        ]
+        row = {
+            "edits": json.dumps(listed),
+            "change_inside": self._inside[i],
+            "change_outside": self._outside[i],
+            "generator": self._editor.generator.digest,
+        }
+        files = {name: file.result() for name, file in zip(names, self._files[i], strict=True)}
+        return Record(key, row, files=files)
