@@ -85,8 +85,8 @@ def meaning_of(model: type[BaseModel], name: str) -> str:
 
 
 def models_in(annotation: object) -> list[type[BaseModel]]:
-    """Return the models that a field may hold."""
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+    """Return the models that a field may hold, itself or as items."""
+    if get_origin(annotation) in (Union, types.UnionType, Annotated, tuple):
         return [model for argument in get_args(annotation) for model in models_in(argument)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 

@@ -56,7 +56,7 @@ class Edit(Stage):
     """Directions from files, as {name: age, path: age.npy, layers: [0, 7]} (docs/directions.md)."""
     magnitudes: Magnitudes = (-2.0, -1.0, 1.0, 2.0)  # of every direction that has none of its own
     sequences: tuple[EditSequence, ...] = ()
-    """Several directions as one edit: {name: old-smile, steps: [{direction: age, magnitude: 2}, …]}."""
+    """Several directions as one edit: {name: old-smile, parts: [{direction: age, magnitude: 2}, …]}."""
     format: ImageFormat = "webp"  # of the edited images
     quality: Quality = 90  # of WebP and JPEG
     batch: PositiveInt = 8  # images edited together, one edit at a time

@@ -31,8 +31,7 @@ def render(
     progress = Progress(Console(stderr=True))
     settings = load_config(config, overrides or ())
     with progress.doing("reading the index"):
-        stores = Stores.of(settings)
-        stores.ledger.store.check(write=False)
+        stores = Stores.from_config(settings)
         rendering = Rendering.from_published(settings, stores, keys or ())
     with progress.doing("rendering"):
         count = rendering.write(out)

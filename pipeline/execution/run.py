@@ -171,7 +171,7 @@ class Run:
             plan.check_input()
         return plan
 
-    def _execute_stages(self) -> Finished:
+    def _execute_stages(self) -> RunResult:
         plan = self._checked_plan()
         self._scan(plan)
         with self.progress.doing("reading the inventories"):

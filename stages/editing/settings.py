@@ -36,18 +36,18 @@ class EditDirection(_Settings):
     magnitudes: Magnitudes | None = None  # None is edit.magnitudes
 
 
-class EditStep(_Settings):
-    """A part of a sequence: a configured direction, and how far to follow it."""
+class EditPart(_Settings):
+    """A part of a sequence: a configured direction and its magnitude."""
 
-    direction: EditName
-    magnitude: FiniteFloat = 1.0
+    direction: EditName  # name of one of edit.directions
+    magnitude: FiniteFloat = 1.0  # how far to follow it
 
 
 class EditSequence(_Settings):
     """Several directions, one after the other, as one edit."""
 
-    name: EditName
-    steps: Annotated[tuple[EditStep, ...], Field(min_length=1)]
+    name: EditName  # of its edits, in the names of their files and in the index
+    parts: Annotated[tuple[EditPart, ...], Field(min_length=1)]  # the directions, each with its magnitude
     magnitudes: Magnitudes = (1.0,)  # factors of the whole sequence
 
 
@@ -76,7 +76,7 @@ def check_settings(
     """Raise ValueError if a sequence names an unknown direction, or two edits would have one file name."""
     known = [direction.name for direction in directions]
     for sequence in sequences:
-        if unknown := [step.direction for step in sequence.steps if step.direction not in known]:
+        if unknown := [part.direction for part in sequence.parts if part.direction not in known]:
             raise ValueError(
                 f"sequence {sequence.name!r} names {', '.join(unknown)}: there are the directions {', '.join(known)}"
             )
@@ -124,5 +124,5 @@ def _delta(wanted: EditDirection, file: DirectionFile, generator: Generator) -> 
 
 def _summed(sequence: EditSequence, deltas: Mapping[str, Tensor]) -> Tensor:
     """Return the sum of a sequence's directions: each is added to w_plus, so their order does not matter."""
-    changes = [step.magnitude * deltas[step.direction] for step in sequence.steps]
+    changes = [part.magnitude * deltas[part.direction] for part in sequence.parts]
     return torch.stack(torch.broadcast_tensors(*changes)).sum(0)

@@ -18,7 +18,7 @@ from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
 from stages.edit import Edit
 from stages.editing.editor import Editor
-from stages.editing.settings import EditDirection, EditOfCodes, EditSequence, EditStep, edits_of
+from stages.editing.settings import EditDirection, EditOfCodes, EditPart, EditSequence, edits_of
 from stages.inversion.packing import pack_codes, stack_codes, unpack_codes
 from stages.inversion.viewer import Viewer
 from stages.maps.region import Region, to_uint8
@@ -189,8 +189,8 @@ def test_changes_are_measured_inside_and_outside_each_space(edit, sample):
     )
     change_HW = np.abs(after - before).mean(-1)
     for index in range(3):
-        assert inside[0, index] == pytest.approx(change_HW[STRIPES_HW == index].mean(), abs=3e-3)
-        assert outside[0, index] == pytest.approx(change_HW[STRIPES_HW != index].mean(), abs=3e-3)
+        assert inside[0, index] == pytest.approx(change_HW[index == STRIPES_HW].mean(), abs=3e-3)
+        assert outside[0, index] == pytest.approx(change_HW[index != STRIPES_HW].mean(), abs=3e-3)
 
 
 def test_a_space_without_pixels_has_no_change_inside_and_a_full_one_none_outside(edit, sample):
@@ -220,14 +220,14 @@ def test_no_samples_give_no_records(edit):
 
 
 def test_a_stage_survives_pickling(edit):
-    stage = edit(sequences=(EditSequence(name="both", steps=(EditStep(direction="one"),)),))
+    stage = edit(sequences=(EditSequence(name="both", parts=(EditPart(direction="one"),)),))
     assert pickle.loads(pickle.dumps(stage)) == stage
 
 
 def test_a_sequence_adds_its_directions_up(edit, generator):
     both = {
         "name": "both",
-        "steps": ({"direction": "one"}, {"direction": "age", "magnitude": -2}),
+        "parts": ({"direction": "one"}, {"direction": "age", "magnitude": -2}),
         "magnitudes": (1, 2),
     }
     edits = {one.label: one.change for one in edit(sequences=(both,), magnitudes=(1.0,))._edits(generator)}
@@ -299,7 +299,7 @@ def test_an_unknown_direction_or_row_is_refused(edit, generator, files):
         ({"magnitudes": (float("nan"),)}, "finite"),
         ({"directions": ()}, "at least 1"),
         ({"directions": ({"name": "A.b", "path": "a"},)}, "pattern"),
-        ({"sequences": ({"name": "s", "steps": ({"direction": "no"},)},)}, "sequence 's' names no"),
+        ({"sequences": ({"name": "s", "parts": ({"direction": "no"},)},)}, "sequence 's' names no"),
     ],
 )
 def test_settings_that_cannot_be_carried_out_are_refused(edit, changes, reason):

@@ -50,6 +50,12 @@ def test_a_run_computes_the_stages_in_the_order_of_the_method():
     assert names == ["error_maps", "train_segmenter", "predict_maps", "refine_maps", "invert"]
 
 
+def test_edits_are_made_after_the_inversions_if_they_are_configured():
+    edit = {"directions": [{"name": "age", "path": "age.npy"}]}
+    configured = RunConfig.model_validate({**CONFIG.model_dump(), "edit": edit})
+    assert [stage.name for stage in GRAPH.computed(configured)][-2:] == ["invert", "edit"]
+
+
 def test_a_stage_that_is_made_on_demand_is_in_the_table_and_not_in_a_run():
     assert TradeOff in GRAPH.stages
     assert TradeOff not in GRAPH.computed(CONFIG)
@@ -64,8 +70,8 @@ def test_records_come_from_stages_that_map_samples_and_not_from_a_training():
 
 def test_what_is_published_is_the_map_stage_that_no_other_reads():
     assert GRAPH.last is Invert
-    assert Graph.from_stages((*GRAPH.stages, Blur)).last is Blur
-    assert Graph.from_stages((Compare, Blur, *GRAPH.stages)).last is Compare
+    assert Graph.from_stages((*GRAPH.stages, Blur), GRAPH.optional).last is Blur
+    assert Graph.from_stages((Compare, Blur, *GRAPH.stages), GRAPH.optional).last is Compare
 
 
 def test_two_ends_of_a_run_are_refused():
@@ -73,7 +79,7 @@ def test_two_ends_of_a_run_are_refused():
         name: ClassVar[str] = "other"
 
     with pytest.raises(ValueError, match=r"exactly one stage must be the last of a run, got \['invert', 'other'\]"):
-        _ = Graph.from_stages((*GRAPH.stages, Other)).last
+        _ = Graph.from_stages((*GRAPH.stages, Other), GRAPH.optional).last
 
 
 def test_a_stage_that_reads_one_that_is_not_there_is_refused():
