@@ -60,7 +60,9 @@ def test_a_run_accounts_for_every_sample_and_writes_its_report(finished: Mill):
 
 def test_a_run_takes_a_published_segmenter_in_place_of_a_training(finished: Mill, new_mill: Callable[..., Mill]):
     mill = new_mill(segmenter={"kind": "published", "weights": "segmenter.pt"})
-    shutil.copy2(next((finished.folder / "out/checkpoints").glob("segmenter-*")), mill.folder / "segmenter.pt")
+    shutil.copy2(
+        next(finished.folder.glob("store/bundles/train_segmenter/*/*/*/*.safetensors")), mill.folder / "segmenter.pt"
+    )
     said = mill.call("run")
     assert said.code == 0, said.text
     assert {stage: len(mill.committed(stage)) for stage in MAPPED} == dict.fromkeys(MAPPED, UNITS) | {"error_maps": 0}
