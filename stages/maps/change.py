@@ -21,9 +21,14 @@ def change_by_space(
         spaces: their number, L.
     """
     change_NP = ((edited_N3HW - image_N3HW).abs().mean(1) / 2).flatten(1).double()
-    index_L1 = torch.arange(spaces, device=assignment_NHW.device)[:, None]
-    inside_NLP = assignment_NHW.flatten(1)[:, None] == index_L1
-    sum_NL = (inside_NLP * change_NP[:, None]).sum(2)
-    pixels_NL = inside_NLP.sum(2)
-    outside_NL = (~inside_NLP * change_NP[:, None]).sum(2) / (change_NP.shape[1] - pixels_NL)
-    return (sum_NL / pixels_NL).float(), outside_NL.float()
+    space_NP = assignment_NHW.flatten(1)
+    inside, outside = [], []
+    for index in range(spaces):  # one after the other: memory holds the masks of one
+        inside_NP = space_NP == index
+        inside.append(_mean(change_NP, inside_NP))
+        outside.append(_mean(change_NP, ~inside_NP))
+    return torch.stack(inside, 1).float(), torch.stack(outside, 1).float()
+
+
+def _mean(change_NP: Tensor, mask_NP: Tensor) -> Tensor:
+    return (change_NP * mask_NP).sum(1) / mask_NP.sum(1)

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -305,3 +306,14 @@ def test_an_unknown_direction_or_row_is_refused(edit, generator, files):
 def test_settings_that_cannot_be_carried_out_are_refused(edit, changes, reason):
     with pytest.raises(ValidationError, match=reason):
         edit(**changes)
+
+
+def test_memory_holds_the_image_of_one_edit_at_a_time(generator, sample):
+    editor = Editor(generator, Region.whole(SIDE))
+    edits = [EditOfCodes("e", float(i), torch.full((1, generator.w_dim), float(i))) for i in range(4)]
+    images: list[weakref.ref[torch.Tensor]] = []
+    for picture in editor.pictures(codes_of(sample(0)), edits):
+        images.append(weakref.ref(picture.image_N3HW))
+        del picture
+        assert [image() is not None for image in images].count(True) <= 1
+    assert len(images) == 1 + len(edits)
