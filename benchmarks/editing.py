@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         checkpoints = {"demo, 64 px": (DEMO, IMAGES)}
         if not options.quick:
             checkpoints["config-f, 256 px, random weights"] = (_config_f(Path(folder)), LARGE_IMAGES)
-        rows = [_row(name, *case, Path(folder), rounds, device) for name, case in checkpoints.items()]
+        rows = [_row(name, case, Path(folder), rounds, device) for name, case in checkpoints.items()]
     met = all(row["share_of_bare_synthesis"] >= MIN_SHARE and row["zero_edit_max_abs"] <= MAX_ZERO_EDIT for row in rows)
     report = {
         "benchmark": "editing",
@@ -89,7 +89,8 @@ def inverted(generator: Generator, count: int) -> list[Sample]:
     return samples
 
 
-def _row(name: str, checkpoint: Path, count: int, folder: Path, rounds: int, device: torch.device) -> dict[str, Any]:
+def _row(name: str, case: tuple[Path, int], folder: Path, rounds: int, device: torch.device) -> dict[str, Any]:
+    checkpoint, count = case
     source = GeneratorSource(checkpoint=checkpoint)
     generator = source.load(device)
     delta = torch.randn(1, generator.w_dim, generator=torch.Generator().manual_seed(SEED))

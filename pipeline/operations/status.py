@@ -18,7 +18,7 @@ from pipeline.operations.expected import Expected, expected_of
 from pipeline.operations.guessed import bytes_at_most
 from pipeline.operations.redone import cut_warning, settings_warning
 from pipeline.operations.tally import Rate, Tally
-from pipeline.plan.graph import maps_samples
+from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
 
 
@@ -167,7 +167,8 @@ def _warnings(plan: Plan, stages: Sequence[Stage], units: Mapping[str, Sequence[
         if stage.name in units and stage.fingerprint is not None
     )
     yield from itertools.islice(filter(None, cuts), 1)  # of one stage: all are cut alike
-    if warning := settings_warning(plan, [(s.name, s.fingerprint) for s in stages if s.name != inventory.STAGE]):
+    apart = {inventory.STAGE, *GRAPH.optional}  # other edits are new work
+    if warning := settings_warning(plan, [(s.name, s.fingerprint) for s in stages if s.name not in apart]):
         yield warning
 
 

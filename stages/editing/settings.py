@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 from torch import Tensor
 
 from generators.directions.direction import Layers, check_fits, in_layers
@@ -26,11 +26,18 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _local(value: object) -> object:
+    """Refuse addresses: the digest of a direction must be known before anything is fetched."""
+    if isinstance(value, str) and "://" in value:
+        raise ValueError("edits take directions from local files: copy it with `invertmill directions import`")
+    return value
+
+
 class EditDirection(_Settings):
     """A direction from a file."""
 
     name: EditName  # of its edits, in the names of their files and in the index
-    path: Path  # a file of directions: .npy, .pt or .safetensors
+    path: Annotated[Path, BeforeValidator(_local)]  # a file of directions: .npy, .pt or .safetensors
     direction: str | int | None = None  # the one to use from a file of several; None is the one called `name`
     layers: Layers | None = None  # first and last row of w_plus that it changes; None keeps all rows of the file
     magnitudes: Magnitudes | None = None  # None is edit.magnitudes
@@ -70,6 +77,14 @@ def label_of(name: str, magnitude: float) -> str:
     return f"{name}.{magnitude + 0.0:g}"  # + 0.0: the zero of -0 has no sign
 
 
+def labels_of(
+    directions: Sequence[EditDirection], magnitudes: Sequence[float], sequences: Sequence[EditSequence]
+) -> list[str]:
+    """Return the labels of all edits of an image, in their order."""
+    labels = [label_of(one.name, magnitude) for one in directions for magnitude in one.magnitudes or magnitudes]
+    return labels + [label_of(one.name, magnitude) for one in sequences for magnitude in one.magnitudes]
+
+
 def check_settings(
     directions: Sequence[EditDirection], magnitudes: Sequence[float], sequences: Sequence[EditSequence]
 ) -> None:
@@ -80,8 +95,7 @@ def check_settings(
             raise ValueError(
                 f"sequence {sequence.name!r} names {', '.join(unknown)}: there are the directions {', '.join(known)}"
             )
-    labels = [label_of(one.name, magnitude) for one in directions for magnitude in one.magnitudes or magnitudes]
-    labels += [label_of(one.name, magnitude) for one in sequences for magnitude in one.magnitudes]
+    labels = labels_of(directions, magnitudes, sequences)
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"several edits would be called {', '.join(twice)}: give other names or magnitudes")
 

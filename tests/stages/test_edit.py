@@ -299,6 +299,7 @@ def test_an_unknown_direction_or_row_is_refused(edit, generator, files):
         ({"magnitudes": (1.0, 1.0)}, r"several edits would be called age\.1, one\.1"),
         ({"magnitudes": (float("nan"),)}, "finite"),
         ({"directions": ()}, "at least 1"),
+        ({"directions": ({"name": "a", "path": "s3://b/a.npy"},)}, "from local files: copy it with"),
         ({"directions": ({"name": "A.b", "path": "a"},)}, "pattern"),
         ({"sequences": ({"name": "s", "parts": ({"direction": "no"},)},)}, "sequence 's' names no"),
     ],

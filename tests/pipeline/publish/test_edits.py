@@ -109,6 +109,27 @@ def test_edits_are_accounted_for(edited):
     assert status.stages[-1].name == "edit"
 
 
+def test_a_plan_knows_the_bytes_of_edits_at_most(committed):
+    configure(committed)
+    (stage,) = [stage for stage in status_of(committed.plan(), ahead=True).stages if stage.name == "edit"]
+    assert stage.bytes_guessed
+    commit(committed)
+    written = sum(path.stat().st_size for path in (committed.folder / "store/bundles/edit").rglob("*files.tar"))
+    assert stage.bytes_left > written / 2, "tars have headers, images here are tiny"
+
+
+def test_other_edits_are_new_work_and_no_warning(edited):
+    status = status_of(edited.plan("edit.magnitudes=[5]"), ahead=True)
+    assert not status.warnings
+    assert [(stage.name, stage.done) for stage in status.stages if stage.done < stage.units] == [("edit", 0)]
+
+
+def test_the_report_has_the_time_of_edits(edited, invertmill):
+    status, *_ = invertmill("report", edited.folder / "run.yaml")
+    assert status == 0
+    assert json.loads((edited.folder / "out/summary.json").read_text())["seconds"]["edit"] > 0
+
+
 def test_a_damaged_image_is_found(edited):
     edited.file("bundles/edit/**/*files.tar").write_bytes(b"rot")
     problems, _ = verify_run(edited.plan())
