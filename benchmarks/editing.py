@@ -37,7 +37,7 @@ from stages.maps.region import Region
 
 SEED = 0
 DEMO = Path(__file__).parents[1] / "pipeline/demo/assets/generator.safetensors"
-EDITS, IMAGES, LARGE_IMAGES, ROUNDS, QUICK_ROUNDS = 8, 8, 2, 5, 3
+EDITS, IMAGES, LARGE_IMAGES, ROUNDS, QUICK_ROUNDS = 8, 8, 1, 3, 3
 MIN_SHARE = 0.65
 """Limit of the editor. Of its nine passes eight are edits, so its share can be 0.89 at most; masks take the rest."""
 MAX_ZERO_EDIT = 1e-6
