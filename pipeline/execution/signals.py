@@ -43,6 +43,7 @@ class _State:
         self.received: signal.Signals | None = None
         self.shields = 0
         self.ending = False
+        self.ender: int | None = None  # the thread that ends the process
         self.lock = threading.Lock()
         self.prepared = False  # the waiting thread runs, and forks unblock signals
 
@@ -95,7 +96,12 @@ def shielded() -> Iterator[None]:
 
 
 def check_interrupted() -> None:
-    """Raise `Interrupted` if a signal has come that was not handled."""
+    """Raise `Interrupted` if a signal has come that was not handled.
+
+    Does not return while another thread ends the process.
+    """
+    while _state.ending and _state.ender != threading.get_ident():
+        time.sleep(POKE_S)  # nothing must be said or done after the message
     if _state.received is not None and not _state.ending and not _state.shields:
         raise Interrupted
 
@@ -167,7 +173,9 @@ def _end_if_received() -> None:
 
 def _end() -> NoReturn:
     """Print the message and end the process; only the first thread does so."""
-    _state.ending = True
+    if not _state.ending:
+        _state.ender = threading.get_ident()
+        _state.ending = True
     assert _state.received is not None
     if _state.lock.acquire(timeout=2):  # otherwise another thread holds it and is stuck
         if threading.current_thread() is threading.main_thread():

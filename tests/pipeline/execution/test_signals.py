@@ -196,3 +196,21 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@BOTH
+def test_nothing_is_done_after_the_message_while_another_thread_ends_the_process(sent):
+    """As when Ray's start outlasts the time that it is given, and returns while its processes are being killed."""
+    process = start(
+        """
+signals.GRACE_S, kill = 0.1, signals._kill_below
+signals._kill_below = lambda pid: (time.sleep(2), kill(pid))
+def command():
+    ready()
+    with shielded():
+        time.sleep(1)
+    print("continued", flush=True)
+run_interruptible(command)
+"""
+    )
+    assert is_as_it_should_be(end(process, sent), sent)
