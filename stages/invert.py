@@ -15,9 +15,8 @@ from pydantic import model_validator
 from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Value, Worker
-from stages.engine.result import Inversion, fate
 from stages.inversion.methods import Method, Optimise
-from stages.inversion.methods.method import Assigned
+from stages.inversion.methods.method import Assigned, Found
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.inversion.stage import InvertingStage
 from stages.inversion.viewer import Measures, Viewer
@@ -66,7 +65,7 @@ class Invert(InvertingStage):
         def prepare(sample: Sample) -> Assigned:
             assignment_HW = sample.records["refine_maps"].arrays["assignment_HW"].astype(np.uint8)
             pixels_HW3 = self.image.picture(sample).pixels_HW3
-            return Assigned(self.photograph(sample, pixels_HW3, viewer), assignment_HW)
+            return Assigned(self.photograph(sample, pixels_HW3, viewer), method.assign(assignment_HW))
 
         def compute(images: Sequence[Assigned]) -> Iterator[Record | Rejected]:
             return map(functools.partial(_record, viewer), images, method.find(images))
@@ -74,11 +73,11 @@ class Invert(InvertingStage):
         return batched_worker(prepare, compute, method.batch, method.begins)
 
 
-def _record(viewer: Viewer, image: Assigned, inversion: Inversion) -> Record | Rejected:
+def _record(viewer: Viewer, image: Assigned, found: Found) -> Record | Rejected:
     """Return the record of an inversion: its packed codes, and the measures of the picture that they form."""
-    key, photograph = image.photograph.key, image.photograph
-    if inversion.diverged.any():
-        return Rejected(key, f"the inversion {fate(inversion)}")
+    key, photograph, inversion = image.photograph.key, image.photograph, found.inversion
+    if found.reason:
+        return Rejected(key, found.reason)
     w_plus, packed = inversion.codes.w_plus[0].half().cpu().numpy(), pack_codes(inversion.codes, 0)
     if too_large := _beyond_half(w_plus, packed):
         return Rejected(key, f"{too_large} of the inversion do not fit float16; lower the learning rate")
@@ -89,9 +88,9 @@ def _record(viewer: Viewer, image: Assigned, inversion: Inversion) -> Record | R
         return Rejected(key, "the picture of the codes as stored is not finite; lower the learning rate")
     trace_K, loss_K = inversion.trace.steps, inversion.trace.terms["total"][:, 0]
     row = _row(viewer, image, measures)
-    row |= {"w_plus": w_plus, "loss": float(loss_K[-1]), "steps": int(trace_K[-1]) + 1}
+    row |= {"w_plus": w_plus, "loss": found.loss, "steps": found.steps}
     trace = {"trace_step": trace_K.numpy(), "trace_loss": loss_K.float().numpy()}
-    return Record(key, row, packed | {"assignment_HW": image.assignment_HW} | trace)
+    return Record(key, row, packed | {"assignment_HW": image.assignment_HW} | trace | dict(found.arrays))
 
 
 def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:

@@ -114,6 +114,7 @@ class Plan:
         self.config.error_maps.start.check()
         self.config.invert.start.check()
         self.config.invert.method.check()
+        self.config.invert.method.check_fits(self.generator, self.spaces)
         for stage in self.stages:
             if maps_samples(stage) and stage.name in GRAPH.optional:
                 self.stage(stage).check(self.generator)

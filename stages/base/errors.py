@@ -9,5 +9,9 @@ class BadSampleError(StageError):
     """This sample cannot be processed: it is quarantined with ``str(error)`` as its reason."""
 
 
+class SettingError(StageError):
+    """A setting does not suit the generator or the other settings: the run stops."""
+
+
 class WeightsError(StageError):
     """The weights of a network are missing or wrong: the run stops."""

@@ -7,7 +7,7 @@ compared with, `item` gives it codes to start from, and `engine` takes Adam's st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,17 +46,28 @@ class Inverter(Viewer):
         with lowered(self.precision, image_N3HW.device):
             return prepare_target(image_N3HW, self.perceptual, self.objective)
 
-    def item(self, photograph: Photograph, masks: Mapping[str, Tensor], target: Target | None = None) -> Item:
+    def item(
+        self,
+        photograph: Photograph,
+        masks: Mapping[str, Tensor],
+        target: Target | None = None,
+        *,
+        tied: bool = False,
+    ) -> Item:
         """Return the inversion of a photograph, for an engine: it starts at `begin` with zero deltas.
 
         Args:
             photograph: the photograph to invert.
             masks: `[1, 1, h, w]` of the feature spaces that act in it, on the device.
             target: of the photograph, if it has been prepared.
+            tied: whether the rows of w_plus stay one code (the space W), from the mean of the start's rows.
         """
         if target is None:
             target = self.target(photograph.seen_3hw[None].to(self.device))
-        return self._starting(target, self.begin(photograph, target), masks)
+        w_plus = self.begin(photograph, target)
+        if tied:
+            w_plus = w_plus.mean(dim=1, keepdim=True).repeat(1, w_plus.shape[1], 1)
+        return replace(self._starting(target, w_plus, masks), tied=tied)
 
     def loss(self) -> Loss:
         """Return the loss (Eq. 3.8), as a function of codes and targets."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from generators.generator import Generator
 from stages.base.variant import Variant
-from stages.engine.result import Inversion
+from stages.engine.result import Inversion, fate
 from stages.inversion.viewer import Photograph, Viewer
 
 if TYPE_CHECKING:
@@ -26,21 +27,56 @@ class Assigned:
     assignment_HW: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The result of a method for one image: its codes, and what is recorded of how they were found."""
+
+    inversion: Inversion
+    steps: int  # taken, of the attempt kept; passes of an encoder
+    loss: float | None  # the last that was computed; None if the method computes none
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Stored with the codes, such as the change of a tuned generator (`stages.inversion.tuned`)."""
+    reason: str = ""
+    """Why there is no result; empty if there is one."""
+
+    @classmethod
+    def from_inversion(cls, inversion: Inversion) -> Found:
+        """Return the result of an optimisation."""
+        loss_K, steps_K = inversion.trace.terms["total"][:, 0], inversion.trace.steps
+        reason = f"the inversion {fate(inversion)}" if inversion.diverged.any() else ""
+        return cls(inversion, int(steps_K[-1]) + 1, float(loss_K[-1]), reason=reason)
+
+
+def as_assigned(assignment_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an assignment unchanged."""
+    return assignment_HW
+
+
 @dataclass(frozen=True)
 class Finder:
     """A method whose networks are loaded."""
 
-    find: Callable[[Sequence[Assigned]], Iterator[Inversion]]
-    """Starts inverting a batch, and returns its inversions in order. Another thread waits for them, so the call
+    find: Callable[[Sequence[Assigned]], Iterator[Found]]
+    """Starts inverting a batch, and returns its results in order. Another thread waits for them, so the call
     itself should not wait for the device."""
     batch: int
     """Recommended number of images per call."""
     begins: Callable[[int], None] = lambda images: None
     """Called with the number of images of a unit before its first batch, for progress reports."""
+    assign: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = as_assigned
+    """Returns the assignment that the method uses, given that of the maps; it is the one recorded."""
 
 
 class MethodSource(Variant, ABC):
     """How codes are found."""
+
+    def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
+        """Raise `SettingError` or `GeneratorError` if the method cannot invert in a generator.
+
+        Args:
+            generator: of the run.
+            spaces: of the run, most editable first.
+        """
 
     @abstractmethod
     def load(self, stage: InvertingStage, viewer: Viewer) -> Finder:
@@ -51,6 +87,6 @@ class MethodSource(Variant, ABC):
             viewer: generator, perceptual distance and region.
 
         Raises:
-            ValueError: the generator cannot be inverted by this method.
+            SettingError: the generator cannot be inverted by this method.
             WeightsError: weights are missing or damaged.
         """

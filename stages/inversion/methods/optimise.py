@@ -6,10 +6,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from generators.generator import Generator
 from stages.engine.batch import Item
 from stages.engine.engine import in_turn
-from stages.engine.result import Inversion
-from stages.inversion.methods.method import Assigned, Finder, MethodSource
+from stages.engine.memory import Width
+from stages.inversion.inverter import Inverter
+from stages.inversion.methods.method import Assigned, Finder, Found, MethodSource
+from stages.inversion.methods.space import MAPS, W, assign_to, check_space
 from stages.inversion.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -20,21 +23,34 @@ class Optimise(MethodSource):
     """Optimise w_plus and all deltas of an image together, from `start`, over the steps of `schedule`."""
 
     kind: Literal["optimise"] = "optimise"
+    spaces: str = MAPS
+    """`maps`: each pixel in the space it was assigned (SAM); or one space for the whole image: `W` (one code for all
+    layers), `W+`, `F4`, …"""
 
     def hashed_as(self, name: str) -> dict[str, object]:
-        """Return nothing: stages were hashed without a method when this was the only way."""
-        return {}
+        """Return nothing for the default: stages were hashed without a method when it was the only way."""
+        return {} if self == Optimise() else super().hashed_as(name)
+
+    def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
+        """Raise `SettingError` if the run has no such space."""
+        check_space(self.spaces, generator, spaces)
 
     def load(self, stage: InvertingStage, viewer: Viewer) -> Finder:
         """Load prior and start; the engine holds `batch` images, which enter and leave one by one."""
-        inverter = stage.inverter_with(viewer)
-        width = inverter.width(stage.batch)
-        engine = inverter.engine(width)
+        self.check_fits(viewer.generator, viewer.spaces)
+        return optimiser(stage.inverter_with(viewer), self.spaces, stage.batch)
 
-        def begin(image: Assigned) -> Item:
-            return inverter.item(image.photograph, inverter.masks(image.assignment_HW[None]))
 
-        def find(images: Sequence[Assigned]) -> Iterator[Inversion]:
-            return in_turn([engine.submit(functools.partial(begin, image)) for image in images])
+def optimiser(inverter: Inverter, space: str, batch: Width) -> Finder:
+    """Return the method that lowers an inverter's loss, from its start, in the spaces of maps or in one space."""
+    width = inverter.width(batch)
+    engine = inverter.engine(width)
+    tied = space == W
 
-        return Finder(find, width, engine.expect)
+    def begin(image: Assigned) -> Item:
+        return inverter.item(image.photograph, inverter.masks(image.assignment_HW[None]), tied=tied)
+
+    def find(images: Sequence[Assigned]) -> Iterator[Found]:
+        return map(Found.from_inversion, in_turn([engine.submit(functools.partial(begin, image)) for image in images]))
+
+    return Finder(find, width, engine.expect, assign_to(space, inverter.spaces))

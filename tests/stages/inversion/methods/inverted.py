@@ -1,0 +1,52 @@
+"""What the tests of methods share: tiny networks, samples with maps, and the stage that inverts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from generators.source import GeneratorSource
+from stages.base.stage import Record, Rejected, Sample
+from stages.engine.schedule import Schedule
+from stages.invert import Invert
+from stages.objective.objective import Objective
+from stages.perceptual.source import PerceptualSource
+from tests import tiny
+
+CPU = torch.device("cpu")
+SIDE = tiny.SIDE_PX
+STRIPES_HW = np.repeat(np.arange(SIDE, dtype=np.uint8)[None] % 3, SIDE, axis=0)
+"""Columns in W+, F2 and F4 in turn."""
+
+
+def sources(folder: Path) -> dict[str, Any]:
+    """Write tiny networks to a folder, and return the fields of a stage that name them."""
+    networks = tiny.write_networks(folder)
+    return {
+        "generator": GeneratorSource(checkpoint=networks["generator"]),
+        "perceptual": PerceptualSource(backbone="small", weights=networks["perceptual"]),
+        "objective": Objective(shrinkage=1e-3),
+    }
+
+
+def sample(number: int) -> Sample:
+    """Return a sample whose maps gave every space a third of its columns."""
+    refined = Record(f"s{number}", {}, {"assignment_HW": STRIPES_HW})
+    return Sample(f"s{number}", "shard", {"png": tiny.picture(number)}, {"refine_maps": refined})
+
+
+def stage_of(sources: dict[str, Any], method: Any = None, **settings: Any) -> Invert:
+    """Return the stage with few steps, and settings as a configuration has them."""
+    fast = {"schedule": Schedule(steps=6, learning_rate=0.1), "batch": 2}
+    chosen = {} if method is None else {"method": method}
+    return Invert.model_validate({**sources, **fast, **chosen, **settings})
+
+
+def inverted(stage: Invert, *samples: Sample) -> list[Record]:
+    """Return the records of samples, none of which is rejected."""
+    records = list(stage.setup(CPU)(samples))
+    assert not [record.reason for record in records if isinstance(record, Rejected)]
+    return [record for record in records if isinstance(record, Record)]
