@@ -54,9 +54,13 @@ def average_precision(error_HW: NDArray[np.floating], occluded_HW: NDArray[np.bo
     """
     if occluded_HW is None or not _has_both(occluded_HW):
         return None
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(occluded_HW.ravel(), error_HW.ravel()))
+    error_P, occluded_P = error_HW.ravel(), occluded_HW.ravel()
+    order_P = np.argsort(error_P)[::-1]
+    last_E = np.append(np.flatnonzero(np.diff(error_P[order_P])), len(order_P) - 1)  # the last pixel of each error
+    hits_E = np.cumsum(occluded_P[order_P])[last_E]
+    precision_E, recall_E = hits_E / (last_E + 1), hits_E / hits_E[-1]
+    # summed from the largest recall, as scikit-learn does, so that the last bit is the same
+    return float((-np.diff(recall_E[::-1], append=0) * precision_E[::-1]).sum())
 
 
 def _has_both(occluded_HW: NDArray[np.bool_]) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torchvision.models
 from torch import Tensor, nn
 
 
@@ -48,12 +47,14 @@ class PublishedBackbone(nn.Module):
 
     def __init__(self, published: Published) -> None:
         super().__init__()
-        network = getattr(torchvision.models, published.network)(weights=None)
+        from torchvision import models  # takes seconds to import
+
+        network = getattr(models, published.network)(weights=None)
         self.features = network.features[: published.taps[-1] + 1]
         self.taps = frozenset(published.taps)
 
     def forward(self, x_N3HW: Tensor) -> list[Tensor]:
-        """Return the feature after each tap, `[N, C_i, h_i, w_i]`, of images scaled by `lpips.ScalingLayer`."""
+        """Return the feature after each tap, `[N, C_i, h_i, w_i]`, of images scaled by `Scaling`."""
         features, x = [], x_N3HW
         for index, layer in enumerate(self.features):
             x = layer(x)
@@ -73,7 +74,7 @@ class SmallBackbone(nn.Module):
     def forward(self, x_N3HW: Tensor) -> list[Tensor]:
         """Return the feature after each stage: `[N, C_i, H / 2^i, W / 2^i]`, of images already scaled.
 
-        `lpips.ScalingLayer` scales images in [-1, 1]; `Perceptual` does it, a training script has to.
+        `Scaling` scales images in [-1, 1]; `Perceptual` does it, a training script has to.
         """
         features = []
         x = x_N3HW

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import lpips
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,6 +15,22 @@ class Features:
     layers: tuple[Tensor, ...]  # [N, C, h, w] each; the C values of a position have length 1
     image_shape: tuple[int, ...]  # [N, 3, H, W]
     digest: str  # of the model
+
+
+class Scaling(nn.Module):
+    """Shift and scale of images in [-1, 1], `[N, 3, H, W]`, as the lpips package has them."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[None, :, None, None])
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[None, :, None, None])
+
+    def forward(self, x_N3HW: Tensor) -> Tensor:
+        """Return the images scaled."""
+        return (x_N3HW - self.shift) / self.scale
 
 
 class Perceptual(nn.Module):
@@ -34,11 +50,11 @@ class Perceptual(nn.Module):
         self.name = name
         self.digest = digest
         self.min_side_px = min_side_px
-        self.scaling = lpips.ScalingLayer()
+        self.scaling = Scaling()
         self.backbone = backbone
-        self.heads = nn.ModuleList(lpips.NetLinLayer(weight.shape[1]) for weight in head_weights)
+        self.heads = nn.ModuleList(nn.Conv2d(weight.shape[1], 1, 1, bias=False) for weight in head_weights)
         for head, weight in zip(self.heads, head_weights, strict=True):
-            head.load_state_dict({"model.0.weight": weight})
+            head.load_state_dict({"weight": weight})
         self.requires_grad_(False)
         self.eval()
 
@@ -61,8 +77,8 @@ class Perceptual(nn.Module):
 
     def distance_map(self, x_N3HW: Tensor, target: Features) -> Tensor:
         """Return the map of differences of each image from its target: `[N, H, W]`, at least 0 (Eq. 3.1)."""
-        size = tuple(x_N3HW.shape[2:])
-        errors = [lpips.upsample(error[:, None], out_HW=size) for error in self.layer_errors(x_N3HW, target)]
+        size = x_N3HW.shape[2:]
+        errors = [F.interpolate(error[:, None], size, mode="bilinear") for error in self.layer_errors(x_N3HW, target)]
         return torch.cat(errors, dim=1).sum(dim=1)
 
     def layer_errors(self, x_N3HW: Tensor, target: Features) -> list[Tensor]:
@@ -86,7 +102,7 @@ class Perceptual(nn.Module):
     def _features(self, x_N3HW: Tensor) -> Features:
         self._check(x_N3HW)
         full = torch.promote_types(x_N3HW.dtype, torch.float32)  # 1e-10 in the division is 0 in half precision
-        layers = tuple(lpips.normalize_tensor(feature.to(full)) for feature in self.backbone(self.scaling(x_N3HW)))
+        layers = tuple(_normalised(feature.to(full)) for feature in self.backbone(self.scaling(x_N3HW)))
         return Features(layers, tuple(x_N3HW.shape), self.digest)
 
     def _check(self, x_N3HW: Tensor) -> None:
@@ -101,3 +117,8 @@ class Perceptual(nn.Module):
                 f"{self.name} needs images of {self.min_side_px} px or more on each side, got "
                 f"{shape[2]} x {shape[3]}: enlarge them or choose another perceptual network"
             )
+
+
+def _normalised(x_NCHW: Tensor) -> Tensor:
+    """Return features divided by their length over the channels; 1e-10 as in the lpips package."""
+    return x_NCHW / ((x_NCHW**2).sum(dim=1, keepdim=True).sqrt() + 1e-10)

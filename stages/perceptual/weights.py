@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-import lpips
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ def save_small(path: str | Path, backbone: SmallBackbone, heads: Sequence[Tensor
 def _load_published(net: str, weights: Path | None, heads: Path | None) -> Perceptual:
     published = PUBLISHED[net]
     weights_path = cached_weights(net) if weights is None else weights
-    heads_path = Path(lpips.__file__).parent / "weights/v0.1" / f"{net}.pth" if heads is None else heads
+    heads_path = _heads_of_the_package(net) if heads is None else heads
     weights_file, heads_file = _read(weights_path), _read(heads_path)
     with torch.device("meta"):
         backbone = PublishedBackbone(published)
@@ -84,6 +84,14 @@ def _load_published(net: str, weights: Path | None, heads: Path | None) -> Perce
         digest=_digest(weights_file, heads_file),
         min_side_px=published.min_side_px,
     )
+
+
+def _heads_of_the_package(net: str) -> Path:
+    """Return the file of heads in the lpips package, which takes seconds to import."""
+    package = find_spec("lpips")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "weights/v0.1" / f"{net}.pth"
 
 
 def _load_small(weights: Path | None, heads: Path | None) -> Perceptual:

@@ -156,6 +156,18 @@ def test_help_and_version_import_nothing_that_takes_long(arguments):
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True)
 
 
+def test_a_plan_with_the_small_perceptual_network_imports_neither_torchvision_nor_torchs_compiler(fresh):
+    """Together they take longer to import than everything else; workers would pay for them too."""
+    program = (
+        "import sys\nfrom pipeline.cli.commands import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "found = {'torchvision', 'torch._dynamo', 'lpips', 'sklearn'} & sys.modules.keys()\nassert not found, found"
+    )
+    command = [sys.executable, "-c", program, "plan", str(fresh.folder / "run.yaml")]
+    root = Path(__file__).parents[3]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, check=True, capture_output=True)
+
+
 def test_a_locale_without_the_letters_and_a_home_that_is_not_there_end_no_command(fresh):
     named = fresh.folder / "τ – ünïcode.yaml"
     named.write_bytes((fresh.folder / "run.yaml").read_bytes() + "# τ – ünï".encode())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from stages.base.errors import BadSampleError
 from stages.base.stage import Sample
@@ -21,12 +21,15 @@ def test_average_precision_is_the_precision_at_each_recall():
     assert auroc(error_HW, OCCLUDED_HW) == pytest.approx(3 / 4)
 
 
-def test_auroc_is_scikit_learns_ties_included():
+def test_both_figures_are_scikit_learns_ties_included():
     random = np.random.default_rng(0)
     occluded_HW = random.random((40, 50)) < 0.1
     for error_HW in (random.random((40, 50), np.float32) + 0.2 * occluded_HW, random.integers(0, 5, (40, 50)) / 5):
         wanted = roc_auc_score(occluded_HW.ravel(), error_HW.ravel())
         assert auroc(error_HW, occluded_HW) == pytest.approx(wanted, abs=1e-12)
+        for error in (error_HW, error_HW.astype(np.float16)):
+            wanted = average_precision_score(occluded_HW.ravel(), error.ravel())
+            assert average_precision(error, occluded_HW) == wanted, "to the last bit: it is recorded"
 
 
 def test_a_map_that_says_nothing_has_the_average_precision_of_chance():
