@@ -57,7 +57,7 @@ from stages.inversion.inverter import Inverter
 from stages.inversion.starts import Mean
 from stages.inversion.viewer import Photograph, Viewer
 from stages.maps.region import Region, fit
-from stages.objective.precision import Precision
+from stages.objective.precision import Computed, computed_in
 from stages.perceptual.backbones import PUBLISHED
 from stages.perceptual.distance import Perceptual
 from stages.perceptual.weights import load_perceptual
@@ -80,7 +80,7 @@ class Case:
     steps: int
     width: int = 16
     turns: int = 1
-    precision: Precision = "fp32"
+    precision: Computed = "fp32"
     compiles: bool = False
 
 
@@ -123,13 +123,18 @@ def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
     count, steps, turns = (width, 24, 1) if quick else (2 * width, 40, 3)
     demo = Case("demo 64", demo_networks, count, steps, width, turns)
     yield from (demo, replace(demo, name="demo 64 compiled", compiles=True))
+    half = computed_in("auto", device) == "bf16"
+    if half:
+        yield replace(demo, name="demo 64 bf16", precision="bf16")
+        yield replace(demo, name="demo 64 bf16 compiled", precision="bf16", compiles=True)
     if quick:
         return
     gpu = device.type == "cuda"
     count, steps, turns = (width, 20, 3) if gpu else (2, 6, 1)  # a step of one image takes seconds on a CPU
     large = Case("config-f 256", partial(config_f, 256), count, steps, count, turns)
     yield from (large, replace(large, name="config-f 256 compiled", compiles=True))
-    if gpu or torch.cpu.get_capabilities().get("avx512_bf16"):
+    if half:
+        yield replace(large, name="config-f 256 bf16", precision="bf16")
         yield replace(large, name="config-f 256 bf16 compiled", precision="bf16", compiles=True)
     if gpu:
         largest = replace(large, name="config-f 512", networks=partial(config_f, 512))
@@ -283,7 +288,7 @@ def _flops_of_a_step(inverter: Inverter, begin: Callable[[], Item], width: int) 
     return int(counter.get_total_flops())
 
 
-def _matmul_flops(device: torch.device, precision: Precision, wait: Callable[[], None]) -> float:
+def _matmul_flops(device: torch.device, precision: Computed, wait: Callable[[], None]) -> float:
     """Return the FLOP/s of the fastest of several matrix products, each the best of three."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     best = 0.0

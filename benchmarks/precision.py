@@ -35,7 +35,7 @@ from benchmarks.supervision import SEED
 from generators.latents import Codes
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
-from stages.objective.precision import Precision
+from stages.objective.precision import Computed
 
 WITHIN = 0.01
 """Maximum excess of half precision, relative to the loss in float32."""
@@ -94,7 +94,7 @@ def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
     schedule = Schedule(steps=case.steps, learning_rate=trial.learning_rate)
     inverter = replace(inverter_of(case, device), schedule=schedule)
     work = Work.from_images(inverter, trial.targets(inverter, case.images))
-    ways: Mapping[str, tuple[Precision, int]] = {
+    ways: Mapping[str, tuple[Computed, int]] = {
         "fp32": ("fp32", case.width),
         "fp32 rounded otherwise": ("fp32", case.width - 1),
         "bf16": ("bf16", case.width),
@@ -105,7 +105,7 @@ def rows_of(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
     return [_row(name, case, start, losses[name], losses["fp32"]) for name in ways]
 
 
-def _final_losses(work: Work, precision: Precision, width: int) -> list[float]:
+def _final_losses(work: Work, precision: Computed, width: int) -> list[float]:
     """Return the final loss of each image."""
     half = replace(work, inverter=replace(work.inverter, precision=precision))
     with _products(precision, half.inverter.prior.mean_w.device):
@@ -136,13 +136,13 @@ def _row(name: str, case: Case, start: float, losses: Sequence[float], wanted: S
     }
 
 
-def _products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+def _products(precision: Computed, device: torch.device) -> AbstractContextManager[object]:
     if not _emulated(precision, device):
         return nullcontext()
     return TensorCores()  # type: ignore[no-untyped-call]  # torch's
 
 
-def _emulated(precision: Precision, device: torch.device) -> bool:
+def _emulated(precision: Computed, device: torch.device) -> bool:
     """Return whether a device lacks products of a half precision."""
     if precision == "fp32" or device.type == "cuda":
         return False

@@ -19,7 +19,7 @@ from stages.engine.slots import Slots
 from stages.maps.region import Region
 from stages.objective.loss import Loss, loss_of
 from stages.objective.objective import Objective, Target
-from stages.objective.precision import Precision
+from stages.objective.precision import Computed
 
 if TYPE_CHECKING:
     from stages.perceptual.distance import Perceptual
@@ -37,7 +37,7 @@ def descend(  # noqa: PLR0917 - everything an inversion depends on
     *,
     free: Collection[str] | None = None,
     tied: bool = False,
-    precision: Precision = "fp32",
+    precision: Computed = "fp32",
 ) -> Inversion:
     """Return the codes that minimise each image's loss (Eq. 3.8), by Adam from `start`, all images in one batch.
 

@@ -6,12 +6,15 @@ compared with, `item` gives it codes to start from, and `engine` takes Adam's st
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from generators.generator import Generator
 from generators.latents import Codes, zero_deltas
 from generators.prior import Prior
 from stages.engine.batch import Item
@@ -23,7 +26,10 @@ from stages.inversion.starts.start import Begin, in_every_layer
 from stages.inversion.viewer import Photograph, Viewer
 from stages.objective.loss import Loss, loss_of
 from stages.objective.objective import Objective, Target, prepare_target
-from stages.objective.precision import Precision, lowered
+from stages.objective.precision import Computed, in_precision, lowered
+
+if TYPE_CHECKING:
+    from stages.perceptual.distance import Perceptual
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,13 @@ class Inverter(Viewer):
     objective: Objective
     schedule: Schedule
     begin: Begin
-    precision: Precision = "fp32"
+    precision: Computed = "fp32"
     compiles: bool = False
+
+    @functools.cached_property
+    def optimised(self) -> tuple[Generator, Perceptual]:
+        """The two networks as the loss uses them, in its precision; images and measures are made by the others."""
+        return in_precision(self.generator, self.precision), in_precision(self.perceptual, self.precision, "backbone.")
 
     def target(self, image_N3HW: Tensor) -> Target:
         """Return images `[N, 3, h, w]` in [-1, 1], of the region's or the loss's size, as the objective compares them.
@@ -44,7 +55,7 @@ class Inverter(Viewer):
         distance from it.
         """
         with lowered(self.precision, image_N3HW.device):
-            return prepare_target(image_N3HW, self.perceptual, self.objective)
+            return prepare_target(image_N3HW, self.optimised[1], self.objective)
 
     def item(
         self,
@@ -71,8 +82,7 @@ class Inverter(Viewer):
 
     def loss(self) -> Loss:
         """Return the loss (Eq. 3.8), as a function of codes and targets."""
-        parts = (self.generator, self.perceptual, self.prior, self.objective, self.region)
-        return loss_of(*parts, self.precision)
+        return loss_of(*self.optimised, self.prior, self.objective, self.region, self.precision)
 
     def engine(self, width: int) -> Engine:
         """Return an engine that inverts the items of this inverter, `width` at a time."""

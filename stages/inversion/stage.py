@@ -22,7 +22,7 @@ from stages.inversion.viewer import Photograph, Viewer
 from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
 from stages.objective.objective import Objective
-from stages.objective.precision import Precision
+from stages.objective.precision import Precision, computed_in
 from stages.perceptual.source import PerceptualSource
 
 
@@ -75,16 +75,13 @@ class InvertingStage(Stage):
         prior = cached_prior(generator, published_mean=objective.published_mean, shrinkage=objective.shrinkage).to(
             device
         )
-        if device.type == "cuda" and self.precision != "fp32":  # the layout of tensor cores; slower on a CPU
-            generator.to(memory_format=torch.channels_last)
-            viewer.perceptual.to(memory_format=torch.channels_last)
         return Inverter(
             **vars(viewer),
             prior=prior,
             objective=objective,
             schedule=self.schedule,
             begin=self.start.load(viewer, prior, objective, labelled=self.label is not None),
-            precision=self.precision,
+            precision=computed_in(self.precision, device),
             compiles=self.compile,
         )
 

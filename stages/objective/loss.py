@@ -13,7 +13,7 @@ from generators.latents import Codes
 from generators.prior import Prior
 from stages.maps.region import Region, crop
 from stages.objective.objective import Objective, Target, losses
-from stages.objective.precision import GRADIENT_SCALE, Precision, lowered, scaled_gradient
+from stages.objective.precision import GRADIENT_SCALE, Computed, lowered, scaled_gradient
 
 if TYPE_CHECKING:
     from stages.perceptual.distance import Perceptual
@@ -29,7 +29,7 @@ def loss_of(  # noqa: PLR0917 - the parts of the objective
     prior: Prior | None,
     objective: Objective,
     region: Region,
-    precision: Precision = "fp32",
+    precision: Computed = "fp32",
 ) -> Loss:
     """Return the loss (Eq. 3.8) of the pictures that codes form, as a function of codes and targets.
 
