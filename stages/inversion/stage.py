@@ -45,7 +45,9 @@ class InvertingStage(Stage):
     many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
     memory turns out too small, the number is halved."""
     precision: Precision = "fp32"
-    """Precision of the networks during inversion, on hardware made for it; images and measures are in float32."""
+    """Precision of the networks during inversion; images and measures are in float32. `bf16` and `fp16` are for
+    hardware made for them; `auto` is bf16 on such hardware (GPUs from Ampere on, CPUs after a short measurement),
+    otherwise fp32."""
     compile: bool = False
     """Let torch compile the loss, into CUDA graphs on a GPU: minutes once, for runs of hours; changes rounding."""
 

@@ -16,7 +16,7 @@ from stages.engine.schedule import Schedule
 from stages.maps.region import Region
 from stages.objective.loss import Loss, loss_of
 from stages.objective.objective import Objective, Target, prepare_target
-from stages.objective.precision import Precision, lowered
+from stages.objective.precision import Computed, lowered
 from stages.perceptual.backbones import SmallBackbone
 from stages.perceptual.distance import Perceptual
 
@@ -64,16 +64,16 @@ class Work:
         """The loss in full precision."""
         return self.loss_in("fp32")
 
-    def target_in(self, precision: Precision) -> Target:
+    def target_in(self, precision: Computed) -> Target:
         """Return all targets, their features in a precision."""
         with lowered(precision, self.images.device):
             return prepare_target(self.images, self.perceptual, OBJECTIVE)
 
-    def loss_in(self, precision: Precision) -> Loss:
+    def loss_in(self, precision: Computed) -> Loss:
         """Return the loss in a precision."""
         return loss_of(self.generator, self.perceptual, self.prior, OBJECTIVE, REGION, precision)
 
-    def item(self, image: int, schedule: Schedule, precision: Precision = "fp32") -> Item:
+    def item(self, image: int, schedule: Schedule, precision: Computed = "fp32") -> Item:
         """Return the inversion of one picture."""
         one = separate(self.start)[image]
         return Item(self.target_in(precision)[image], one, schedule, frozenset(one.deltas))

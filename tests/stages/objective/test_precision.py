@@ -5,7 +5,8 @@ import torch
 
 from benchmarks.harness.descent import invert_all
 from stages.engine.schedule import Schedule
-from stages.objective.precision import GRADIENT_SCALE, lowered, scaled_gradient
+from stages.objective import precision as half
+from stages.objective.precision import GRADIENT_SCALE, computed_in, in_precision, lowered, scaled_gradient
 from tests.stages.small_work import COUNT, Work
 
 SCHEDULE = Schedule(steps=40, learning_rate=0.05)
@@ -74,3 +75,37 @@ def test_full_precision_lowers_nothing():
         assert not torch.is_autocast_enabled("cpu")
     with lowered("bf16", torch.device("cpu")):
         assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def test_auto_is_half_precision_only_where_the_device_computes_faster_in_it(monkeypatch):
+    cpu = torch.device("cpu")
+    assert computed_in("fp16", cpu) == "fp16", "a stated precision is taken as it is"
+    measured = {torch.float32: 3.0, torch.bfloat16: 1.0}
+    monkeypatch.setattr(half, "_convolution_s", lambda dtype, _layout: measured[dtype])
+    for seconds, wanted in ((1.0, "bf16"), (2.9, "fp32")):
+        measured[torch.bfloat16] = seconds
+        half._half_pays.cache_clear()
+        assert computed_in("auto", cpu) == wanted
+    half._half_pays.cache_clear()
+
+
+def test_this_processor_is_measured_in_both_precisions():
+    for dtype in (torch.float32, torch.bfloat16):
+        assert 0 < half._convolution_s(dtype, torch.channels_last) < 10
+
+
+def test_a_network_cast_once_computes_what_autocast_computes(work):
+    cast = in_precision(work.generator, "bf16")
+    weights = [p.dtype for p in cast.parameters() if p.ndim == 4]
+    assert set(weights) == {torch.bfloat16}, "some weights are of convolutions, and all of those are cast"
+    assert {p.dtype for p in work.generator.parameters()} == {torch.float32}, "images are made in full precision"
+    assert in_precision(work.generator, "fp32") is work.generator
+    with torch.no_grad(), lowered("bf16", torch.device("cpu")):
+        images = [network.synthesize(work.start.w_plus) for network in (cast, work.generator)]
+    torch.testing.assert_close(*images, rtol=0.02, atol=0.02)
+
+
+def test_only_the_named_part_is_cast(work):
+    cast = in_precision(work.perceptual, "bf16", "backbone.")
+    dtypes = {name.startswith("backbone."): p.dtype for name, p in cast.named_parameters() if p.ndim == 4}
+    assert dtypes == {True: torch.bfloat16, False: torch.float32}
