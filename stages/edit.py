@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,14 +20,22 @@ from generators.latents import Codes
 from generators.source import GeneratorSource
 from stages.base.batched_worker import PREPARING, batched_worker
 from stages.base.errors import BadSampleError
-from stages.base.stage import Record, Rejected, Sample, Stage, Worker
+from stages.base.stage import OwnIndex, Record, Rejected, Sample, Sizes, Stage, Worker
 from stages.editing.editor import Editor, Picture
-from stages.editing.settings import EditDirection, EditOfCodes, EditSequence, Magnitudes, check_settings, edits_of
+from stages.editing.settings import (
+    EditDirection,
+    EditOfCodes,
+    EditSequence,
+    Magnitudes,
+    check_settings,
+    edits_of,
+    labels_of,
+)
 from stages.images.encoding import ImageFormat, Quality, encoded, extension_of
 from stages.inversion.packing import stack_codes, unpack_codes
 from stages.maps.change import change_by_space
 from stages.maps.region import Region, to_uint8
-from stages.maps.spaces import chosen_spaces
+from stages.maps.spaces import chosen_spaces, column
 
 Encode = Callable[[NDArray[np.uint8]], "Future[bytes]"]
 
@@ -48,6 +56,7 @@ class Edit(Stage):
     reads: ClassVar[tuple[str, ...]] = ("invert",)
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"files"})
     needs_members: ClassVar[bool] = False
+    own_index: ClassVar[OwnIndex | None] = OwnIndex("edits")
 
     generator: GeneratorSource
     region: Region | None = None  # active part of the generator's canvas; None is all of it
@@ -69,6 +78,30 @@ class Edit(Stage):
     def check(self, generator: Generator) -> None:
         """Raise DirectionError unless every direction is there and fits the generator."""
         self._edits(generator)
+
+    def bytes_at_most(self, sizes: Sizes) -> int:
+        """Return the bytes of uncompressed images."""
+        return len(labels_of(self.directions, self.magnitudes, self.sequences)) * sizes.region_px * 3
+
+    def index_columns(self) -> Mapping[str, type[str] | type[float]]:
+        """Return member of the tar, direction, magnitude, and the changes inside and outside each space's region."""
+        changes = [f"change_{where}_{space}" for where in ("inside", "outside") for space in self._columns]
+        return {"member": str, "direction": str, "magnitude": float, **dict.fromkeys(changes, float)}
+
+    def index_rows(self, key: str, row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield a row for each edit."""
+        for number, edit in enumerate(json.loads(row["edits"])):
+            changes: dict[str, float | None] = {}
+            for where in ("inside", "outside"):
+                for space, change in zip(self._columns, row[f"change_{where}"][number], strict=True):
+                    changes[f"change_{where}_{space}"] = None if np.isnan(change) else float(change)
+            what = {"direction": edit["direction"], "magnitude": float(edit["magnitude"])}
+            yield {"member": f"{key}.{edit['file']}", **what, **changes}
+
+    @property
+    def _columns(self) -> list[str]:
+        assert self.spaces is not None, "a run gives its stages their spaces"
+        return [column(space) for space in self.spaces]
 
     def _edits(self, generator: Generator) -> tuple[EditOfCodes, ...]:
         return edits_of(self.directions, self.magnitudes, self.sequences, generator)

@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from stages.base.batched_worker import batched_worker
-from stages.base.stage import Record, Rejected, Sample, Worker
+from stages.base.stage import Record, Rejected, Sample, Sizes, Worker
 from stages.engine.batch import Item
 from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion, Trace, fate
@@ -70,6 +70,11 @@ class ErrorMaps(InvertingStage):
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     schedule: Schedule = Schedule(steps=501)
     keep_images: bool = False  # also keep the single-space inversions, `image_LHW3` uint8
+
+    def bytes_at_most(self, sizes: Sizes) -> int:
+        """Return the bytes of maps and loss curves, and of images if they are kept."""
+        images = sizes.region_px * 3 if self.keep_images else 0
+        return sizes.spaces * (2 * sizes.map_px + 4 * self.schedule.steps + images)
 
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance; the worker inverts `batch` items, an image in a space, at a time."""

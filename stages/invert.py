@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
-from stages.base.stage import Record, Rejected, Sample, Value, Worker
+from stages.base.stage import Record, Rejected, Sample, Sizes, Value, Worker
 from stages.inversion.methods import Method, Optimise
 from stages.inversion.methods.method import Assigned, Found
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
@@ -56,6 +56,10 @@ class Invert(InvertingStage):
     formerly: ClassVar[Mapping[str, Value]] = REMOVED
 
     _removed = model_validator(mode="before")(without_steps_by_need)
+
+    def bytes_at_most(self, sizes: Sizes) -> int:
+        """Return the bytes of codes and assignment."""
+        return sizes.codes_bytes + sizes.region_px
 
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance, and what the method needs."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stages.base.batched_worker import batched_worker
 from stages.base.in_parts import InParts
-from stages.base.stage import Record, Rejected, Sample, Stage, Worker
+from stages.base.stage import Record, Rejected, Sample, Sizes, Stage, Worker
 from stages.base.transfer import to_device, to_host
 from stages.images.image_member import ImageMember
 from stages.maps.reduction import fit_reduced
@@ -51,6 +51,10 @@ class PredictMaps(Stage):
     image: ImageMember = ImageMember()
     truth: str | None = None
     batch: PositiveInt = 64  # images at a time
+
+    def bytes_at_most(self, sizes: Sizes) -> int:
+        """Return the bytes of float16 maps."""
+        return sizes.spaces * 2 * sizes.map_px
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmenter; the worker runs it once per batch."""

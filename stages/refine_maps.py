@@ -13,7 +13,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from stages.base.batched_worker import batched_worker
 from stages.base.errors import BadSampleError
-from stages.base.stage import Record, Rejected, Sample, Stage, Worker
+from stages.base.stage import Record, Rejected, Sample, Sizes, Stage, Worker
 from stages.images.image_member import ImageMember
 from stages.maps.assignment import assign_spaces
 from stages.maps.connected_parts import connected_parts
@@ -56,6 +56,10 @@ class RefineMaps(Stage):
     connected_components: bool = False
     """Split each segment into its connected parts: two distant cars need not share a space."""
     batch: PositiveInt = 16  # images at a time
+
+    def bytes_at_most(self, sizes: Sizes) -> int:
+        """Return the bytes of a uint8 assignment and int32 labels."""
+        return sizes.region_px * 5
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmentation; the worker assigns each image by itself."""

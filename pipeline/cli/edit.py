@@ -24,16 +24,15 @@ def edit(
     from pipeline.execution.progress import Progress
     from pipeline.execution.run import Run
     from pipeline.publish.pointer import read_pointer
+    from stages.edit import Edit
 
     console = Console()
     mill = Run(load_config(config, overrides or ()), Progress(console))
-    finished = mill.edit()
+    finished = mill.only(Edit)
     pointer = read_pointer(finished.plan.ledger)
     if finished.computed == 0 and not finished.failed:
         console.print(f"nothing to do: all {len(finished.index.units)} units are edited")
-    if pointer is not None and pointer.edits is not None:
-        console.print(
-            f"edits: {finished.plan.ledger.store.url}, index {', '.join(pointer.edits.index)}", soft_wrap=True
-        )
+    for name, own in (pointer.own if pointer is not None else {}).items():
+        console.print(f"{name}: {finished.plan.ledger.store.url}, index {', '.join(own.index)}", soft_wrap=True)
     if not cli_run.print_end(console, finished):
         raise typer.Exit(1)

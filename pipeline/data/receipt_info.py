@@ -95,10 +95,10 @@ class SupervisionIndexInfo(ReceiptInfo):
     finished: float
 
 
-class EditIndexInfo(ReceiptInfo):
-    """Information on the rows of the index of edited images."""
+class OwnIndexInfo(ReceiptInfo):
+    """Information on the rows of a stage's own index."""
 
-    edits: int
+    rows: int
     started: float
     finished: float
 

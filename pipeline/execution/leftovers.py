@@ -42,8 +42,7 @@ def _training(state: Entry) -> str:
 def _drop_old_indexes(ledger: Ledger) -> int:
     """Delete the indexes that were superseded long ago and are not pointed to: their receipts, then their files."""
     pointer = read_pointer(ledger)
-    pointed = {pointer.receipt, pointer.supervision.receipt} if pointer else set()
-    pointed |= {pointer.edits.receipt} if pointer and pointer.edits else set()
+    pointed = pointer.receipts if pointer else set()
     kinds = defaultdict[str, list[Entry]](list)
     for entry in ledger.store.list(f"{RECEIPTS}/{PUBLISH}/"):
         kinds[entry.name.rpartition("/")[2]].append(entry)

@@ -43,7 +43,7 @@ from pipeline.training.train_job import TrainJob
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.trade_off import ask, curve_of
 from stages.base.errors import StageError
-from stages.edit import Edit
+from stages.base.stage import Stage
 from stages.segmenter.choice import Published
 
 FIRST_SHARDS = 4
@@ -122,35 +122,37 @@ class Run:
             raise RunError(f"the trade-off could not be measured: {reason}")
         return curve_of(plan, asked)
 
-    def edit(self) -> RunResult:
-        """Return when every inverted image is edited and the edits are published; compute nothing else.
+    def only(self, stage: type[Stage]) -> RunResult:
+        """Return when an optional stage is computed and published; compute nothing else.
 
         Raises:
-            RunError: not everything before the edits is computed.
+            ConfigError: the stage is not configured.
+            RunError: not everything before it is computed.
         """
         waiting.listen(self.progress.waits)
         try:
-            return self.repairs.until_whole(self._edit)
+            return self.repairs.until_whole(lambda: self._only(stage))
         finally:
             self.hosts.close()
 
-    def _edit(self) -> RunResult:
-        if self.config.edit is None:
-            raise ConfigError("edit: the configuration has no such section; add edit.directions (docs/editing.md)")
+    def _only(self, stage: type[Stage]) -> RunResult:
+        name = stage.name
+        if getattr(self.config, name) is None:
+            raise ConfigError(f"{name}: the configuration has no such section; `invertmill config` prints its keys")
         plan = self._checked_plan()
-        with self.progress.doing("listing what is left for edit"):
+        with self.progress.doing(f"listing what is left for {name}"):
             shards, segmenter = plan.inventories(), plan.ledger.receipt(plan.train_segmenter())
             if segmenter is None or not shards:
-                raise RunError("edit: nothing is inverted yet; `invertmill run` comes first, and edits too")
+                raise RunError(f"{name}: nothing is inverted yet; `invertmill run` comes first, and does {name} too")
             steps = plan.map_steps(segmenter)
             units = plan.units(shards, plan.everything)
             if missing := plan.remaining(steps.last, units):
                 raise RunError(
-                    f"edit: {steps.last.stage.name} has {len(units) - len(missing)} of {len(units)} units; "
-                    "`invertmill run` makes the rest, and edits them too"
+                    f"{name}: {steps.last.stage.name} has {len(units) - len(missing)} of {len(units)} units; "
+                    f"`invertmill run` makes the rest, and does {name} too"
                 )
-            todo = plan.remaining(steps[Edit], units)
-        self._map(plan, steps[Edit], todo, shards)
+            todo = plan.remaining(steps[stage], units)
+        self._map(plan, steps[stage], todo, shards)
         with self.progress.doing("writing the index"):
             return self._finish(plan, shards, segmenter)
 

@@ -14,7 +14,7 @@ from pipeline.data.units import Shard, read_inventory
 from pipeline.data.unread import Unread
 from pipeline.operations.accounting import Account, Problem, damaged_problem, whole
 from pipeline.plan.plan import Plan
-from pipeline.publish.index import published, published_edits, published_supervision
+from pipeline.publish.index import published, published_receipts, published_supervision
 from pipeline.tune.trade_off import measured
 from stages.train_segmenter import TrainSegmenter
 
@@ -104,7 +104,7 @@ def _segmenter(plan: Plan) -> tuple[Receipt | None, list[Problem]]:
 def _check_index(plan: Plan, samples: int) -> list[Problem]:
     try:
         index, supervision = published(plan.ledger), published_supervision(plan.ledger)
-        edits = published_edits(plan.ledger)
+        every = published_receipts(plan.ledger)
     except DamagedBundleError as error:
         return [damaged_problem(damage) for damage in error.damages]
     except BundleError as error:
@@ -113,5 +113,4 @@ def _check_index(plan: Plan, samples: int) -> list[Problem]:
         return [Problem("publish", "there is no index")]
     rows = IndexInfo.from_receipt(index).samples
     wrong = [] if rows == samples else [Problem("publish", f"the index has {rows} rows for {samples} samples")]
-    wrong += whole(plan.ledger, edits) if edits is not None else []
-    return wrong + whole(plan.ledger, index) + whole(plan.ledger, supervision)
+    return wrong + [problem for receipt in every for problem in whole(plan.ledger, receipt)]

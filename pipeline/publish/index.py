@@ -18,24 +18,16 @@ from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep, Steps
 from pipeline.publish.build import PartsWriter
 from pipeline.publish.contents import CONTENTS, written
-from pipeline.publish.edits import EditIndex
 from pipeline.publish.held import Held
+from pipeline.publish.own_index import OwnIndexOf
 from pipeline.publish.parts import index_address, parts_of, standing
-from pipeline.publish.pointer import (
-    POINTER,
-    EditsPointer,
-    Pointer,
-    SupervisionPointer,
-    address_in,
-    move_pointer,
-    read_pointer,
-)
+from pipeline.publish.pointer import POINTER, Pointer, SupervisionPointer, address_in, move_pointer, read_pointer
 from pipeline.publish.settings import portable_settings
 from pipeline.publish.supervision import SHARDS, SupervisionIndex
-from stages.edit import Edit
+from stages.base.stage import Stage
 from stages.train_segmenter import TrainSegmenter
 
-__all__ = ["POINTER", "Index", "Publication", "published", "published_edits", "published_supervision", "read_index"]
+__all__ = ["POINTER", "Index", "Publication", "published", "published_own", "published_supervision", "read_index"]
 
 VERSION = 4
 INVENTORIES = "inventories.json"
@@ -65,7 +57,7 @@ class Index:
     inventories: Sequence[str] = ()  # units of the inventory, for the shards of the index
     unread: int = 0  # listed shards that have no inventory
     settings: Mapping[str, Any] = field(default_factory=dict)
-    edit: MapStep | None = None  # if edits are configured; they have an index of their own
+    optional: Sequence[MapStep] = ()  # of the stages that are computed because they are configured
 
     @classmethod
     def from_plan(cls, plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt, unread: int = 0) -> Index:
@@ -75,7 +67,7 @@ class Index:
         return cls(
             ledger=plan.ledger,
             steps=steps,
-            edit=every.get(Edit),
+            optional=[step for step in every if step.stage.name in GRAPH.optional],
             error_maps=error_maps,
             units=plan.units(shards, steps.last.selection),
             supervised=plan.units(shards, error_maps.selection),
@@ -89,7 +81,7 @@ class Index:
     @property
     def every_step(self) -> Steps:
         """The steps of this index, in order."""
-        return Steps([self.error_maps, *self.steps, *([self.edit] if self.edit is not None else [])])
+        return Steps([self.error_maps, *self.steps, *self.optional])
 
     def units_of(self, step: MapStep) -> Sequence[Unit]:
         """Return the units of a step: of all samples, or of the supervision."""
@@ -139,19 +131,14 @@ class Index:
             gaps=gaps,
             settings=dict(self.settings),
             supervision=supervision,
-            edits=self._edits(),
+            own={
+                step.stage.own_index.name: OwnIndexOf(self.ledger, step, self.units).commit()
+                for step in self.optional
+                if step.stage.own_index is not None
+            },
         )
         move_pointer(self.ledger, pointer)
         return Publication(receipt, gaps, moved=True)
-
-    def _edits(self) -> EditsPointer | None:
-        """Commit the index of the edited images if it is new; None if no edits are configured."""
-        if self.edit is None:
-            return None
-        edits = EditIndex(self.ledger, self.edit, self.units).commit()
-        return EditsPointer(
-            index=parts_of(edits), receipt=edits.address.receipt_name, fingerprint=self.edit.fingerprint
-        )
 
     def _held(self) -> Held:
         """Return the present bundles."""
@@ -164,8 +151,8 @@ class Index:
 
     def _gaps(self, held: Held) -> dict[str, Any]:
         missing = {step.stage.name: held.missing(step.stage.name) for step in (*self.steps, self.error_maps)}
-        if self.edit is not None:
-            missing[self.edit.stage.name] = Held(self.ledger, [(self.edit, self.units)]).missing(self.edit.stage.name)
+        for step in self.optional:
+            missing[step.stage.name] = Held(self.ledger, [(step, self.units)]).missing(step.stage.name)
         without_codes = (self.units[number] for number in missing[self.steps.last.stage.name])
         gaps = {
             "shards": self.unread,
@@ -235,13 +222,25 @@ def published_supervision(ledger: Ledger) -> Receipt | None:
     return None if pointer is None else ledger.receipt(address_in(ledger, pointer.supervision.receipt))
 
 
-def published_edits(ledger: Ledger) -> Receipt | None:
-    """Return the receipt of the index of edited images, None if no edits are published or its bundle is gone.
+def published_own(ledger: Ledger, stage: type[Stage]) -> Receipt | None:
+    """Return the receipt of a stage's own index, None if it is not published or its bundle is gone.
 
     Raises:
         BundleError: the pointer is damaged.
     """
     pointer = read_pointer(ledger)
-    if pointer is None or pointer.edits is None:
+    if pointer is None or stage.own_index is None or stage.own_index.name not in pointer.own:
         return None
-    return ledger.receipt(address_in(ledger, pointer.edits.receipt))
+    return ledger.receipt(address_in(ledger, pointer.own[stage.own_index.name].receipt))
+
+
+def published_receipts(ledger: Ledger) -> list[Receipt]:
+    """Return the receipts of all indexes that the pointer leads to, without those whose bundles are gone.
+
+    Raises:
+        BundleError: the pointer is damaged.
+    """
+    pointer = read_pointer(ledger)
+    names = sorted(pointer.receipts) if pointer is not None else ()
+    receipts = (ledger.receipt(address_in(ledger, name)) for name in names)
+    return [receipt for receipt in receipts if receipt is not None]

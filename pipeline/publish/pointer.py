@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from infra.errors import BundleError
 from infra.receipts import RECEIPTS, Address, Ledger
@@ -23,14 +31,14 @@ class SupervisionPointer(BaseModel):
     samples: int
 
 
-class EditsPointer(BaseModel):
-    """The location of the edited images' index (`docs/editing.md`)."""
+class OwnPointer(BaseModel):
+    """The location of an optional stage's own index, as of the edited images (`docs/editing.md`)."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    index: tuple[str, ...]  # parquet files, one row per edit of a sample
+    index: tuple[str, ...]  # parquet files, with rows of the stage's making
     receipt: str
-    fingerprint: str  # of the edits
+    fingerprint: str  # of the stage
 
 
 class Pointer(BaseModel):
@@ -45,7 +53,26 @@ class Pointer(BaseModel):
     gaps: dict[str, Any] = {}  # what the index lacks (`Index.gaps`); empty if it is complete
     settings: dict[str, Any] = {}  # of the run, those that decide results
     supervision: SupervisionPointer
-    edits: EditsPointer | None = None  # only if edits are configured
+    own: Mapping[str, OwnPointer] = {}  # indexes of optional stages; in JSON, entries next to these, by their names
+
+    @property
+    def receipts(self) -> set[str]:
+        """The receipts of all indexes that readers are led to."""
+        return {self.receipt, self.supervision.receipt, *(own.receipt for own in self.own.values())}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, plain: Any) -> Any:  # noqa: ANN401  # any JSON
+        if not isinstance(plain, dict) or "own" in plain:
+            return plain
+        own = {name: value for name, value in plain.items() if name not in cls.model_fields and _is_own(value)}
+        return {**plain, "own": own}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        own: dict[str, Any] = plain.pop("own")
+        return plain | own
 
 
 def read_pointer(ledger: Ledger) -> Pointer | None:
@@ -64,8 +91,7 @@ def read_pointer(ledger: Ledger) -> Pointer | None:
 
 def move_pointer(ledger: Ledger, pointer: Pointer) -> None:
     """Point readers to a committed result; write nothing if they are pointed there already."""
-    unset = {"edits"} if pointer.edits is None else None  # without edits, the bytes that earlier versions wrote
-    data, store = pointer.model_dump_json(indent=2, exclude=unset).encode(), ledger.store
+    data, store = pointer.model_dump_json(indent=2).encode(), ledger.store
     if not (store.exists(POINTER) and store.read(POINTER) == data):
         store.write(POINTER, data)
 
@@ -80,6 +106,15 @@ def address_in(ledger: Ledger, receipt: str) -> Address:
     if folder != RECEIPTS or address.receipt_name != receipt:
         raise _damaged(ledger)
     return address
+
+
+def _is_own(value: object) -> bool:
+    """Return whether a value is the entry of an own index, of whichever version."""
+    try:
+        OwnPointer.model_validate(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _damaged(ledger: Ledger) -> BundleError:

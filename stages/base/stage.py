@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,24 @@ unit is decoded, and the last one recorded and written, while one unit computes.
 """
 
 
+@dataclass(frozen=True)
+class OwnIndex:
+    """An index that a run publishes of one stage's records alone, with rows that the stage makes of them."""
+
+    name: str  # of its entry in `published.json`
+    version: int = 1  # raise it if the same records give other rows
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What bounds the size of a sample's records before any is made."""
+
+    spaces: int
+    map_px: int  # of a map
+    region_px: int
+    codes_bytes: int  # of w_plus, and of deltas and masks that act everywhere
+
+
 class GraphStage(BaseModel):
     """The declarations of every stage; order and fingerprints follow from them (`pipeline.plan.graph`)."""
 
@@ -98,6 +116,21 @@ class Stage(GraphStage, ABC):
 
     needs_members: ClassVar[bool] = True
     """Whether it uses the members of samples; otherwise no shard is read."""
+
+    own_index: ClassVar[OwnIndex | None] = None
+    """The index of an optional stage. The stages that every run computes share one, a row per sample."""
+
+    def index_columns(self) -> Mapping[str, type[str] | type[float]]:
+        """Return the types of the columns that every part of the stage's own index has."""
+        return {}
+
+    def index_rows(self, key: str, row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows of a recorded sample in the stage's own index: here one, of its record without tensors."""
+        yield {name: value for name, value in row.items() if not isinstance(value, np.ndarray)}
+
+    def bytes_at_most(self, sizes: Sizes) -> int | None:
+        """Return the bytes of a record's arrays and files, uncompressed; None if nothing is known of them."""
+        return None
 
     def check(self, generator: Generator) -> None:
         """Raise an error of ours if what the settings name is missing or does not fit the run's generator."""

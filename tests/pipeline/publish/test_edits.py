@@ -21,7 +21,7 @@ from pipeline.execution.progress import Progress
 from pipeline.execution.run import Run
 from pipeline.operations.status import status_of
 from pipeline.operations.verify import verify_run
-from pipeline.publish.index import published, published_edits, read_index
+from pipeline.publish.index import published, published_own, read_index
 from pipeline.publish.pointer import POINTER
 from stages.edit import Edit
 from tests import tiny
@@ -148,14 +148,14 @@ def test_without_edits_the_pointer_has_no_word_of_them(edited):
     settings.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text()) | {"edit": None}))
     edited.index().publish()
     assert "edits" not in json.loads((edited.folder / "store" / POINTER).read_text())
-    assert published_edits(edited.plan().ledger) is None
+    assert published_own(edited.plan().ledger, Edit) is None
 
 
 def test_a_quarantined_image_has_a_row_with_its_reason(committed):
     configure(committed, magnitudes=[1e38, 1])
     commit(committed)
     ledger = committed.plan().ledger
-    rows = read_index(ledger, published_edits(ledger))
+    rows = read_index(ledger, published_own(ledger, Edit))
     assert {row["key"] for row in rows} == KEYS
     assert len(rows) == len(KEYS)
     for row in rows:
@@ -200,12 +200,12 @@ def test_a_missing_file_of_directions_is_told(committed, invertmill):
 
 def test_nothing_is_edited_before_everything_is_inverted(committed, invertmill):
     with pytest.raises(ConfigError, match="edit: the configuration has no such section"):
-        Run(committed.settings(), Progress(Console(quiet=True)))._edit()
+        Run(committed.settings(), Progress(Console(quiet=True)))._only(Edit)
     configure(committed)
     committed.file("receipts/invert/*/*.json").unlink()
     status, _, errors = invertmill("edit", committed.folder / "run.yaml")
     assert status == 2
-    assert "edit: invert has 2 of 3 units; `invertmill run` makes the rest, and edits them too" in errors
+    assert "edit: invert has 2 of 3 units; `invertmill run` makes the rest, and does edit too" in errors
 
 
 def test_edits_that_are_committed_are_not_made_again(edited, invertmill):
