@@ -29,7 +29,7 @@ from generators.generator import Generator
 from generators.latents import Codes, masks_of
 from generators.source import GeneratorSource
 from stages.base.stage import Record, Sample, Value
-from stages.edit import Edit
+from stages.edit import INVERTED, Edit
 from stages.editing.editor import Editor
 from stages.editing.settings import EditOfCodes
 from stages.inversion.packing import pack_codes, stack_codes, unpack_codes
@@ -85,7 +85,7 @@ def inverted(generator: Generator, count: int) -> list[Sample]:
         deltas = {s: 0.1 * torch.randn(1, *generator.feature_shape(s), generator=random) for s in masks}
         arrays = pack_codes(Codes(w, deltas, masks), 0) | {"assignment_HW": assignment_HW}
         row: dict[str, Value] = {"w_plus": w[0].half().cpu().numpy(), "generator": generator.digest}
-        samples.append(Sample(str(number), "shard", {}, {"invert": Record(str(number), row, arrays)}))
+        samples.append(Sample(str(number), "shard", {}, {INVERTED: Record(str(number), row, arrays)}))
     return samples
 
 
@@ -138,7 +138,7 @@ def _config_f(folder: Path) -> Path:
 
 
 def _codes(sample: Sample) -> Codes:
-    record = sample.records["invert"]
+    record = sample.records[INVERTED]
     w_plus = record.row["w_plus"]
     assert isinstance(w_plus, np.ndarray)
     return unpack_codes(w_plus, record.arrays)

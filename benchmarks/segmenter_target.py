@@ -27,10 +27,12 @@ from pipeline.data.reading import Recorded
 from pipeline.data.stores import Stores
 from pipeline.plan.plan import Plan
 from pipeline.report.map_quality import HeldOut, MapQuality, judge
-from pipeline.training.committed_examples import ERROR_MAPS, MAPS, CommittedExamples, Supervision
+from pipeline.training.committed_examples import MAPS, CommittedExamples, Supervision
 from stages.base.stage import Record, Sample
+from stages.error_maps import ErrorMaps
 from stages.images.image_member import pixels_of
 from stages.maps.reduction import fit_reduced
+from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
 from stages.segmenter.network import Segmenter, Target, load_segmenter
 from stages.train_segmenter import TrainSegmenter, train
@@ -105,7 +107,7 @@ def _calibration_of(found: MapQuality) -> dict[str, float]:
 def _held_out(plan: Plan, supervision: Supervision, segmenter: Segmenter) -> Iterator[HeldOut]:
     """Yield what is held out for evaluation, with the maps that a segmenter predicts for it."""
     refine = plan.stage(RefineMaps).setup(torch.device("cpu"))
-    reader, maps = supervision.reader(), Recorded(ERROR_MAPS, supervision.error_maps, rows=False, arrays={MAPS})
+    reader, maps = supervision.reader(), Recorded(ErrorMaps.name, supervision.error_maps, rows=False, arrays={MAPS})
     for unit in supervision.committed:
         role = functools.partial(supervision.selection.role, unit.shard.name)
         listed = [sample for sample in reader.listed(unit) if role(sample.key) == "held_out"]
@@ -113,11 +115,13 @@ def _held_out(plan: Plan, supervision: Supervision, segmenter: Segmenter) -> Ite
             if isinstance(sample, str):
                 continue
             predicted_LHW = _predicted(plan, segmenter, sample)
-            predicted = {"predict_maps": Record(sample.key, {}, {MAPS: predicted_LHW.astype(np.float16)})}
+            predicted = {PredictMaps.name: Record(sample.key, {}, {MAPS: predicted_LHW.astype(np.float16)})}
             (refined,) = refine([replace(sample, records=predicted)])
             assert isinstance(refined, Record)
             labels_HW = refined.arrays["labels_HW"].astype(np.int32)
-            yield HeldOut(predicted_LHW, sample.records[ERROR_MAPS].arrays[MAPS].astype(np.float32), labels_HW, None)
+            yield HeldOut(
+                predicted_LHW, sample.records[ErrorMaps.name].arrays[MAPS].astype(np.float32), labels_HW, None
+            )
 
 
 @torch.no_grad()

@@ -123,7 +123,9 @@ class RunConfig(Section):
     """Addresses of shards: a folder, bucket, file or glob, or a list of these."""
     output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
     folder: Path  # local folder for report.html and summary.json
-    seed: int = 0  # seed of every random draw, together with the key of its sample
+    seed: int = 0
+    """Without effect, for earlier configurations: `train_segmenter.seed` decides a training, and all other draws are the
+    same in every run."""
     generator: GeneratorSource
     perceptual: PerceptualSource = PerceptualSource()
     region: Region | None = None  # active part of the generator's canvas; None is all of it

@@ -39,6 +39,7 @@ from stages.maps.spaces import chosen_spaces, column
 
 Encode = Callable[[NDArray[np.uint8]], "Future[bytes]"]
 
+INVERTED = "invert"  # the stage whose records it reads
 UNENCODED = 2
 """Edits of a batch whose images wait to be encoded while the next is computed."""
 
@@ -53,7 +54,7 @@ class Edit(Stage):
 
     name: ClassVar[str] = "edit"
     version: ClassVar[int] = 1
-    reads: ClassVar[tuple[str, ...]] = ("invert",)
+    reads: ClassVar[tuple[str, ...]] = (INVERTED,)
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"files"})
     needs_members: ClassVar[bool] = False
     own_index: ClassVar[OwnIndex | None] = OwnIndex("edits")
@@ -135,7 +136,7 @@ class _Inverted:
 
 def _inverted(sample: Sample, generator: Generator, spaces: Sequence[str]) -> _Inverted:
     """Return the codes of a sample; raise BadSampleError if they are not whole, or another generator's."""
-    record = sample.records["invert"]
+    record = sample.records[INVERTED]
     if record.row["generator"] != generator.digest:
         raise BadSampleError(
             f"inverted with the generator of SHA-256 {record.row['generator']}, got {generator.digest}; invert it again"

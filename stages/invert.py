@@ -22,6 +22,7 @@ from stages.inversion.stage import InvertingStage
 from stages.inversion.viewer import Measures, Viewer
 from stages.maps.spaces import column
 
+REFINED = "refine_maps"  # the stage whose records it reads
 REMOVED = {"finish": None, "budget": None}
 """Removed settings, which gave images fewer steps where their loss no longer fell or little error was predicted."""
 
@@ -49,7 +50,7 @@ class Invert(InvertingStage):
 
     name: ClassVar[str] = "invert"
     version: ClassVar[int] = 3
-    reads: ClassVar[tuple[str, ...]] = ("refine_maps",)
+    reads: ClassVar[tuple[str, ...]] = (REFINED,)
 
     method: Method = Optimise()  # how codes are found
 
@@ -67,7 +68,7 @@ class Invert(InvertingStage):
         method = self.method.load(self, viewer)
 
         def prepare(sample: Sample) -> Assigned:
-            assignment_HW = sample.records["refine_maps"].arrays["assignment_HW"].astype(np.uint8)
+            assignment_HW = sample.records[REFINED].arrays["assignment_HW"].astype(np.uint8)
             pixels_HW3 = self.image.picture(sample).pixels_HW3
             return Assigned(self.photograph(sample, pixels_HW3, viewer), method.assign(assignment_HW))
 

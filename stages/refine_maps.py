@@ -24,6 +24,8 @@ from stages.segmentation import Segmentation, SegmentInput, Superpixels
 
 __all__ = ["RefineMaps", "assign_spaces"]
 
+PREDICTED = "predict_maps"  # the stage whose records it reads
+
 
 @dataclass(frozen=True)
 class _Input:
@@ -45,7 +47,7 @@ class RefineMaps(Stage):
 
     name: ClassVar[str] = "refine_maps"
     version: ClassVar[int] = 3
-    reads: ClassVar[tuple[str, ...]] = ("predict_maps",)
+    reads: ClassVar[tuple[str, ...]] = (PREDICTED,)
 
     spaces: tuple[str, ...]
     region: Region
@@ -82,10 +84,10 @@ class RefineMaps(Stage):
 
     def _maps(self, sample: Sample) -> NDArray[np.float32]:
         """Return the predicted maps of a sample, `[L, H, W]`; raise BadSampleError if they decide nothing."""
-        record = sample.records.get("predict_maps")
+        record = sample.records.get(PREDICTED)
         if record is None or "error_LHW" not in record.arrays:
             raise BadSampleError(
-                "the sample has no predicted maps: its bundle of predict_maps lacks them; make it again"
+                f"the sample has no predicted maps: its bundle of {PREDICTED} lacks them; make it again"
             )
         error_LHW = record.arrays["error_LHW"].astype(np.float32)
         wanted = (len(self.spaces), *reduced_size(self.region.size, self.map_side_px))

@@ -34,6 +34,7 @@ from stages.inversion.viewer import Photograph
 from stages.maps.assignment import assign_spaces
 from stages.maps.reduction import at_size
 
+PREDICTED, REFINED = "predict_maps", "refine_maps"  # stages whose records it reads
 WARM_RATE = 0.5
 WARM_RAMP_UP = 0.3
 
@@ -147,7 +148,7 @@ class TradeOff(InvertingStage):
 
     name: ClassVar[str] = "trade_off"
     version: ClassVar[int] = 3
-    reads: ClassVar[tuple[str, ...]] = ("predict_maps", "refine_maps")
+    reads: ClassVar[tuple[str, ...]] = (PREDICTED, REFINED)
     on_demand: ClassVar[bool] = True
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset()
 
@@ -171,8 +172,8 @@ class TradeOff(InvertingStage):
             return Sweep(inverter, inverter.engine(min(width, count)), self.thresholds, self.warm)
 
         def prepare(sample: Sample) -> tuple[Photograph, Mapped]:
-            error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
-            labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
+            error_LHW = sample.records[PREDICTED].arrays["error_LHW"].astype(np.float32)
+            labels_HW = sample.records[REFINED].arrays["labels_HW"].astype(np.int32)
             photograph = self.photograph(sample, self.image.picture(sample).pixels_HW3, inverter)
             return photograph, Mapped(at_size(error_LHW, labels_HW.shape), labels_HW)
 

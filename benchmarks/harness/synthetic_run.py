@@ -34,7 +34,11 @@ from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 from stages.base.stage import Record
+from stages.error_maps import ErrorMaps
+from stages.invert import Invert
 from stages.maps.spaces import column
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
 
 ASSETS = Path(__file__).parents[2] / "pipeline/demo/assets"
 UNIT_SAMPLES = 4
@@ -157,16 +161,16 @@ def _records(plan: Plan) -> dict[str, Record]:
     w_plus = generator.map(torch.zeros(1, generator.z_dim))[0].half().numpy()
     fitted = {"w_plus": w_plus, "loss": 0.1, "steps": 8}
     rows: dict[str, dict[str, Any]] = {
-        "error_maps": figures | {"occluded": False, "auroc": None} | networks | {"perceptual_digest": "0" * 64},
-        "predict_maps": {f"error_{column(s)}": 0.1 for s in spaces} | {"auroc": None},
-        "refine_maps": shares | {"error": 0.1},
-        "invert": {"psnr_db": MADE_UP_PSNR_DB, "lpips": 0.08, **shares, **networks, **fitted},
+        ErrorMaps.name: figures | {"occluded": False, "auroc": None} | networks | {"perceptual_digest": "0" * 64},
+        PredictMaps.name: {f"error_{column(s)}": 0.1 for s in spaces} | {"auroc": None},
+        RefineMaps.name: shares | {"error": 0.1},
+        Invert.name: {"psnr_db": MADE_UP_PSNR_DB, "lpips": 0.08, **shares, **networks, **fitted},
     }
     arrays: dict[str, dict[str, Any]] = {
-        "error_maps": {"error_LHW": maps, "loss_LK": np.stack([loss] * len(spaces)), "loss_step": steps},
-        "predict_maps": {"error_LHW": maps},
-        "refine_maps": {"assignment_HW": assignment_HW, "labels_HW": labels_HW},
-        "invert": {"assignment_HW": assignment_HW, "trace_step": steps, "trace_loss": loss},
+        ErrorMaps.name: {"error_LHW": maps, "loss_LK": np.stack([loss] * len(spaces)), "loss_step": steps},
+        PredictMaps.name: {"error_LHW": maps},
+        RefineMaps.name: {"assignment_HW": assignment_HW, "labels_HW": labels_HW},
+        Invert.name: {"assignment_HW": assignment_HW, "trace_step": steps, "trace_loss": loss},
     }
     return {stage: Record("", rows[stage], arrays[stage]) for stage in rows}
 

@@ -34,8 +34,9 @@ from pipeline.data.records import ARRAYS
 from pipeline.data.units import Selection, cut
 from pipeline.execution.cluster import WORKER_ENVIRONMENT
 from pipeline.jobs.inventory_job import InventoryJob
-from pipeline.training.committed_examples import ERROR_MAPS, MAPS, Supervision
+from pipeline.training.committed_examples import MAPS, Supervision
 from pipeline.training.train_job import TrainJob
+from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.maps.region import Region
 from stages.segmenter.network import SegmenterNetwork
@@ -130,7 +131,7 @@ def _write(folder: Path, count: int) -> None:
         recorded, shard = list(receipt.recorded), shard_of(receipt)
         for unit in cut(shard, len(recorded), UNIT_SAMPLES):
             of_unit = recorded[unit.first : unit.stop]
-            attempt = ledger.begin(Address(ERROR_MAPS, FINGERPRINT, unit.name))
+            attempt = ledger.begin(Address(ErrorMaps.name, FINGERPRINT, unit.name))
             attempt.put(ARRAYS, _tar(dict(zip(of_unit, itertools.cycle(maps), strict=False))))
             attempt.commit(dict.fromkeys(of_unit), {})
 
@@ -164,7 +165,7 @@ def _tar(members: Mapping[str, bytes]) -> bytes:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
         for key, data in members.items():
-            add_member(archive, key, f"{ERROR_MAPS}.npz", data)
+            add_member(archive, key, f"{ErrorMaps.name}.npz", data)
     return sink.getvalue()
 
 

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 
 from infra.receipts import Ledger
+from pipeline.data import inventory
 from pipeline.data.units import Unit
 from pipeline.plan.steps import MapStep
 
@@ -32,7 +33,7 @@ class Held:
         digest = hashlib.sha256(b"{")
         comma = ""
         if inventories:
-            digest.update(f'"inventory": {json.dumps(list(inventories))}'.encode())
+            digest.update(f'"{inventory.STAGE}": {json.dumps(list(inventories))}'.encode())
             comma = ", "
         for step, units in over:
             versions = ledger.versions(step.stage.name, step.fingerprint)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from infra.bundles import read_table
 from infra.receipts import Ledger, Receipt
 from pipeline.publish.parts import parts_of
+from stages.base.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class IndexRows:
             rows += table.take(inside).to_pylist() if inside else []
             first += table.num_rows
         return rows
+
+
+def figure(stage: type[Stage], name: str) -> str:
+    """Return the column of the index that holds a figure of a stage's records."""
+    return f"{stage.name}.{name}"
 
 
 def having(table: pa.Table, **values: str) -> pa.Array:

@@ -22,7 +22,7 @@ from pipeline.data.receipt_info import WorkInfo
 from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.execution.run import RunResult
-from pipeline.plan.graph import maps_samples
+from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 from pipeline.publish.index import POINTER, Index
@@ -37,6 +37,7 @@ from pipeline.report.map_quality import judge
 from pipeline.report.page import write_report
 from pipeline.report.shown import shown_rows
 from pipeline.report.summary import (
+    PSNR_DB,
     Means,
     Picture,
     Quarantined,
@@ -142,7 +143,7 @@ def conclude(finished: RunResult) -> Conclusion:
     )
     quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows.rows(outcome="quarantined")]
     pictures, about = [picture for picture, _ in shown], _about(plan, viewer)
-    psnr_db = concatenated(numbers_of(table, "invert.psnr_db") for table in rows.tables(["invert.psnr_db"]))
+    psnr_db = concatenated(numbers_of(table, PSNR_DB) for table in rows.tables([PSNR_DB]))
     return Conclusion(
         summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published)
     )
@@ -207,6 +208,6 @@ def _latents(plan: Plan, published: Receipt) -> dict[str, str]:
         "store": plan.ledger.store.url,
         "pointer, moved when a run is complete": POINTER,
         "index, one row per sample": ", ".join(parts_of(published)),
-        "of each row, `arrays`": "tar with KEY.invert.npz: deltas and masks on their support",
+        "of each row, `arrays`": f"tar with KEY.{GRAPH.last.name}.npz: deltas and masks on their support",
         "of each row, `records`": "parquet with w_plus and the figures",
     }

@@ -16,6 +16,7 @@ from pipeline.plan.plan import Plan
 from pipeline.publish.index import INVENTORIES, Index, read_inventories
 from pipeline.publish.pointer import Pointer, address_in, read_pointer
 from pipeline.publish.settings import with_settings
+from stages.train_segmenter import TrainSegmenter
 
 if TYPE_CHECKING:
     from pipeline.execution.run import RunResult
@@ -96,7 +97,7 @@ def _published(plan: Plan, pointer: Pointer) -> RunResult:
     if segmenter is None or differing:
         raise RunError(
             "what is published was made by another version or with other weights than this configuration names "
-            f"({', '.join(differing) or 'train_segmenter'} differs); name the weights it was made with, or "
+            f"({', '.join(differing) or TrainSegmenter.name} differs); name the weights it was made with, or "
             "`invertmill run` makes and publishes it again"
         )
     shards = _shards(plan, receipt)

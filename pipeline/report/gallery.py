@@ -16,14 +16,19 @@ from infra.stores.store import Store
 from pipeline.data.reading import Cut, Reader, Recorded
 from pipeline.data.units import Shard, Unit
 from pipeline.publish.index import Index
-from pipeline.report.summary import Picture, Row
+from pipeline.publish.rows import figure
+from pipeline.report.summary import OCCLUDED, PSNR_DB, Picture, Row
 from stages.base.stage import Sample
+from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.inversion.packing import unpack_codes
 from stages.inversion.viewer import Viewer
+from stages.invert import Invert
 from stages.maps.reduction import fit_reduced, reduced
 from stages.maps.region import crop, fit, to_uint8
 from stages.maps.spaces import column
+from stages.predict_maps import PredictMaps
+from stages.refine_maps import RefineMaps
 
 PICTURES = 24
 WORST = 6
@@ -65,7 +70,7 @@ class Gallery:
         """The data shown of each stage; units of supervision are cut differently from others."""
         steps = [Recorded(step.stage.name, step.fingerprint) for step in self.index.steps]
         of, cut = self.index.error_maps, Cut(self.index.selection, self.index.supervised)
-        return [*steps, Recorded("error_maps", of.fingerprint, cut, optional=True, rows=False, arrays={"image_LHW3"})]
+        return [*steps, Recorded(ErrorMaps.name, of.fingerprint, cut, optional=True, rows=False, arrays={"image_LHW3"})]
 
     def _pictures_of(self, reader: Reader, unit: Unit, wanted: Mapping[str, Row]) -> Iterator[tuple[Picture, float]]:
         if not wanted:
@@ -87,7 +92,7 @@ def draw(
     map_side_px: int | None,
 ) -> tuple[Picture, float]:
     """Return a sample's picture, made from its stored codes, and the largest change by a zero edit."""
-    record, single = sample.records["invert"], sample.records.get("error_maps")
+    record, single = sample.records[Invert.name], sample.records.get(ErrorMaps.name)
     w_plus = record.row["w_plus"]
     assert isinstance(w_plus, np.ndarray)
     codes = unpack_codes(w_plus, record.arrays)
@@ -101,31 +106,31 @@ def draw(
         shard=sample.shard,
         role=row["role"],
         image_HW3=to_uint8(fit(photograph_HW3, viewer.region)[None])[0],
-        predicted_LHW=sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32),
+        predicted_LHW=sample.records[PredictMaps.name].arrays["error_LHW"].astype(np.float32),
         assignment_HW=record.arrays["assignment_HW"].astype(np.uint8),
-        labels_HW=sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32),
+        labels_HW=sample.records[RefineMaps.name].arrays["labels_HW"].astype(np.int32),
         trace=(record.arrays["trace_step"], record.arrays["trace_loss"]),
         sam_HW3=to_uint8(image)[0],
         error_HW=viewer.error_map(reduced(image, map_side_px), mapped_13hw)[0].float().numpy(),
-        psnr_db=row["invert.psnr_db"],
-        lpips=row["invert.lpips"],
+        psnr_db=row[PSNR_DB],
+        lpips=row[figure(Invert, "lpips")],
         w_plus_HW3=None if kept is None else kept[0].astype(np.uint8),
-        w_plus_psnr_db=row.get(f"error_maps.psnr_db_{column(viewer.spaces[0])}"),
+        w_plus_psnr_db=row.get(figure(ErrorMaps, f"psnr_db_{column(viewer.spaces[0])}")),
     )
     return picture, float(change)
 
 
 def worst(rows: Sequence[Row], count: int = WORST) -> list[Row]:
     """Return up to `count` rows with the lowest PSNR, the lowest first; none if they would be more than half."""
-    measured = [row for row in rows if row.get("invert.psnr_db") is not None]
-    return sorted(measured, key=lambda row: (row["invert.psnr_db"], row["key"]))[: min(count, len(measured) // 2)]
+    measured = [row for row in rows if row.get(PSNR_DB) is not None]
+    return sorted(measured, key=lambda row: (row[PSNR_DB], row["key"]))[: min(count, len(measured) // 2)]
 
 
 def choose(rows: Sequence[Row], count: int = PICTURES) -> list[Row]:
     """Return up to `count` rows: held-out and occluded ones first, then evenly from the others."""
     held_out = [row for row in rows if row["role"] == "held_out"]
-    occluded = [row for row in held_out if row.get("error_maps.occluded")]
-    clean = [row for row in held_out if not row.get("error_maps.occluded")]
+    occluded = [row for row in held_out if row.get(OCCLUDED)]
+    clean = [row for row in held_out if not row.get(OCCLUDED)]
     chosen = [*_evenly(occluded, count // 2), *_evenly(clean, count // 4)]
     return [*chosen, *_evenly([row for row in rows if row["role"] != "held_out"], count - len(chosen))]
 

@@ -17,6 +17,7 @@ from pipeline.publish.index import Index
 from pipeline.report.map_quality import HeldOut
 from pipeline.report.summary import Row
 from stages.base.stage import Sample
+from stages.error_maps import ErrorMaps
 from stages.maps.truth import known_occluder
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
@@ -41,9 +42,9 @@ class HeldOutSamples:
         inventories = {shard: receipt.unit for shard, receipt in self.shards.items()}
         reader = Reader(self.index.ledger, self.sources, inventories, of_error_maps.selection, tolerant=True)
         records = [
-            Recorded("error_maps", of_error_maps.fingerprint, rows=False, arrays={"error_LHW"}),
-            Recorded("predict_maps", predict.fingerprint, everything, rows=False, arrays={"error_LHW"}),
-            Recorded("refine_maps", refine.fingerprint, everything, rows=False, arrays={"labels_HW"}),
+            Recorded(ErrorMaps.name, of_error_maps.fingerprint, rows=False, arrays={"error_LHW"}),
+            Recorded(PredictMaps.name, predict.fingerprint, everything, rows=False, arrays={"error_LHW"}),
+            Recorded(RefineMaps.name, refine.fingerprint, everything, rows=False, arrays={"labels_HW"}),
         ]
         for unit in self.index.supervised:
             wanted = keys[unit.shard.slug]
@@ -59,9 +60,9 @@ class HeldOutSamples:
 
     def _held_out(self, sample: Sample) -> HeldOut:
         return HeldOut(
-            sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32),
-            sample.records["error_maps"].arrays["error_LHW"].astype(np.float32),
-            sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32),
+            sample.records[PredictMaps.name].arrays["error_LHW"].astype(np.float32),
+            sample.records[ErrorMaps.name].arrays["error_LHW"].astype(np.float32),
+            sample.records[RefineMaps.name].arrays["labels_HW"].astype(np.int32),
             self._occluder(sample),
         )
 

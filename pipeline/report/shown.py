@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.publish.rows import IndexRows, column_of, having
 from pipeline.report.gallery import PICTURES, WORST
-from pipeline.report.summary import Row
+from pipeline.report.summary import OCCLUDED, PSNR_DB, Row
 
-_COLUMNS = ("key", "role", "outcome", "invert.psnr_db", "error_maps.occluded")
+_COLUMNS = ("key", "role", "outcome", PSNR_DB, OCCLUDED)
 _OTHER, _CLEAN, _OCCLUDED = 1, 2, 3
 
 
@@ -22,15 +22,15 @@ def shown_rows(rows: IndexRows) -> list[Row]:
     for table in rows.tables(_COLUMNS):
         recorded = having(table, outcome="recorded").to_numpy(zero_copy_only=False)
         held_out = having(table, role="held_out").to_numpy(zero_copy_only=False)
-        occluded = having(table, **{"error_maps.occluded": "true"}).to_numpy(zero_copy_only=False)
+        occluded = having(table, **{OCCLUDED: "true"}).to_numpy(zero_copy_only=False)
         kind = np.where(held_out, np.where(occluded, _OCCLUDED, _CLEAN), _OTHER)
         groups.append(np.where(recorded, kind, 0).astype(np.uint8))
-        psnr_db = column_of(table, "invert.psnr_db")
+        psnr_db = column_of(table, PSNR_DB)
         measured = np.flatnonzero(recorded & pc.is_valid(psnr_db).to_numpy(zero_copy_only=False))
         if measured.size:
             some = table.take(measured).append_column("number", [measured + first])
-            order = pc.select_k_unstable(some, WORST, [("invert.psnr_db", "ascending"), ("key", "ascending")])
-            least = some.take(order).select(["invert.psnr_db", "key", "number"]).to_pylist()
+            order = pc.select_k_unstable(some, WORST, [(PSNR_DB, "ascending"), ("key", "ascending")])
+            least = some.take(order).select([PSNR_DB, "key", "number"]).to_pylist()
             lowest = sorted([*lowest, *(tuple(row.values()) for row in least)])[:WORST]
         first += table.num_rows
     group_of_row = np.concatenate(groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter, defaultdict
@@ -14,14 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.publish.rows import having, numbers_of
+from pipeline.publish.rows import figure, having, numbers_of
 from pipeline.report.checks import Check, psnr_order
 from pipeline.report.map_quality import MapQuality
 from pipeline.tune.curve import TradeOffCurve
+from stages.error_maps import ErrorMaps
+from stages.invert import Invert
 from stages.maps.spaces import column
+from stages.predict_maps import PredictMaps
 
 Row = Mapping[str, Any]
 UNKNOWN = "–"
+PSNR_DB = figure(Invert, "psnr_db")
+OCCLUDED = figure(ErrorMaps, "occluded")
 
 SAM = "spatially-adaptive multilayer inversion"
 """The method's name, as reports and tables define it at first use; it is not Segment Anything."""
@@ -220,43 +226,46 @@ class Means:
     def _add(self, table: pa.Table) -> None:
         recorded = having(table, outcome="recorded")
         held_out = pc.and_(recorded, having(table, role="held_out"))
-        occluded = pc.and_(held_out, having(table, **{"error_maps.occluded": "true"}))
+        occluded = pc.and_(held_out, having(table, **{OCCLUDED: "true"}))
         self.counts["quarantined"] += pc.sum(having(table, outcome="quarantined")).as_py() or 0
         for group, mask in {"recorded": recorded, "held_out": held_out, "occluded": occluded}.items():
             self.counts[group] += pc.sum(mask).as_py() or 0
-            for figure in table.schema:
-                if pa.types.is_floating(figure.type) or pa.types.is_integer(figure.type):
-                    values = numbers_of(table, figure.name, mask)
-                    self._sums[group, figure.name].append(math.fsum(values))
-                    self._measured[group, figure.name] += len(values)
+            for measured in table.schema:
+                if pa.types.is_floating(measured.type) or pa.types.is_integer(measured.type):
+                    values = numbers_of(table, measured.name, mask)
+                    self._sums[group, measured.name].append(math.fsum(values))
+                    self._measured[group, measured.name] += len(values)
 
 
 def evaluate(means: Means, spaces: Sequence[str]) -> dict[str, Any]:
     """Return the figures of `Summary` that come from the rows of the index."""
-    first = column(spaces[0])
+    columns = {space: column(space) for space in spaces}
+    single = functools.partial(figure, ErrorMaps)
+    sam = functools.partial(figure, Invert)
+    first = columns[spaces[0]]
     return {
-        "psnr_db": {space: means.of(f"error_maps.psnr_db_{column(space)}", "held_out") for space in spaces},
-        "lpips": {space: means.of(f"error_maps.lpips_{column(space)}", "held_out") for space in spaces},
-        "psnr_db_sam": means.of("invert.psnr_db", "held_out", "recorded"),
-        "lpips_sam": means.of("invert.lpips", "held_out", "recorded"),
-        "steps_sam": means.of("invert.steps", "held_out", "recorded"),
+        "psnr_db": {space: means.of(single(f"psnr_db_{name}"), "held_out") for space, name in columns.items()},
+        "lpips": {space: means.of(single(f"lpips_{name}"), "held_out") for space, name in columns.items()},
+        "psnr_db_sam": means.of(PSNR_DB, "held_out", "recorded"),
+        "lpips_sam": means.of(sam("lpips"), "held_out", "recorded"),
+        "steps_sam": means.of(sam("steps"), "held_out", "recorded"),
         "psnr_db_occluded": {
-            first: means.of(f"error_maps.psnr_db_{first}", "occluded"),
-            "sam": means.of("invert.psnr_db", "occluded"),
+            first: means.of(single(f"psnr_db_{first}"), "occluded"),
+            "sam": means.of(PSNR_DB, "occluded"),
         },
-        "share_w_plus": means.of(f"invert.share_{first}", "occluded", "recorded"),
-        "shares": {space: means.of(f"invert.share_{column(space)}", "recorded") for space in spaces},
-        "auroc_error_map": means.of("error_maps.auroc", "held_out"),
-        "auroc_predicted_map": means.of("predict_maps.auroc", "held_out"),
+        "share_w_plus": means.of(sam(f"share_{first}"), "occluded", "recorded"),
+        "shares": {space: means.of(sam(f"share_{name}"), "recorded") for space, name in columns.items()},
+        "auroc_error_map": means.of(single("auroc"), "held_out"),
+        "auroc_predicted_map": means.of(figure(PredictMaps, "auroc"), "held_out"),
     }
 
 
 def columns_of(spaces: Sequence[str]) -> set[str]:
     """Return the columns that `evaluate` needs."""
-    each = ("error_maps.psnr_db", "error_maps.lpips", "invert.share")
-    columns = {f"{name}_{column(space)}" for name in each for space in spaces}
-    columns |= {"outcome", "role", "error_maps.occluded", "error_maps.auroc", "predict_maps.auroc"}
-    return columns | {"invert.psnr_db", "invert.lpips", "invert.steps"}
+    each = ((ErrorMaps, "psnr_db"), (ErrorMaps, "lpips"), (Invert, "share"))
+    columns = {figure(stage, f"{name}_{column(space)}") for stage, name in each for space in spaces}
+    columns |= {"outcome", "role", OCCLUDED, figure(ErrorMaps, "auroc"), figure(PredictMaps, "auroc")}
+    return columns | {PSNR_DB, figure(Invert, "lpips"), figure(Invert, "steps")}
 
 
 def busy_seconds(intervals: Iterable[tuple[float, float]]) -> float:

@@ -14,12 +14,13 @@ from pipeline.data.units import Selection, Shard, Unit
 from pipeline.plan.plan import Plan
 from stages.base.errors import BadSampleError
 from stages.base.stage import Rejected, Sample
+from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, to_uint8
 from stages.segmenter.examples import Example
 
-ERROR_MAPS, MAPS = "error_maps", "error_LHW"
+MAPS = "error_LHW"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Supervision:
     def samples(self) -> Iterator[tuple[str, str]]:
         """Yield unit and key of every sample that may be trained on: recorded, and not held out for evaluation."""
         units = {unit.name: unit for unit in self.committed}
-        for receipt in self.ledger.receipts(ERROR_MAPS, self.error_maps):
+        for receipt in self.ledger.receipts(ErrorMaps.name, self.error_maps):
             if (unit := units.get(receipt.unit)) is not None:
                 yield from ((unit.name, key) for key in receipt.recorded if self.may_train_on(unit, key))
 
@@ -76,7 +77,7 @@ class Supervision:
         Raises `DamagedBundleError` if its bundle is gone or damaged.
         """
         listed = [s for s in reader.listed(unit) if wanted(s.key) and self.may_train_on(unit, s.key)]
-        maps = Recorded(ERROR_MAPS, self.error_maps, rows=False, arrays={MAPS})
+        maps = Recorded(ErrorMaps.name, self.error_maps, rows=False, arrays={MAPS})
         found = reader.read(unit, listed, [maps], self.image.candidates)
         return (sample for _, sample in found if isinstance(sample, Sample))
 
@@ -109,9 +110,9 @@ class CommittedExamples:
         return [self._example(sample) for sample in self.supervision.read(self._reader, self._by_name[unit], wanted)]
 
     def _example(self, sample: Sample) -> Example | Rejected:
-        maps = sample.records[ERROR_MAPS].arrays
+        maps = sample.records[ErrorMaps.name].arrays
         if MAPS not in maps:
-            return Rejected(sample.key, f"error_maps recorded it without {MAPS}")
+            return Rejected(sample.key, f"{ErrorMaps.name} recorded it without {MAPS}")
         try:
             image_HW3 = self.supervision.image.picture(sample).pixels_HW3
         except BadSampleError as error:

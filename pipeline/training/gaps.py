@@ -11,7 +11,8 @@ from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.jobs.reasons import by_kind
 from pipeline.plan.plan import Plan
-from pipeline.training.committed_examples import ERROR_MAPS
+from stages.error_maps import ErrorMaps
+from stages.train_segmenter import TrainSegmenter
 
 REASONS_SHOWN = 4
 PARTS = 10_000  # resolution of shares, rounded down, so that a name and a setting compare equal
@@ -56,7 +57,7 @@ class Gaps:
         names = [*self.unread, *(unit.name for unit in self.missing)]
         reasons = {name: failed.get(name, "it was not run") for name in names}
         raise RunError(
-            f"train_segmenter waits for all supervision, and {self._said()}:\n{most_frequent(reasons)}\n"
+            f"{TrainSegmenter.name} waits for all supervision, and {self._said()}:\n{most_frequent(reasons)}\n"
             "Run again to retry them. To train on what is present, set train_segmenter.minimum_share, now "
             f"{minimum_share:g}, to {self.share:g} or less"
         )
@@ -79,7 +80,7 @@ def check_examples(plan: Plan, units: Iterable[Unit]) -> None:
     """Raise RunError, with the reasons, if no sample may be trained on."""
     step, by_name = plan.error_maps(), {unit.name: unit for unit in units}
     recorded, reasons = 0, dict[str, str]()
-    for receipt in plan.ledger.receipts(ERROR_MAPS, step.fingerprint):
+    for receipt in plan.ledger.receipts(ErrorMaps.name, step.fingerprint):
         if (unit := by_name.get(receipt.unit)) is None:
             continue
         recorded += len(receipt.recorded)

@@ -200,6 +200,6 @@ def maps_of(
     for _, sample in reader.read(unit, listed, records, no_members):
         if isinstance(sample, str):
             continue
-        labels_HW = sample.records["refine_maps"].arrays["labels_HW"].astype(np.int32)
-        error_LHW = sample.records["predict_maps"].arrays["error_LHW"].astype(np.float32)
+        labels_HW = sample.records[refine.stage.name].arrays["labels_HW"].astype(np.int32)
+        error_LHW = sample.records[predict.stage.name].arrays["error_LHW"].astype(np.float32)
         yield at_size(error_LHW, labels_HW.shape), labels_HW

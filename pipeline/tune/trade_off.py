@@ -86,7 +86,7 @@ def ask(plan: Plan) -> Asked:
     groups = list(even_groups(chosen, stage.batch if isinstance(stage.batch, int) else UNMEASURED))
     job = MapJob(
         stage=stage,
-        fingerprint=_fingerprint(plan, steps),
+        fingerprint=fingerprint_of(plan, steps),
         sources=plan.sources,
         ledger=plan.ledger,
         upstream={step.stage.name: step.fingerprint for step in (predict, refine)},
@@ -130,7 +130,7 @@ def measured(plan: Plan, damaged: list[Damage] | None = None) -> Iterator[Receip
 
     A damaged receipt is added to `damaged`, or raises `DamagedBundleError` if that is None.
     """
-    return plan.ledger.receipts(TradeOff.name, _fingerprint(plan, steps_of(plan)), damaged)
+    return plan.ledger.receipts(TradeOff.name, fingerprint_of(plan, steps_of(plan)), damaged)
 
 
 def committed_curve(plan: Plan) -> TradeOffCurve | None:
@@ -201,7 +201,7 @@ def _thresholds(plan: Plan, reader: Reader, steps: Steps, chosen: Sequence[Chose
     return tuple(reversed(thresholds))
 
 
-def _fingerprint(plan: Plan, steps: Steps) -> str:
+def fingerprint_of(plan: Plan, steps: Steps) -> str:
     """Return the digest of everything that decides a curve except samples and thresholds, which name its bundles."""
     refine, invert = steps.stage(RefineMaps), steps.stage(Invert)
     indifferent = invert.indifferent | (Invert.model_fields.keys() - InvertingStage.model_fields.keys())

@@ -14,11 +14,14 @@ from pipeline.errors import RunError
 from pipeline.execution.progress import Progress
 from pipeline.execution.run import Run
 from pipeline.operations.verify import verify_run
+from pipeline.stage_settings import section_of
+from pipeline.tune import trade_off
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.shares import steps_of
 from pipeline.tune.trade_off import ask, choose, committed_curve, curve_of, even_groups, measured
 from stages.invert import Invert
 from stages.refine_maps import RefineMaps
+from stages.trade_off import TradeOff
 from tests import tiny
 from tests.pipeline.conftest import Committed, compute, contents
 
@@ -105,18 +108,61 @@ def test_a_curve_does_not_depend_on_the_configured_threshold(measured_run):
     assert (mine.configured is None, other.configured) == (False, None)  # nothing is inverted with 0.7
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "invert.schedule.steps=5",
-        "invert.objective.lambda_lpips=0.5",
-        "trade_off.warm_share=0.9",
-        "refine_maps.connected_components=true",
-    ],
-)
+DECIDES = {
+    "invert.objective": "invert.objective.lambda_lpips=0.5",
+    "invert.schedule": "invert.schedule.steps=5",
+    "invert.start": "invert.start={kind: learnt, samples: 8}",
+    "invert.precision": "invert.precision=bf16",
+    "refine_maps.segmentation": "refine_maps.segmentation={kind: whole}",
+    "refine_maps.connected_components": "refine_maps.connected_components=true",
+    "trade_off.warm_share": "trade_off.warm_share=0.9",
+    "spaces": "spaces=[W+, F2]",
+    "region": "region={top: 0, left: 0, height: 16, width: 32}",
+    "image": "image=png",
+    "maps": "maps.side_px=16",
+    "generator.noise": "generator.noise=none",
+}
+"""Settings that decide a curve, each with another value."""
+INDIFFERENT = {
+    "invert.batch": "invert.batch=3",
+    "invert.compile": "invert.compile=true",
+    "refine_maps.threshold": "refine_maps.threshold=0.7",
+    "refine_maps.batch": "refine_maps.batch=1",
+    "trade_off.samples": "trade_off.samples=3",  # names the bundles, as thresholds do
+    "trade_off.points": "trade_off.points=3",
+    "unit_samples": "unit_samples=3",
+    "compute": "compute.workers=1",
+    "train_segmenter": "train_segmenter.checkpoint_every_s=5",
+}
+OF_THE_METHOD = {"invert.method"}
+"""Sweeps are optimised, whichever method a run inverts with."""
+
+
+def fingerprint_of(run: Committed, *overrides: str) -> str:
+    """Return the fingerprint of a curve with the run's segmenter, which other settings do not train again."""
+    plan, trained = run.plan(*overrides), run.plan().ledger.receipt(run.plan().train_segmenter())
+    return trade_off.fingerprint_of(plan, plan.map_steps(trained))
+
+
+@pytest.mark.parametrize("change", DECIDES.values(), ids=DECIDES)
 def test_whatever_decides_a_curve_makes_it_different(measured_run, change):
+    assert fingerprint_of(measured_run, change) != fingerprint_of(measured_run)
+
+
+@pytest.mark.parametrize("change", INDIFFERENT.values(), ids=INDIFFERENT)
+def test_what_decides_no_curve_leaves_it_as_it_is(measured_run, change):
+    assert fingerprint_of(measured_run, change) == fingerprint_of(measured_run)
+
+
+def test_every_setting_of_the_stages_of_a_curve_is_known_to_decide_it_or_not():
+    sections = {stage.name: section_of(stage).model_fields for stage in (Invert, RefineMaps, TradeOff)}
+    settings = {f"{name}.{field}" for name, fields in sections.items() for field in fields}
+    assert settings - DECIDES.keys() - INDIFFERENT.keys() == OF_THE_METHOD
+
+
+def test_a_curve_of_other_settings_is_not_there(measured_run):
     assert len(list(measured(measured_run.plan()))) == 2
-    assert list(measured(measured_run.plan(change))) == []
+    assert list(measured(measured_run.plan("invert.schedule.steps=5"))) == []
 
 
 def test_of_two_curves_the_newest_whole_one_counts(committed):
