@@ -124,8 +124,8 @@ class RunConfig(Section):
     output: str  # folder or s3://bucket/prefix; bundles, receipts and the index
     folder: Path  # local folder for report.html and summary.json
     seed: int = 0
-    """Without effect, for earlier configurations: `train_segmenter.seed` decides a training, and all other draws are the
-    same in every run."""
+    """Without effect, for earlier configurations: `train_segmenter.seed` decides a training, and all other draws are
+    the same in every run."""
     generator: GeneratorSource
     perceptual: PerceptualSource = PerceptualSource()
     region: Region | None = None  # active part of the generator's canvas; None is all of it
