@@ -27,6 +27,7 @@ from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
 from pipeline.stage_settings import Settings, defaults
 from stages.edit import Edit
+from stages.editing.settings import CLASS_MOVE, FROM_FILE, ClassMove
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
@@ -160,6 +161,17 @@ class RunConfig(Section):
             raise ValueError(f"{truth!r} is the picture already (image): name the member that masks its occluder")
         return truth
 
+    @model_validator(mode="after")
+    def _own_classes_are_known(self) -> Self:
+        moves = () if self.edit is None else self.edit.directions
+        own = [move.name for move in moves if isinstance(move, ClassMove) and move.from_class is None]
+        if own and self.label is None:
+            raise ValueError(
+                f"edit.directions: {', '.join(own)} moves images from their own class, and `label` does not give it: "
+                "set label, or from_class"
+            )
+        return self
+
     @property
     def image_member(self) -> ImageMember:
         """The member of a sample that is its picture: as configured, or any not configured to be something else.
@@ -231,6 +243,7 @@ def _explain(error: Mapping[str, Any]) -> str:
 
 _UNIONS = (Segmentation, Start, Method, SegmenterChoice)
 _TAGS = frozenset(tag for union in _UNIONS for model in models_in(union) for tag in literals(model))
+_TAGS |= {FROM_FILE, CLASS_MOVE}
 
 
 def _anchored(config: RunConfig, folder: Path) -> RunConfig:

@@ -20,10 +20,11 @@ from generators.latents import Codes
 from generators.source import GeneratorSource
 from stages.base.batched_worker import PREPARING, batched_worker
 from stages.base.errors import BadSampleError
-from stages.base.stage import OwnIndex, Record, Rejected, Sample, Sizes, Stage, Worker
+from stages.base.in_parts import ItemsInParts
+from stages.base.stage import OwnIndex, Record, Rejected, Sample, Sizes, Stage, Value, Worker
 from stages.editing.editor import Editor, Picture
 from stages.editing.settings import (
-    EditDirection,
+    AnyDirection,
     EditOfCodes,
     EditSequence,
     Magnitudes,
@@ -58,18 +59,22 @@ class Edit(Stage):
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"files"})
     needs_members: ClassVar[bool] = False
     own_index: ClassVar[OwnIndex | None] = OwnIndex("edits")
+    added: ClassVar[Mapping[str, object]] = {"published": False}
 
     generator: GeneratorSource
     region: Region | None = None  # active part of the generator's canvas; None is all of it
     spaces: tuple[str, ...] | None = None  # of the run, most editable first; None is all of the generator's
-    directions: Annotated[tuple[EditDirection, ...], Field(min_length=1)]
-    """Directions from files, as {name: age, path: age.npy, layers: [0, 7]} (docs/directions.md)."""
+    directions: Annotated[tuple[AnyDirection, ...], Field(min_length=1)]
+    """Directions from files, as {name: age, path: age.npy, layers: [0, 7]}, and moves to another class of a conditional
+    generator, as {name: to-cat, to_class: 281} (docs/editing.md)."""
     magnitudes: Magnitudes = (-2.0, -1.0, 1.0, 2.0)  # of every direction that has none of its own
     sequences: tuple[EditSequence, ...] = ()
     """Several directions as one edit: {name: old-smile, parts: [{direction: age, magnitude: 2}, …]}."""
     format: ImageFormat = "webp"  # of the edited images
     quality: Quality = 90  # of WebP and JPEG
-    batch: PositiveInt = 8  # images edited together, one edit at a time
+    batch: PositiveInt = 8  # images edited together, one edit at a time; halved where memory turns out too small
+    published: bool = False
+    """Use the formula of the authors' code instead, for comparison: soft masks then change a zero edit too."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -77,7 +82,7 @@ class Edit(Stage):
         return self
 
     def check(self, generator: Generator) -> None:
-        """Raise DirectionError unless every direction is there and fits the generator."""
+        """Raise DirectionError unless every direction is there and fits the generator, which has every class."""
         self._edits(generator)
 
     def bytes_at_most(self, sizes: Sizes) -> int:
@@ -110,32 +115,46 @@ class Edit(Stage):
     def setup(self, device: torch.device) -> Worker:
         """Load generator and directions."""
         generator = self.generator.load(device)
-        editor = Editor(generator, (self.region or Region.whole(generator.resolution)).inside(generator.resolution))
+        region = (self.region or Region.whole(generator.resolution)).inside(generator.resolution)
+        editor = Editor(generator, region, self.published)
         spaces = chosen_spaces(self.spaces, generator.spaces)
         edits = self._edits(generator)
         files = [f"{edit.label}.{extension_of(self.format)}" for edit in edits]
         encode = partial(encoded, kind=self.format, quality=self.quality)
 
-        def compute(images: Sequence[_Inverted]) -> list[Record | Rejected]:
+        def edited(images: Sequence[_Inverted]) -> list[Record | Rejected]:
             made = _Edited(images, editor, edits, len(spaces))
             with ThreadPoolExecutor(PREPARING, "encode") as encoding:
                 made.compute(lambda pixels_HW3: encoding.submit(encode, pixels_HW3))
             return [made.outcome(i, files) for i in range(len(images))]
 
-        return batched_worker(partial(_inverted, generator=generator, spaces=spaces), compute, self.batch)
+        own = tuple(edit.name for edit in edits if edit.needs_classes)
+        prepare = partial(_inverted, generator=generator, spaces=spaces, moved_from_own=own)
+        return batched_worker(prepare, ItemsInParts(edited, "edits", "choose a smaller generator"), self.batch)
 
 
 @dataclass(frozen=True)
 class _Inverted:
-    """An image's codes as stored, and the space of each pixel."""
+    """An image's codes as stored, the space of each pixel, and its class if the inversion knew one."""
 
     key: str
     codes: Codes
     assignment_HW: NDArray[np.uint8]
+    label: int | None
 
 
-def _inverted(sample: Sample, generator: Generator, spaces: Sequence[str]) -> _Inverted:
-    """Return the codes of a sample; raise BadSampleError if they are not whole, or another generator's."""
+def _inverted(sample: Sample, generator: Generator, spaces: Sequence[str], moved_from_own: Sequence[str]) -> _Inverted:
+    """Return the codes of a sample.
+
+    Args:
+        sample: with its record of invert.
+        generator: of the run.
+        spaces: of the run.
+        moved_from_own: names of the edits that need the class of the image.
+
+    Raises:
+        BadSampleError: its codes are not whole, or another generator's, or its class is needed and unknown.
+    """
     record = sample.records[INVERTED]
     if record.row["generator"] != generator.digest:
         raise BadSampleError(
@@ -149,7 +168,24 @@ def _inverted(sample: Sample, generator: Generator, spaces: Sequence[str]) -> _I
         raise BadSampleError(
             f"parts of it are assigned to {', '.join(lacking)}, and its bundle has no delta there; invert it again"
         )
-    return _Inverted(sample.key, codes, assignment_HW)
+    label = _label(record.row.get("label"), generator)
+    if label is None and moved_from_own:
+        raise BadSampleError(
+            f"no class: {', '.join(dict.fromkeys(moved_from_own))} moves an image from its own class, and this one was "
+            "inverted without; set label and invert again, or give from_class"
+        )
+    return _Inverted(sample.key, codes, assignment_HW, label)
+
+
+def _label(label: Value, generator: Generator) -> int | None:
+    """Return the class that an inversion recorded; raise BadSampleError if the generator lacks it."""
+    if label is None:
+        return None
+    if not isinstance(label, int) or not 0 <= label < generator.label_dim:
+        raise BadSampleError(
+            f"inverted as class {label}, and the generator has {generator.label_dim} classes; invert it again"
+        )
+    return label
 
 
 class _Edited:
@@ -167,7 +203,7 @@ class _Edited:
         codes = stack_codes([image.codes for image in self._images], self._editor.generator.feature_shapes)
         assignment_NHW = torch.from_numpy(np.stack([image.assignment_HW for image in self._images]))
         assignment_NHW = assignment_NHW.to(self._editor.device)
-        pictures = self._editor.pictures(codes, self._edits)
+        pictures = self._editor.pictures(codes, self._edits, [image.label for image in self._images])
         before, waiting = next(pictures), deque[list[Future[bytes]]]()
         self._note("the picture of its codes as stored", before)
         for number, (edit, after) in enumerate(zip(self._edits, pictures, strict=True)):

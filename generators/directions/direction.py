@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from generators.errors import DirectionError
+from generators.generator import Generator
+from generators.latents import Z_PLUS
 
 STANDARD_DEVIATION = "standard deviation"
 """The unit of a direction whose length is the standard deviation of the generator's w along it."""
@@ -49,12 +52,38 @@ class Direction:
     delta: Tensor
     provenance: Provenance
 
-    def check(self, num_ws: int, w_dim: int) -> None:
-        """Raise DirectionError unless it fits codes `[N, num_ws, w_dim]`."""
-        check_fits(self.delta, num_ws, w_dim, self.name)
+    def of_codes(self, generator: Generator) -> Direction:
+        """Return it as a direction of a generator's codes; raise DirectionError if it does not fit them."""
+        return replace(self, delta=of_codes(self.delta, generator, self.name))
 
 
-def check_fits(delta: Tensor, num_ws: int, w_dim: int, name: str) -> None:
+def is_of_z(generator: Generator) -> bool:
+    """Return whether the codes of a generator are z followed by a class embedding, as those of a BigGAN-deep."""
+    return generator.spaces[0] == Z_PLUS
+
+
+def of_codes(delta: Tensor, generator: Generator, name: str) -> Tensor:
+    """Return a direction of a generator's codes, `[num_ws or 1, w_dim]`.
+
+    If codes are z followed by a class embedding, a direction of `z_dim` numbers per row is one of z: it keeps the
+    class.
+
+    Args:
+        delta: `[num_ws or 1, w_dim]`, or `[num_ws or 1, z_dim]` for z alone.
+        generator: whose codes are edited.
+        name: how messages call the direction.
+
+    Raises:
+        DirectionError: it does not fit, or is not finite.
+    """
+    of_z = generator.z_dim if is_of_z(generator) else None
+    if of_z is not None and delta.ndim == 2 and delta.shape[1] == of_z:
+        delta = F.pad(delta, (0, generator.w_dim - of_z))
+    check_fits(delta, generator.num_ws, generator.w_dim, name, of_z)
+    return delta
+
+
+def check_fits(delta: Tensor, num_ws: int, w_dim: int, name: str, z_dim: int | None = None) -> None:
     """Raise DirectionError unless a direction is finite and fits codes `[N, num_ws, w_dim]`.
 
     Args:
@@ -62,11 +91,13 @@ def check_fits(delta: Tensor, num_ws: int, w_dim: int, name: str) -> None:
         num_ws: rows of the generator's codes.
         w_dim: dimensions of each row.
         name: how messages call the direction.
+        z_dim: dimensions of z, for messages, if a direction of z alone would fit too.
     """
     if delta.ndim != 2 or delta.shape[0] not in (1, num_ws) or delta.shape[1] != w_dim:
+        of_z = "" if z_dim is None else f", or {z_dim} numbers per row for z alone"
         raise DirectionError(
             f"direction {name!r} is {list(delta.shape)}, and this generator's codes take [{num_ws}, {w_dim}] or "
-            f"[1, {w_dim}]: it was made for another generator; use a direction of this one"
+            f"[1, {w_dim}]{of_z}: it was made for another generator; use a direction of this one"
         )
     check_finite(delta, name)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from generators.directions.direction import STANDARD_DEVIATION, Direction, Provenance, in_layers
+from generators.directions.direction import STANDARD_DEVIATION, Direction, Provenance, in_layers, is_of_z, of_codes
 from generators.directions.sampling import seeded_w
 from generators.directions.source import DirectionSource, StoredCodes
 from generators.errors import DirectionError
@@ -39,7 +39,8 @@ class Boundary:
 class Labels(DirectionSource):
     """The direction in which scores rise: the normal of a boundary between the samples that score highest and lowest.
 
-    It is as long as the standard deviation of the samples' codes along it.
+    It is as long as the standard deviation of the samples' codes along it. Where codes are z and a class embedding, as
+    of a BigGAN-deep, the boundary is one of z: what images of one class have in common does not count.
     """
 
     kind: Literal["labels"] = "labels"
@@ -67,6 +68,7 @@ class Labels(DirectionSource):
         in_layers(torch.zeros(1, generator.w_dim), self.layers, generator.num_ws, name)
         samples, scores_S, digest = self._read()
         codes_Sw, scores_S = self._codes(generator, samples, scores_S, stored)
+        codes_Sw = codes_Sw[:, : generator.z_dim] if is_of_z(generator) else codes_Sw
         boundary = boundary_of(codes_Sw, scores_S, self.share, self.classifier, self.seed)
         stdev = float((codes_Sw @ boundary.normal).std())
         figures = {
@@ -78,7 +80,7 @@ class Labels(DirectionSource):
         provenance = Provenance(
             kind=self.kind, unit=STANDARD_DEVIATION, source=source, source_sha256=digest, figures=figures
         )
-        delta_1w = torch.from_numpy(boundary.normal * stdev)[None]
+        delta_1w = of_codes(torch.from_numpy(boundary.normal * stdev)[None], generator, name)
         return (self._direction(name, delta_1w, generator, provenance),)
 
     def _read(self) -> tuple[Sequence[int] | Sequence[str], NDArray[np.float64], str]:

@@ -88,6 +88,6 @@ def one_hot(generator: Generator, classes_n: Tensor) -> Tensor | None:
 def _check_mapping(generator: Generator) -> None:
     if generator.spaces[0] != W_PLUS:
         raise DirectionError(
-            f"directions are found in w, and a {generator.family} has no mapping network: its codes in "
-            f"{generator.spaces[0]} vary equally in all directions; use a StyleGAN2"
+            f"this direction is found in w, and a {generator.family} has no mapping network: fit ganspace or labels, "
+            "whose directions are then of z"
         )

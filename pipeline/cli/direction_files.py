@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from generators import load_generator
 from generators.directions import Direction, save_directions
-from generators.directions.direction import Layers, in_layers
+from generators.directions.direction import Layers, in_layers, of_codes
 from generators.directions.sampling import seeded_w
 from generators.generator import Generator
 from infra.files import put
@@ -61,7 +61,7 @@ def imported(
     for direction in directions:
         provenance, delta = direction.provenance, direction.delta
         if generator is not None:
-            direction.check(generator.num_ws, generator.w_dim)
+            delta = of_codes(delta, generator, direction.name)
             provenance = provenance.model_copy(update={"generator_sha256": generator.digest})
         if layers is not None:
             delta = in_layers(delta, layers, generator.num_ws if generator else len(delta), direction.name)
@@ -137,14 +137,13 @@ def draw_sheet(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = load_generator(checkpoint, device)
-    direction.check(generator.num_ws, generator.w_dim)
+    delta = of_codes(direction.delta, generator, direction.name).to(device)
     side = min(generator.resolution, TILE_PX)
     sheet = Image.new("RGB", (len(magnitudes) * side, HEADER_PX + len(seeds) * side), "white")
     pen = ImageDraw.Draw(sheet)
     for column, magnitude in enumerate(magnitudes):
         pen.text(((column + 0.5) * side, HEADER_PX / 2), f"{magnitude:g}", "black", anchor="mm")
     w_plus_SNw = torch.cat(list(seeded_w(generator, seeds, label, truncation))).to(device)
-    delta = direction.delta.to(device)
     for row, w_plus_Nw in enumerate(w_plus_SNw):
         for column, magnitude in enumerate(magnitudes):
             image_13RR = generator.synthesize(w_plus_Nw[None] + magnitude * delta)

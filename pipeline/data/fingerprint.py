@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from generators.source import GeneratorSource
 from infra.files import digest_of
 from pipeline.errors import RunError
+from stages.base.stage import GraphStage
 from stages.base.variant import Variant
 from stages.segmentation import HuggingFace
 
@@ -47,11 +48,12 @@ def fingerprint(
 
 
 def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return a model's fields for its fingerprint, without those that cannot change a result."""
+    """Return a model's fields for its fingerprint, without those that cannot change a result or that are as before."""
     settings: dict[str, Any] = {}
+    before = model.added if isinstance(model, GraphStage) else {}
     for name in type(model).model_fields:
         value = getattr(model, name)
-        if name not in indifferent:
+        if name not in indifferent and not (name in before and value == before[name]):
             settings |= value.hashed_as(name) if isinstance(value, Variant) else {name: value}
     return settings
 

@@ -92,6 +92,9 @@ class GraphStage(BaseModel):
     """Names of the stages whose results it needs. It gets each sample's record from those that map samples."""
     indifferent: ClassVar[frozenset[str]] = frozenset()
     """Fields that cannot change a result, except by rounding, and so stay out of the fingerprint."""
+    added: ClassVar[Mapping[str, object]] = {}
+    """Settings that are newer than the stage, each with the value that gives the earlier results. At that value they
+    stay out of the fingerprint, so that earlier results are still complete."""
     on_demand: ClassVar[bool] = False
     """Whether a separate command computes it, and no run does."""
     derived: ClassVar[frozenset[str]] = frozenset()

@@ -28,6 +28,7 @@ class Editor:
 
     generator: Generator
     region: Region
+    published: bool = False  # the authors' formula: a zero edit then differs where masks are soft
 
     @property
     def device(self) -> torch.device:
@@ -39,12 +40,15 @@ class Editor:
         return next(self.pictures(codes, ()))
 
     @torch.no_grad()
-    def pictures(self, codes: Codes, edits: Sequence[EditOfCodes]) -> Iterator[Picture]:
+    def pictures(
+        self, codes: Codes, edits: Sequence[EditOfCodes], classes: Sequence[int | None] = ()
+    ) -> Iterator[Picture]:
         """Yield the images that codes form, then those of each edit (thesis Sec. 3.4).
 
         Args:
             codes: of N images, on any device.
             edits: on the generator's device.
+            classes: class of each image, if an edit needs them.
         """
         device = self.device
         deltas = {space: delta.to(device) for space, delta in codes.deltas.items()}
@@ -52,7 +56,8 @@ class Editor:
         unedited = self.generator.unedited(codes.w_plus.to(device), deltas, masks)
         yield self._picture(unedited.image)
         for edit in edits:
-            yield self._picture(self.generator.edited(unedited, edit.change))
+            edited = self.generator.edited(unedited, edit.change_of(classes), published=self.published)
+            yield self._picture(edited)
 
     def _picture(self, image_N3RR: Tensor) -> Picture:
         image_N3HW = crop(image_N3RR, self.region)

@@ -1,4 +1,4 @@
-"""The edits that a run makes of every image: directions from files, their magnitudes, and sequences of directions."""
+"""The edits that a run makes of every image: directions from files, moves of the class, magnitudes, and sequences."""
 
 from __future__ import annotations
 
@@ -8,18 +8,31 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    Tag,
+)
 from torch import Tensor
 
-from generators.directions.direction import Layers, check_fits, in_layers
+from generators.directions.direction import Layers, in_layers, of_codes
 from generators.directions.loading import DirectionFile, read_directions
 from generators.errors import DirectionError
 from generators.generator import Generator
+from stages.editing.classes import ClassMeans, MoveOfClass
 
 EditName = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 """A name that may be a part of file names in WebDataset tars."""
 
 Magnitudes = Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
+
+
+Class = Annotated[int, Field(strict=True, ge=0)]
 
 
 class _Settings(BaseModel):
@@ -43,6 +56,30 @@ class EditDirection(_Settings):
     magnitudes: Magnitudes | None = None  # None is edit.magnitudes
 
 
+class ClassMove(_Settings):
+    """A move from one class to another, of a conditional generator: the difference of their mean codes (Fig. 4.4)."""
+
+    name: EditName  # of its edits, in the names of their files and in the index
+    to_class: Class  # reached at magnitude 1
+    from_class: Class | None = None  # None is each image's own class, which needs the run's `label`
+    layers: Layers | None = None  # first and last row of w_plus that it changes; None is all
+    magnitudes: Magnitudes | None = None  # None is edit.magnitudes
+
+
+FROM_FILE, CLASS_MOVE = "from-file", "class-move"
+
+
+def _kind(value: object) -> str:
+    """Return which of the two a direction is: only a move has a class to go to."""
+    moves = "to_class" in value if isinstance(value, Mapping) else isinstance(value, ClassMove)
+    return CLASS_MOVE if moves else FROM_FILE
+
+
+AnyDirection = Annotated[
+    Annotated[EditDirection, Tag(FROM_FILE)] | Annotated[ClassMove, Tag(CLASS_MOVE)], Discriminator(_kind)
+]
+
+
 class EditPart(_Settings):
     """A part of a sequence: a configured direction and its magnitude."""
 
@@ -60,16 +97,33 @@ class EditSequence(_Settings):
 
 @dataclass(frozen=True, eq=False)
 class EditOfCodes:
-    """One edit: `change` is δw+ times its magnitude, `[num_ws or 1, w_dim]`."""
+    """One edit: `change` is δw+ times its magnitude, `[num_ws or 1, w_dim]`; moves of the class add to it."""
 
     name: str  # of its direction or sequence
     magnitude: float
     change: Tensor
+    moves: tuple[MoveOfClass, ...] = ()
 
     @property
     def label(self) -> str:
         """The part of its file's name between key and extension."""
         return label_of(self.name, self.magnitude)
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether it depends on the class of each image."""
+        return any(move.from_class is None for move in self.moves)
+
+    def change_of(self, classes_N: Sequence[int | None]) -> Tensor:
+        """Return δw+ times its magnitude for images of some classes: `[num_ws or 1, w_dim]`, or one for each image.
+
+        Args:
+            classes_N: class of each image; not used unless `needs_classes`.
+        """
+        change = self.change
+        for move in self.moves:
+            change = change + move.change_of(classes_N)
+        return change
 
 
 def label_of(name: str, magnitude: float) -> str:
@@ -78,7 +132,7 @@ def label_of(name: str, magnitude: float) -> str:
 
 
 def labels_of(
-    directions: Sequence[EditDirection], magnitudes: Sequence[float], sequences: Sequence[EditSequence]
+    directions: Sequence[AnyDirection], magnitudes: Sequence[float], sequences: Sequence[EditSequence]
 ) -> list[str]:
     """Return the labels of all edits of an image, in their order."""
     labels = [label_of(one.name, magnitude) for one in directions for magnitude in one.magnitudes or magnitudes]
@@ -86,7 +140,7 @@ def labels_of(
 
 
 def check_settings(
-    directions: Sequence[EditDirection], magnitudes: Sequence[float], sequences: Sequence[EditSequence]
+    directions: Sequence[AnyDirection], magnitudes: Sequence[float], sequences: Sequence[EditSequence]
 ) -> None:
     """Raise ValueError if a sequence names an unknown direction, or two edits would have one file name."""
     known = [direction.name for direction in directions]
@@ -101,7 +155,7 @@ def check_settings(
 
 
 def edits_of(
-    directions: Sequence[EditDirection],
+    directions: Sequence[AnyDirection],
     magnitudes: Sequence[float],
     sequences: Sequence[EditSequence],
     generator: Generator,
@@ -109,19 +163,22 @@ def edits_of(
     """Return all edits, on the generator's device: directions in their order with each magnitude, then sequences.
 
     Raises:
-        DirectionError: a file or the direction in it is missing, damaged, not finite, or made for another generator.
+        DirectionError: a file or the direction in it is missing, damaged, not finite, or made for another generator;
+            the generator lacks a class.
     """
     device = next(generator.parameters()).device
-    files = {path: read_directions(path) for path in dict.fromkeys(one.path for one in directions)}
-    deltas = {one.name: _delta(one, files[one.path], generator).to(device) for one in directions}
-    edits = [
-        EditOfCodes(one.name, magnitude, magnitude * deltas[one.name])
+    files = {one.path: read_directions(one.path) for one in directions if isinstance(one, EditDirection)}
+    means = ClassMeans(generator)
+    units = {
+        one.name: _unit_of_move(one, generator, means)
+        if isinstance(one, ClassMove)
+        else EditOfCodes(one.name, 1.0, _delta(one, files[one.path], generator).to(device))
         for one in directions
-        for magnitude in one.magnitudes or magnitudes
-    ]
+    }
+    edits = [_times(units[one.name], magnitude) for one in directions for magnitude in one.magnitudes or magnitudes]
     for sequence in sequences:
-        whole = _summed(sequence, deltas)
-        edits += [EditOfCodes(sequence.name, factor, factor * whole) for factor in sequence.magnitudes]
+        whole = _summed(sequence, units)
+        edits += [_times(whole, factor) for factor in sequence.magnitudes]
     return tuple(edits)
 
 
@@ -130,13 +187,32 @@ def _delta(wanted: EditDirection, file: DirectionFile, generator: Generator) -> 
     only = len(file.directions) == 1 and wanted.direction is None
     direction = file.direction(None if only else wanted.name if wanted.direction is None else wanted.direction)
     try:
-        check_fits(direction.delta, generator.num_ws, generator.w_dim, direction.name)
-        return in_layers(direction.delta, wanted.layers, generator.num_ws, direction.name)
+        delta = of_codes(direction.delta, generator, direction.name)
+        return in_layers(delta, wanted.layers, generator.num_ws, direction.name)
     except DirectionError as error:
         raise DirectionError(f"edit {wanted.name!r}, {file.source}: {error}") from error
 
 
-def _summed(sequence: EditSequence, deltas: Mapping[str, Tensor]) -> Tensor:
+def _unit_of_move(wanted: ClassMove, generator: Generator, means: ClassMeans) -> EditOfCodes:
+    """Return a move of the class of magnitude 1."""
+    try:
+        for label in (wanted.to_class, wanted.from_class):
+            means.check(label)
+        rows_N1 = in_layers(torch.ones(1, 1), wanted.layers, generator.num_ws, wanted.name)
+    except DirectionError as error:
+        raise DirectionError(f"edit {wanted.name!r}: {error}") from error
+    nothing = torch.zeros(1, generator.w_dim, device=means.device)
+    move = MoveOfClass(means, wanted.to_class, wanted.from_class, rows_N1.to(means.device))
+    return EditOfCodes(wanted.name, 1.0, nothing, (move,))
+
+
+def _times(unit: EditOfCodes, magnitude: float) -> EditOfCodes:
+    moves = tuple(move.times(magnitude) for move in unit.moves)
+    return EditOfCodes(unit.name, magnitude, magnitude * unit.change, moves)
+
+
+def _summed(sequence: EditSequence, units: Mapping[str, EditOfCodes]) -> EditOfCodes:
     """Return the sum of a sequence's directions: each is added to w_plus, so their order does not matter."""
-    changes = [part.magnitude * deltas[part.direction] for part in sequence.parts]
-    return torch.stack(torch.broadcast_tensors(*changes)).sum(0)
+    parts = [_times(units[part.direction], part.magnitude) for part in sequence.parts]
+    change = torch.stack(torch.broadcast_tensors(*(part.change for part in parts))).sum(0)
+    return EditOfCodes(sequence.name, 1.0, change, tuple(move for part in parts for move in part.moves))

@@ -5,16 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from generators.generator import Generator
-from generators.prior import Prior, draw_w
-from stages.inversion.starts.start import Begin, StartSource, in_every_layer, one_hot
+from generators.classes import mean_w_of_class
+from generators.prior import Prior
+from stages.inversion.starts.start import Begin, StartSource, in_every_layer
 from stages.inversion.viewer import Photograph, Viewer
 from stages.objective.objective import Objective, Target
-
-DRAWS = 10_000  # of z per class, as for the prior
 
 
 class Mean(StartSource):
@@ -28,16 +25,10 @@ class Mean(StartSource):
 
     def load(self, viewer: Viewer, prior: Prior, objective: Objective, *, labelled: bool) -> Begin:
         """Return the start. The mean of a class is drawn when the first image of the class starts."""
-        mean_w_of = functools.cache(functools.partial(_mean_w_of_class, viewer.generator))
+        mean_w_of = functools.cache(functools.partial(mean_w_of_class, viewer.generator))
 
         def begin(photograph: Photograph, target: Target) -> Tensor:
             w_D = prior.mean_w if photograph.label is None else mean_w_of(photograph.label)
             return in_every_layer(w_D, viewer.generator)
 
         return begin
-
-
-@torch.no_grad()
-def _mean_w_of_class(generator: Generator, label: int) -> Tensor:
-    mean_D = draw_w(generator, DRAWS, label=one_hot(label, generator)).double().mean(dim=0)
-    return mean_D.float().to(next(generator.parameters()).device)

@@ -134,9 +134,40 @@ def test_what_the_generator_does_not_have_is_refused(settings, message):
         GanSpace(**{"components": 1, "samples": 100, **settings}).fit(tiny())
 
 
-def test_a_generator_without_w_has_no_components():
-    with pytest.raises(DirectionError, match="a biggan_deep has no mapping network"):
-        GanSpace(components=1, samples=100).fit(tiny_biggan())
+def test_components_of_z_are_those_of_the_first_layer_over_random_z():
+    """The official procedure: components of the first layer's output, then the z that leads there by regression."""
+    generator, random = tiny_biggan(), torch.Generator().manual_seed(0)
+    z = torch.randn(20_000, generator.z_dim, generator=random)
+    label = torch.nn.functional.one_hot(torch.full((len(z),), 3), generator.label_dim).float()
+    features = generator.begin(generator.map(z, label)).feature.flatten(1)
+    found = components_of(features.split(5_000), generator.z_dim)
+    coordinates = (features.double() - found.mean) @ found.axes.T
+    towards_zK = torch.linalg.lstsq(coordinates / found.stdev, z.double()).solution
+    made = GanSpace(components=generator.z_dim, label=3).fit(generator)
+    for i, direction in enumerate(made):
+        assert direction.delta.shape == (1, generator.w_dim)
+        assert direction.delta[0, generator.z_dim :].abs().max() == 0
+        assert float(direction.delta.norm()) == pytest.approx(1, abs=1e-5)
+        wanted = torch.nn.functional.normalize(towards_zK[i], dim=0)
+        assert float((direction.delta[0, : generator.z_dim] @ wanted.float()).abs()) > 0.99
+        assert direction.provenance.figures["share_of_variance"] == pytest.approx(float(found.share[i]), abs=0.01)
+    assert made[0].provenance.unit == "standard deviation"
+
+
+def test_components_of_z_keep_to_layers_and_know_the_limits_of_their_generator():
+    generator = tiny_biggan()
+    (direction,) = GanSpace(components=1, layers=(2, 3)).fit(generator)
+    assert direction.delta.shape == (generator.num_ws, generator.w_dim)
+    assert direction.delta.abs().sum(dim=1).nonzero().flatten().tolist() == [2, 3]
+    with pytest.raises(DirectionError, match="7 components of z, which has 6 dimensions"):
+        GanSpace(components=7).fit(generator)
+    with pytest.raises(DirectionError, match="class 7: this generator has classes 0 to 6"):
+        GanSpace(components=1, label=7).fit(generator)
+
+
+def test_draws_of_w_need_a_mapping_network():
+    with pytest.raises(DirectionError, match="a biggan_deep has no mapping network: fit ganspace or labels"):
+        next(random_w(tiny_biggan(), 100, 0))
 
 
 def test_draws_that_are_not_finite_have_no_components():

@@ -13,6 +13,7 @@ from generators import DirectionError
 from generators.directions import Labels
 from generators.directions.labels import boundary_of
 from generators.directions.sampling import seeded_w
+from tests.generators.biggan_folder import tiny_biggan
 from tests.generators.published import tiny
 
 COUNT = 600
@@ -120,6 +121,17 @@ def test_inverted_images_need_a_store_and_the_generator_of_theirs(tmp_path: Path
         source.fit(tiny(), lambda _keys: {})
     with pytest.raises(DirectionError, match=r"have codes \[6, 5\], and the generator's are \[4, 5\]"):
         source.fit(tiny(), lambda keys: {key: torch.ones(6, 5) for key in keys})
+
+
+def test_a_boundary_of_a_generator_without_w_is_one_of_z(tmp_path: Path):
+    generator = tiny_biggan()
+    z = torch.cat(list(seeded_w(generator, range(COUNT))))[:, 0, : generator.z_dim].double().numpy()
+    axis = np.array([0.6, 0.0, -0.8, 0.0, 0.0, 0.0])
+    path = scores_file(tmp_path, seed=list(range(COUNT)), size=z @ axis)
+    (found,) = Labels(scores=path, column="size").fit(generator)
+    assert found.delta.shape == (1, generator.w_dim)
+    assert found.delta[0, generator.z_dim :].abs().max() == 0
+    assert cosine(found.delta[0, : generator.z_dim].numpy(), axis) > 0.95
 
 
 SEEDS = list(range(COUNT))

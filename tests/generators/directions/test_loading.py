@@ -11,9 +11,11 @@ import torch
 
 from generators import DirectionError, GeneratorError, load_direction
 from generators.directions import Direction, Provenance, check_fits, read_directions, save_directions
-from generators.directions.direction import in_layers
+from generators.directions.direction import in_layers, of_codes
 from generators.directions.own import FORMAT
+from tests.generators.biggan_folder import tiny_biggan
 from tests.generators.converted import torch_file
+from tests.generators.published import tiny
 from tests.web import web_server
 
 
@@ -187,9 +189,29 @@ def test_a_direction_fits_codes_of_its_rows_or_has_one_row():
     with pytest.raises(DirectionError, match=r"'a' is \[16, 5\], and this generator's codes take \[4, 5\] or \[1, 5\]"):
         check_fits(torch.ones(16, 5), 4, 5, "a")
     with pytest.raises(DirectionError, match="made for another generator; use a direction of this one"):
-        direction(rows=1).check(4, 512)
+        check_fits(direction(rows=1).delta, 4, 512, "size")
     with pytest.raises(GeneratorError, match="1 of 5 numbers"):
         check_fits(torch.tensor([[1.0, 2.0, 3.0, 4.0, float("nan")]]), 4, 5, "a")
+
+
+def test_a_direction_of_z_fits_codes_that_begin_with_z_and_leaves_the_class_as_it_is():
+    generator = tiny_biggan()  # z of 6 numbers, a class embedding of 5, 6 rows
+    for rows in (1, 6):
+        found = of_codes(torch.ones(rows, 6), generator, "a")
+        assert found.shape == (rows, 11)
+        assert (found[:, :6] == 1).all()
+        assert (found[:, 6:] == 0).all()
+    whole = torch.ones(6, 11)
+    assert torch.equal(of_codes(whole, generator, "a"), whole)
+    with pytest.raises(DirectionError, match=r"is \[1, 5\].* \[6, 11\] or \[1, 11\], or 6 numbers per row for z alone"):
+        of_codes(torch.ones(1, 5), generator, "a")
+    with pytest.raises(DirectionError, match="NaN"):
+        of_codes(torch.full((1, 6), float("nan")), generator, "a")
+
+
+def test_a_direction_of_z_does_not_fit_codes_in_w():
+    with pytest.raises(DirectionError, match="another generator"):
+        of_codes(torch.ones(1, 6), tiny(z_dim=6, w_dim=5), "a")
 
 
 def test_layers_are_first_and_last_row_and_the_others_stay():

@@ -197,6 +197,39 @@ def test_a_sheet_of_a_biggan_shows_its_classes(invertmill, tmp_path):
     assert not np.array_equal(left, right)
 
 
+def test_components_of_z_are_fitted_to_a_biggan_and_drawn(invertmill, tmp_path):
+    generator = tiny_biggan()
+    folder, target = write_folder(tmp_path / "biggan", generator), tmp_path / "z.safetensors"
+    code, output, _ = invertmill("directions", "fit", "ganspace", folder, target, "--components", 2)
+    assert code == 0
+    assert "0: ganspace, 1 × 11, unit: standard deviation, stdev 1, share of variance" in " ".join(output.split())
+    drawn = ("--generator", folder, "--sheet", tmp_path / "sheet.png", "--magnitudes", "0,2", "--samples", 1)
+    assert invertmill("directions", "show", target, "--name", 1, *drawn)[0] == 0
+    left, right = np.split(sheet(tmp_path / "sheet.png")[20:], 2, axis=1)
+    assert not np.array_equal(left, right)
+
+
+def test_a_direction_of_z_is_imported_for_the_codes_of_a_biggan(invertmill, tmp_path):
+    folder, target = write_folder(tmp_path / "biggan", tiny_biggan()), tmp_path / "z.safetensors"
+    source = npy(tmp_path / "z.npy", dims=6)
+    assert invertmill("directions", "import", source, target, "--generator", folder, "--layers", "0-1")[0] == 0
+    delta = load_direction(target)
+    assert delta.shape == (6, 11)
+    assert torch.equal(delta[:2, :6], load_direction(source).expand(2, -1))
+    assert delta[:, 6:].abs().max() == delta[2:].abs().max() == 0
+
+
+def test_every_published_file_is_imported_as_it_is(invertmill, tmp_path, shared):
+    paths = sorted(path for path in (shared / "directions").rglob("*") if path.suffix in (".npy", ".pt"))
+    assert len(paths) == 31
+    for number, path in enumerate(paths):
+        target = tmp_path / f"{number}.safetensors"
+        assert invertmill("directions", "import", path, target)[0] == 0
+        source, made = read_directions(path).directions, read_directions(target).directions
+        assert made.keys() == source.keys()
+        assert all(torch.equal(made[name].delta, source[name].delta) for name in source)
+
+
 @pytest.mark.parametrize(("rows", "dims"), [(16, 5), (4, 512), (1, 6)])
 def test_a_direction_of_another_generator_is_refused_before_any_image(invertmill, tmp_path, checkpoint, rows, dims):
     source, path = npy(tmp_path / "a.npy", rows, dims), tmp_path / "sheet.png"
