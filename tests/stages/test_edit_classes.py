@@ -109,7 +109,7 @@ def test_each_image_moves_from_its_own_class(source):
         wanted = to_uint8(generator.edit(codes.w_plus, codes.deltas, codes.masks, change))[0]
         assert np.abs(pixels(record.files["to-five.1.png"]).astype(int) - wanted).max() <= 1
         assert json.loads(record.row["edits"]) == [{"direction": "to-five", "magnitude": 1.0, "file": "to-five.1.png"}]
-        assert bool(record.row["change_inside"][0].any()) is (label != 5)
+        assert bool(np.nan_to_num(record.row["change_inside"][0]).any()) is (label != 5)
 
 
 def test_a_move_by_zero_is_the_stored_reconstruction_to_the_bit(source):
@@ -170,7 +170,7 @@ def test_an_image_of_a_class_that_the_generator_lacks_is_quarantined(source):
 def test_no_class_is_needed_if_the_configuration_gives_both(source):
     generator = source.load(CPU)
     (record,) = run(stage(source, TO_FIVE | {"from_class": 2}, magnitudes=(1.0,)), [sample(generator, 0, None)])
-    assert record.row["change_inside"].any()
+    assert np.nan_to_num(record.row["change_inside"]).any()
 
 
 def test_a_direction_of_z_keeps_the_class(biggan, tmp_path: Path):
@@ -182,7 +182,7 @@ def test_a_direction_of_z_keeps_the_class(biggan, tmp_path: Path):
     assert edit.change[:, generator.z_dim :].abs().max() == 0
     assert edit.change[[0, 3, 4, 5]].abs().max() == 0
     (record,) = run(stage(biggan, {"name": "z", "path": tmp_path / "z.npy"}), [sample(generator, 0, None)])
-    assert record.row["change_inside"].any()
+    assert np.nan_to_num(record.row["change_inside"]).any()
 
 
 def test_a_sequence_adds_a_direction_and_a_move(biggan, tmp_path: Path):

@@ -24,6 +24,7 @@ from stages.inversion.viewer import Photograph
 from stages.invert import Invert
 from stages.objective.objective import Objective
 from stages.perceptual.source import PerceptualSource
+from stages.trade_off import TradeOff
 from tests import tiny
 from tests.generators.biggan_folder import tiny_biggan, write_folder
 from tests.generators.published import tiny as tiny_stylegan2
@@ -208,6 +209,26 @@ def test_error_maps_know_the_class_too(conditional):
     assert rejected == Rejected(
         "s8", "s8.json field class is '8': the class must be an integer from 0 to 6; correct it in the shard"
     )
+
+
+def test_a_trade_off_knows_the_class_too(conditional):
+    generator, settings = conditional
+    warm = Schedule(steps=1)
+    stage = TradeOff(**settings, label=LabelMember(), thresholds=(0.5, 0.2), warm=warm)
+    samples = [sample(number, text) for number, text in enumerate((b"5", b"9"))]
+    error_LHW = np.full((len(generator.spaces), tiny.SIDE_PX, tiny.SIDE_PX), 0.3, np.float32)
+    for one in samples:
+        one.records["predict_maps"] = Record(one.key, {}, {"error_LHW": error_LHW})
+        one.records["refine_maps"].arrays["labels_HW"] = np.zeros((tiny.SIDE_PX, tiny.SIDE_PX), np.int32)
+    record, rejected = stage.setup(CPU)(samples)
+    assert isinstance(record, Record)
+    assert rejected == Rejected(
+        "s1", "s1.cls is '9': the class must be an integer from 0 to 6; correct it in the shard"
+    )
+    others = [stage.model_copy(update={"label": label}).setup(CPU)(samples[:1]) for label in (5, 0)]
+    same, different = (next(iter(found)).row["psnr_db"] for found in others)
+    np.testing.assert_array_equal(same, record.row["psnr_db"])
+    assert not np.allclose(different, record.row["psnr_db"], atol=1e-3)
 
 
 @pytest.mark.parametrize("label", [0, LabelMember()])
