@@ -11,7 +11,7 @@ from generators.checkpoints import save_generator
 from infra.shards.shards import write_shard
 from pipeline.data.records import read_records
 from pipeline.operations.verify import verify_run
-from pipeline.publish.index import published_edits, read_index
+from pipeline.publish.index import published_own, read_index
 from stages.edit import Edit
 from stages.error_maps import ErrorMaps
 from stages.invert import Invert
@@ -73,7 +73,7 @@ def test_inversions_know_the_class_of_their_sample(run, stage):
 
 def test_samples_whose_class_is_missing_or_out_of_range_are_quarantined_and_their_unit_is_not_lost(run):
     ledger = run.plan().ledger
-    rows = read_index(ledger, published_edits(ledger))
+    rows = read_index(ledger, published_own(ledger, Edit))
     quarantined = {row["key"]: row["reason"] for row in rows if row["outcome"] == "quarantined"}
     assert set(quarantined) == set(REASONS)
     for key, reason in quarantined.items():
@@ -85,7 +85,7 @@ def test_samples_whose_class_is_missing_or_out_of_range_are_quarantined_and_thei
 
 def test_the_index_has_the_change_of_each_move(run):
     ledger = run.plan().ledger
-    for row in read_index(ledger, published_edits(ledger)):
+    for row in read_index(ledger, published_own(ledger, Edit)):
         if row["outcome"] == "recorded":
             changes = [row[f"change_inside_{space}"] for space in ("w_plus", "f2", "f4")]
             assert all((change > 0) is (row["magnitude"] > 0) for change in changes if change is not None)
