@@ -113,7 +113,7 @@ class Sweep:
         masks = self.inverter.masks(assigned_HW[None])
         if before is None:
             return self.inverter.item(photograph, masks)
-        target = self.inverter.target(photograph.seen_3hw[None].to(self.inverter.device))
+        target = self.inverter.target_of(photograph)
         start = warm_start([before.codes], masks, self.inverter.generator.feature_shapes)
         return Item(target, start, self.warm, frozenset(start.deltas))
 

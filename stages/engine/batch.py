@@ -103,7 +103,8 @@ class Batch:
         image, features = like.target.image, like.target.features
         layers = tuple(room(layer) for layer in features.layers)
         shape = (width, *features.image_shape[1:])
-        target = Target(room(image), replace(features, layers=layers, image_shape=shape))
+        mean = None if like.target.prior_mean is None else room(like.target.prior_mean)
+        target = Target(room(image), replace(features, layers=layers, image_shape=shape), mean)
         w_plus = room(like.start.w_plus)
         numbers = torch.arange(width, device=w_plus.device)
         nobody = torch.zeros_like(numbers, dtype=torch.bool)
@@ -125,6 +126,8 @@ class Batch:
         for image, item in items.items():
             at = slice(image, image + 1)
             self.target.image[at] = item.target.image
+            if self.target.prior_mean is not None and item.target.prior_mean is not None:
+                self.target.prior_mean[at] = item.target.prior_mean
             for layer, entering in zip(self.target.features.layers, item.target.features.layers, strict=True):
                 layer[at] = entering
             self.w_plus.now[at] = item.start.w_plus

@@ -7,7 +7,7 @@ compared with, `item` gives it codes to start from, and `engine` takes Adam's st
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ class Inverter(Viewer):
     begin: Begin
     precision: Computed = "fp32"
     compiles: bool = False
+    prior_mean_of: Callable[[int], Tensor] | None = None  # mean of the prior of a class; None if all share the prior's
 
     @functools.cached_property
     def optimised(self) -> tuple[Generator, Perceptual]:
@@ -56,6 +57,19 @@ class Inverter(Viewer):
         """
         with lowered(self.precision, image_N3HW.device):
             return prepare_target(image_N3HW, self.optimised[1], self.objective)
+
+    def target_of(self, photograph: Photograph, target: Target | None = None) -> Target:
+        """Return the target of a photograph, with the mean of its prior if its class has its own.
+
+        Args:
+            photograph: the photograph to invert.
+            target: what its pictures are compared with, if it has been prepared.
+        """
+        if target is None:
+            target = self.target(photograph.seen_3hw[None].to(self.device))
+        if self.prior_mean_of is None or photograph.label is None:
+            return target
+        return replace(target, prior_mean=self.prior_mean_of(photograph.label)[None])
 
     def item(
         self,
@@ -73,8 +87,7 @@ class Inverter(Viewer):
             target: of the photograph, if it has been prepared.
             tied: whether the rows of w_plus stay one code (the space W), from the mean of the start's rows.
         """
-        if target is None:
-            target = self.target(photograph.seen_3hw[None].to(self.device))
+        target = self.target_of(photograph, target)
         w_plus = self.begin(photograph, target)
         if tied:
             w_plus = w_plus.mean(dim=1, keepdim=True).repeat(1, w_plus.shape[1], 1)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
+from torch import Tensor
 
+from generators.classes import prior_mean_of_class
+from generators.generator import Generator
 from generators.prior import cached_prior
 from generators.source import GeneratorSource
 from stages.base.stage import Sample, Stage
@@ -24,6 +29,13 @@ from stages.maps.spaces import chosen_spaces
 from stages.objective.objective import Objective
 from stages.objective.precision import Precision, computed_in
 from stages.perceptual.source import PerceptualSource
+
+
+def _with_class_prior(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from
+    """Return settings that say whether classes have their own priors, if images have classes."""
+    if isinstance(settings, Mapping) and settings.get("label") is not None and settings.get("class_prior") is None:
+        return {**settings, "class_prior": True}
+    return settings
 
 
 class InvertingStage(Stage):
@@ -44,6 +56,8 @@ class InvertingStage(Stage):
     """Images (error maps: images in one space) optimised together; changes a result by rounding at most. `auto`: as
     many as the memory of a GPU has room for, up to 64, if no other worker uses it; 16 where there is no GPU. Where
     memory turns out too small, the number is halved."""
+    class_prior: bool | None = None
+    """Whether the prior of an image whose class is known (`label`) has the mean of its class; True by default."""
     precision: Precision = "fp32"
     """Precision of the networks during inversion; images and measures are in float32. `bf16` and `fp16` are for
     hardware made for them; `auto` is bf16 on such hardware (GPUs from Ampere on, CPUs after a short measurement),
@@ -52,8 +66,10 @@ class InvertingStage(Stage):
     """Let torch compile the loss, into CUDA graphs on a GPU: minutes once, for runs of hours; changes rounding."""
 
     indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
+    added: ClassVar[Mapping[str, object]] = {"class_prior": None}
 
     _short_start = model_validator(mode="before")(start_of_samples)
+    _class_prior = model_validator(mode="before")(_with_class_prior)
 
     def viewer(self, device: torch.device) -> Viewer:
         """Load the two networks onto `device`, and nothing else: enough to show and measure inversions.
@@ -85,7 +101,13 @@ class InvertingStage(Stage):
             begin=self.start.load(viewer, prior, objective, labelled=self.label is not None),
             precision=computed_in(self.precision, device),
             compiles=self.compile,
+            prior_mean_of=self._prior_means(generator) if self.label is not None and self.class_prior else None,
         )
+
+    def _prior_means(self, generator: Generator) -> Callable[[int], Tensor]:
+        """Return the function that gives the mean of the prior of a class, drawn when it is first needed."""
+        published = self.objective.published_mean
+        return functools.cache(functools.partial(prior_mean_of_class, generator, published_mean=published))
 
     def photograph(self, sample: Sample, pixels_HW3: NDArray[np.uint8], viewer: Viewer) -> Photograph:
         """Return a sample's picture fitted for inversion; raise `BadSampleError` if its class is missing or wrong."""

@@ -41,18 +41,22 @@ class Objective(BaseModel):
 class Target:
     """What is computed once for a batch of targets: images ``[N, 3, h, w]`` at the size of the loss, and features.
 
+    ``prior_mean`` is the mean of each image's prior where classes have their own, ``[N, w_dim]`` float64.
+
     It is indexed by image throughout, so that one image's part can be replaced while its neighbours continue.
     """
 
     image: Tensor
     features: Features
+    prior_mean: Tensor | None = None
 
     def __getitem__(self, image: int) -> Target:
         """Return the target of one image, a batch of 1."""
         part, features = slice(image, image + 1), self.features
         shape = (1, *features.image_shape[1:])
         layers = tuple(layer[part] for layer in features.layers)
-        return Target(self.image[part], replace(features, layers=layers, image_shape=shape))
+        mean = None if self.prior_mean is None else self.prior_mean[part]
+        return Target(self.image[part], replace(features, layers=layers, image_shape=shape), mean)
 
 
 def prepare_target(image_N3HW: Tensor, perceptual: Perceptual, objective: Objective) -> Target:
@@ -100,7 +104,7 @@ def losses(  # noqa: PLR0917 - the arguments of Eq. 3.8
     if objective.lambda_gaussian:
         if prior is None:
             raise ValueError("lambda_gaussian is not 0, so a prior is needed: estimate it, or set lambda_gaussian to 0")
-        gaussian_N = objective.lambda_gaussian * gaussian_term(codes.w_plus, prior)
+        gaussian_N = objective.lambda_gaussian * gaussian_term(codes.w_plus, prior, target.prior_mean)
     if objective.lambda_variation:
         variation_N = objective.lambda_variation * variation_term(codes.w_plus, squared=objective.squared_variation)
     if objective.lambda_delta and codes.deltas:
@@ -141,16 +145,18 @@ def reconstruction(
 
 
 # Eq. 3.6, first term: Σ_n (ŵ_n − μ)ᵀ Σ⁻¹ (ŵ_n − μ)
-def gaussian_term(w_plus_NRD: Tensor, prior: Prior) -> Tensor:
+def gaussian_term(w_plus_NRD: Tensor, prior: Prior, mean_ND: Tensor | None = None) -> Tensor:
     """Return how improbable each image's rows are under the prior, summed over rows: ``[N]`` float64.
 
     Args:
         w_plus_NRD: ``[N, num_ws, w_dim]`` floating.
         prior: on the same device.
+        mean_ND: means of the images' own priors, ``[N, w_dim]`` float64; None is that of the prior.
 
     Source: thesis Eq. 3.6 with the inverse covariance. The authors' code mixes the images of a batch; this does not.
     """
-    deviation_NRD = gaussianize(w_plus_NRD, prior.slope).double() - prior.mean
+    mean = prior.mean if mean_ND is None else mean_ND[:, None]
+    deviation_NRD = gaussianize(w_plus_NRD, prior.slope).double() - mean
     return (deviation_NRD @ prior.precision * deviation_NRD).sum(dim=(1, 2))
 
 

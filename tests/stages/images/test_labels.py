@@ -10,9 +10,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from generators.checkpoints import save_generator
+from generators.classes import mean_w_of_class
 from generators.families.biggan_deep import BigGANDeep
 from generators.generator import Generator
-from generators.prior import draw_w
+from generators.prior import draw_w, gaussianize
 from generators.source import GeneratorSource
 from stages.base.errors import BadSampleError
 from stages.base.stage import Record, Rejected, Sample
@@ -148,6 +149,38 @@ def test_an_inversion_starts_at_the_mean_of_its_class(conditional):
         if isinstance(generator, BigGANDeep):
             torch.testing.assert_close(start_of(stage, label)[6:], generator.embeddings.weight[:, label])
     assert not torch.allclose(start_of(stage, 0), start_of(stage, 5), atol=1e-3)
+
+
+def prior_mean_of(stage: Invert, label: int | None) -> torch.Tensor | None:
+    image = torch.zeros(3, tiny.SIDE_PX, tiny.SIDE_PX)
+    return stage.inverter(CPU).item(Photograph(image, image, label=label), {}).target.prior_mean
+
+
+def test_the_prior_of_an_image_has_the_mean_of_its_class(conditional):
+    generator, settings = conditional
+    stage = Invert(**settings, label=LabelMember())
+    for label in (0, 5):
+        one_hot = torch.nn.functional.one_hot(torch.tensor(label), CLASSES).float()
+        wanted = gaussianize(draw_w(generator, 10_000, label=one_hot).double(), generator.gaussian_slope).mean(dim=0)
+        torch.testing.assert_close(prior_mean_of(stage, label)[0], wanted)
+    assert prior_mean_of(Invert(**settings), None) is None
+    assert prior_mean_of(Invert(**settings, label=5, class_prior=False), 5) is None
+
+
+def test_a_strong_prior_draws_each_image_of_a_batch_to_its_class(conditional):
+    generator, settings = conditional
+    strong = {"objective": Objective(shrinkage=1e-2, lambda_gaussian=10.0), "schedule": Schedule(steps=6)}
+    stage = Invert(**settings | strong, label=LabelMember(), batch=2)
+    samples = [sample(number, text) for number, text in enumerate((b"0", b"5"))]
+    for taken, record in zip(samples, stage.setup(CPU)(samples), strict=True):
+        (alone,) = stage.setup(CPU)([taken])
+        assert record.row["loss"] == pytest.approx(alone.row["loss"], rel=1e-4)
+        shared = next(iter(stage.model_copy(update={"class_prior": False}).setup(CPU)([taken])))
+        away = [
+            float((torch.from_numpy(one.row["w_plus"]).float() - mean_w_of_class(generator, one.row["label"])).norm())
+            for one in (record, shared)
+        ]
+        assert away[0] < away[1]
 
 
 def test_a_learnt_start_is_that_of_the_class(conditional):

@@ -53,6 +53,14 @@ def test_gaussian_term_worked_by_hand():
     assert term_N.dtype == torch.float64
 
 
+def test_images_may_have_the_means_of_their_own_priors():
+    # ŵ = (1, 2) in both; minus (1, 0): (0, 2), 4·3; minus (0, 2): (1, 0), 2
+    w_plus = torch.tensor([[[1.0, 2.0]], [[1.0, 2.0]]])
+    means = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    term_N = gaussian_term(w_plus, prior([9.0, 9.0], [[2.0, 0.5], [0.5, 3.0]]), means)
+    assert term_N.tolist() == [12.0, 2.0]
+
+
 def test_gaussian_term_weighs_directions_together():
     w_plus = torch.tensor([[[1.0, 2.0]]])
     assert gaussian_term(w_plus, prior([0.0, 0.0], [[2.0, 0.5], [0.5, 3.0]])).tolist() == [2 + 2 * 0.5 * 2 + 12]
