@@ -134,7 +134,7 @@ class RunConfig(Section):
     """Spaces to invert images in, most editable first, as [W+, F4, F6]; None is all of the generator's."""
     label: Label | None = None
     """Class of every image, for a conditional generator: a number for all, or its place in samples, as {member: cls} or
-    {member: json, field: class}. Inversions then start at that class, and so does their prior; None uses the mean of all."""
+    {member: json, field: class}. Start and prior of an inversion are then of that class; None uses the mean of all."""
     maps: MapSettings = MapSettings()
     image: Member | None = None  # member of a sample that is its picture, as image.jpg; None selects it by extension
     input_check: Literal["listing", "digest"] = "listing"
