@@ -113,6 +113,7 @@ DECIDES = {
     "invert.schedule": "invert.schedule.steps=5",
     "invert.start": "invert.start={kind: learnt, samples: 8}",
     "invert.precision": "invert.precision=bf16",
+    "invert.class_prior": "invert.class_prior=false",
     "refine_maps.segmentation": "refine_maps.segmentation={kind: whole}",
     "refine_maps.connected_components": "refine_maps.connected_components=true",
     "trade_off.warm_share": "trade_off.warm_share=0.9",
