@@ -100,6 +100,11 @@ class GraphStage(BaseModel):
     derived: ClassVar[frozenset[str]] = frozenset()
     """Fields that a run computes from other settings, so that they are not settings themselves."""
 
+    @classmethod
+    def all_added(cls) -> dict[str, object]:
+        """Return what was `added` to the stage and to the classes it extends."""
+        return {name: value for kind in reversed(cls.__mro__) for name, value in vars(kind).get("added", {}).items()}
+
 
 class Stage(GraphStage, ABC):
     """A stage that maps samples to records. Fields are configuration; equal fields and samples give equal records."""

@@ -1,5 +1,7 @@
 """Fingerprints: everything a result depends on, and nothing else."""
 
+from typing import ClassVar
+
 import pytest
 
 from pipeline.data.fingerprint import fingerprint, settings_of
@@ -24,6 +26,24 @@ def test_a_setting_changes_it():
 
 def test_the_batch_does_not():
     assert of(refine()) == of(refine(batch=3))
+
+
+class Newer(RefineMaps):
+    added: ClassVar = {"finer": False}
+    finer: bool = False
+
+
+class Newest(Newer):
+    added: ClassVar = {"coarser": None}
+    coarser: int | None = None
+
+
+def test_settings_that_were_added_do_not_change_it_until_they_are_used():
+    facts = {"spaces": ("W+", "F4"), "region": Region.whole(8)}
+    assert of(Newer(**facts)) == of(Newest(**facts)) == of(refine())
+    used = [Newer(**facts, finer=True), Newest(**facts, finer=True), Newest(**facts, coarser=0)]
+    assert len({of(refine()), *(of(stage) for stage in used)}) == 3
+    assert of(used[0]) == of(used[1])
 
 
 def test_what_a_stage_reads_changes_it():
