@@ -87,19 +87,19 @@ def checked_sha256(sha256: str) -> str:
     return sha256.lower()
 
 
-def local_path(path_or_uri: str | Path, sha256: str | None) -> Path:
-    """Return where a checkpoint is on this machine, fetched through the cache if it is elsewhere.
+def local_path(path_or_uri: str | Path, sha256: str | None, noun: str = "checkpoint", limit: int = MAX_BYTES) -> Path:
+    """Return where a checkpoint, or another file, is on this machine, fetched through the cache if it is elsewhere.
 
     Raises:
-        CheckpointError: it cannot be fetched, or its digest is not `sha256`.
+        CheckpointError: it cannot be fetched, is larger than `limit`, or its digest is not `sha256`.
     """
     try:
-        return _fetched(path_or_uri, sha256)
+        return _fetched(path_or_uri, sha256, noun, limit)
     except FetchError as error:
         raise CheckpointError(str(error)) from error
 
 
-def _fetched(path_or_uri: str | Path, sha256: str | None) -> Path:
+def _fetched(path_or_uri: str | Path, sha256: str | None, noun: str, limit: int) -> Path:
     text = str(path_or_uri)
     scheme = scheme_of(text)
     if not scheme:
@@ -107,27 +107,27 @@ def _fetched(path_or_uri: str | Path, sha256: str | None) -> Path:
     if scheme in SCHEMES and names_folder(text):
         return fetch_folder(text, {CONFIG_FILE: MAX_CONFIG_BYTES, WEIGHTS_FILE: MAX_BYTES}, folder_digest, sha256)
     if scheme in SCHEMES:
-        return fetch(text, sha256, MAX_BYTES)
+        return fetch(text, sha256, limit)
     uri = urlsplit(text)
     if scheme != "file" or uri.netloc not in ("", "localhost"):
         raise CheckpointError(
-            f"cannot fetch {text}: checkpoints are read from local paths, file:///…, s3://… and https://…; copy it "
+            f"cannot fetch {text}: {noun}s are read from local paths, file:///…, s3://… and https://…; copy it "
             "to one of these first"
         )
     return Path(url2pathname(uri.path))
 
 
-def read_file(path: Path, limit: int | None = None, read_today: str = READ_TODAY) -> bytes:
-    """Return a checkpoint's bytes; raise CheckpointError if it is missing or larger than `limit`."""
+def read_file(path: Path, limit: int = MAX_BYTES, read_today: str = READ_TODAY, noun: str = "checkpoint") -> bytes:
+    """Return a checkpoint's bytes, or another file's; raise CheckpointError if it is missing or larger than `limit`."""
     try:
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"checkpoint {path} is not a regular file; {read_today}")
+            raise CheckpointError(f"{noun} {path} is not a regular file; {read_today}")
         size = path.stat().st_size
-        if size > (most := limit or MAX_BYTES):
-            raise CheckpointError(f"checkpoint {path} has {size:,} bytes: at most {most:,} are read")
+        if size > limit:
+            raise CheckpointError(f"{noun} {path} has {size:,} bytes: at most {limit:,} are read")
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{noun} {path} cannot be read: {error.strerror or error}") from error
 
 
 def _from_file(path: Path, options: Mapping[str, object], sha256: str | None) -> Generator:

@@ -8,23 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from torch import Tensor
 
+from generators.checkpoints import local_path, read_file
 from generators.directions.direction import Direction, shown_names
 from generators.directions.own import read_own
 from generators.directions.published import NPY, read_npy, read_torch
 from generators.errors import CheckpointError, DirectionError, UnknownFormatError
 from generators.unpickling.torch_file import LEGACY, ZIP
-from infra.errors import FetchError
-from infra.fetching.fetch import fetch
-from infra.fetching.remote import SCHEMES
 from infra.fetching.uri import scheme_of, shown
 
 MAX_BYTES = 64 * 2**20
 """The largest file that is read; 1,000 directions of [18, 512] have 37 MB."""
 
+NOUN = "direction file"
 READ_TODAY = (
     "read: .npy of [1, num_ws, w_dim], GANSpace's and InterFaceGAN's torch files (.pt), and invertmill's .safetensors"
 )
@@ -73,11 +71,9 @@ def read_directions(path_or_uri: str | Path, *, sha256: str | None = None) -> Di
     """Return all directions of a file with their provenance; arguments and errors as for `load_direction`."""
     source = shown(str(path_or_uri))
     try:
-        path = _local(str(path_or_uri), sha256)
-        data = _read(path)
-    except DirectionError:
-        raise
-    except (CheckpointError, FetchError) as error:
+        path = local_path(path_or_uri, sha256 and sha256.lower(), NOUN, MAX_BYTES)
+        data = read_file(path, MAX_BYTES, READ_TODAY, NOUN)
+    except CheckpointError as error:
         raise DirectionError(str(error)) from error
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and sha256.lower() != digest:
@@ -106,33 +102,6 @@ def _sourced(direction: Direction, digest: str, source: str) -> Direction:
         return direction
     at = {"source": PurePosixPath(source).name[:1000], "source_sha256": digest}
     return replace(direction, provenance=direction.provenance.model_copy(update=at))
-
-
-def _local(text: str, sha256: str | None) -> Path:
-    scheme = scheme_of(text)
-    if not scheme:
-        return Path(text)
-    if scheme in SCHEMES:
-        return fetch(text, sha256 and sha256.lower(), MAX_BYTES)
-    uri = urlsplit(text)
-    if scheme != "file" or uri.netloc not in ("", "localhost"):
-        raise DirectionError(
-            f"cannot fetch {text}: directions are read from local paths, file:///…, s3://… and https://…; copy "
-            "the file to one of these"
-        )
-    return Path(url2pathname(uri.path))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise DirectionError(f"direction file {path} is not a regular file; {READ_TODAY}")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DirectionError(f"direction file {path} has {size:,} bytes: at most {MAX_BYTES:,} are read")
-        return path.read_bytes()
-    except OSError as error:
-        raise DirectionError(f"direction file {path} cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from infra.errors import ChangedError, StoreError, TransientError
 from infra.stores.os_errors import explained
 from infra.stores.s3_client import S3Options, client_of, with_endpoint
 from infra.stores.s3_errors import BROKEN_OFF, RAISED, Place, code_of, explain, explain_code, status_of
+from infra.stores.s3_file import S3File
 from infra.stores.store import (
     RESERVED_PREFIX,
     BucketStore,
@@ -131,7 +132,9 @@ class S3Store(BucketStore):
         """Return a seekable reader that fetches blocks of 8 MiB. Raises `NotFoundError` if there is no such object."""
         with self._explained(name):
             head = self._api.head_object(**self._where(name))
-        return io.BufferedReader(_S3File(self, name, head["ContentLength"], head["ETag"]), _READ_BLOCK)
+        fetch = functools.partial(self._fetch, name)
+        file = S3File(f"{self.url}/{name}", head["ContentLength"], head["ETag"], fetch)
+        return io.BufferedReader(file, _READ_BLOCK)
 
     def write(self, name: str, data: bytes | Path) -> None:
         """Replace an object of this name; upload large ones in several parts at a time."""
@@ -346,53 +349,6 @@ class S3Store(BucketStore):
             if status_of(error) in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
                 return []  # a server that cannot list them must remove them itself
             raise
-
-
-class _S3File(io.RawIOBase):
-    """One version of one object as an unbuffered file."""
-
-    def __init__(self, store: S3Store, name: str, size: int, etag: str) -> None:
-        self._store = store
-        self._object = name
-        self._size = size
-        self._etag = etag
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"cannot seek to {base + offset} in {self._object}")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # the buffer protocol has no type before Python 3.12
-        data = self._next(min(self._position + len(buffer), self._size))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        return self._next(self._size)
-
-    def _next(self, stop: int) -> bytes:
-        if self._position >= stop:
-            return b""
-        data, etag = self._store._fetch(self._object, self._position, stop)
-        if etag != self._etag or len(data) != stop - self._position:
-            raise TransientError(
-                f"{self._store.url}/{self._object} changed while it was read: its ETag was {self._etag} and is now "
-                f"{etag or 'none'}; read it again from the beginning"
-            )
-        self._position += len(data)
-        return data
 
 
 def _wait(attempt: int) -> None:

@@ -4,13 +4,14 @@ boto3 retries a server that does not answer a few times within seconds. A run th
 requests of a patient store (`S3Store.patient`) are repeated until `patience_s` is over, on the calling thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as boto
+
+from infra.listeners import Listeners
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -44,24 +45,8 @@ class Waiting:
         return f"cannot reach {self.place}: {self.reason}; trying again for up to {self.patience_s / 60:.0f} min"
 
 
-Listener = Callable[[Waiting], None]
-
-_listeners: list[Listener] = []
-
-
-def listen(listener: Listener) -> None:
-    """Call a function for what threads of this process wait for, from now on."""
-    _listeners.append(listener)
-
-
-@contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Call a function for what threads of this process wait for, until the block ends."""
-    listen(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
+_listeners: Listeners[Waiting] = Listeners()
+listen, listening, tell = _listeners.listen, _listeners.listening, _listeners.tell
 
 
 def make_patient(client: "S3Client", patience_s: float) -> None:
@@ -99,9 +84,3 @@ def _away(response: tuple[Any, Mapping[str, Any]] | None, error: Exception | Non
         return str(error) if isinstance(error, AWAY) else None
     status = response[0].status_code if response else 0
     return f"the server answers {status}" if status in _AWAY_STATUS else None
-
-
-def tell(waiting: Waiting) -> None:
-    """Tell all listeners in this process."""
-    for listener in tuple(_listeners):
-        listener(waiting)

@@ -34,7 +34,7 @@ from pipeline.report.distributions import Numbers
 from pipeline.report.gallery import Gallery
 from pipeline.report.held_out import HeldOutSamples
 from pipeline.report.map_quality import judge
-from pipeline.report.page import write_report
+from pipeline.report.page import render_report, write_page
 from pipeline.report.shown import shown_rows
 from pipeline.report.summary import (
     PSNR_DB,
@@ -91,8 +91,7 @@ class Conclusion:
         """Write both files, each whole or not at all, the summary last: it identifies the result."""
         folder = plan.config.folder
         folder.mkdir(parents=True, exist_ok=True)
-        write_report(
-            report,
+        page = render_report(
             title=folder.name,
             summary=self.summary,
             timings=self.timings,
@@ -104,6 +103,7 @@ class Conclusion:
             psnr_db=self.psnr_db,
             latents=self.latents,
         )
+        write_page(report, page)
         with staged(summary) as partial:
             partial.write_text(json.dumps(self.summary.as_json(), indent=2) + "\n")
 

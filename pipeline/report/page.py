@@ -84,47 +84,8 @@ class Group:
     shown: tuple[Quarantined, ...]
 
 
-def write_report(
-    path: Path,
-    *,
-    title: str,
-    summary: Summary,
-    timings: Sequence[StageTiming],
-    pictures: Sequence[Picture],
-    quarantine: Sequence[Quarantined],
-    settings: str,
-    about: Mapping[str, str],
-    training: TrainingReport | None = None,
-    psnr_db: Numbers = (),
-    latents: Mapping[str, str] = {},
-) -> None:
-    """Write the report as one HTML page that needs no other file; it appears whole or not at all.
-
-    Args:
-        path: of the page; missing folders are created.
-        title: of the run.
-        summary: the figures.
-        timings: in the order of the stages.
-        pictures: samples of the gallery, in its order.
-        quarantine: all samples that could not be processed.
-        settings: the run's YAML.
-        about: versions, devices, digests; entries named `note...` are shown at the top of the page.
-        training: of the segmenter.
-        psnr_db: of the SAM inversion of every recorded sample.
-        latents: the locations of the bundles, by content.
-    """
-    page = render_report(
-        title=title,
-        summary=summary,
-        timings=timings,
-        pictures=pictures,
-        quarantine=quarantine,
-        settings=settings,
-        about=about,
-        training=training,
-        psnr_db=psnr_db,
-        latents=latents,
-    )
+def write_page(path: Path, page: str) -> None:
+    """Write a rendered report, whole or not at all; missing folders are created."""
     with staged(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a key may hold surrogates
 
@@ -142,7 +103,20 @@ def render_report(
     psnr_db: Numbers = (),
     latents: Mapping[str, str] = {},
 ) -> str:
-    """Return the page of `write_report`."""
+    """Return the report as one HTML page that needs no other file.
+
+    Args:
+        title: of the run.
+        summary: the figures.
+        timings: in the order of the stages.
+        pictures: samples of the gallery, in its order.
+        quarantine: all samples that could not be processed.
+        settings: the run's YAML.
+        about: versions, devices, digests; entries named `note...` are shown at the top of the page.
+        training: of the segmenter.
+        psnr_db: of the SAM inversion of every recorded sample.
+        latents: the locations of the bundles, by content.
+    """
     ceiling = error_ceiling(error_HW for picture in pictures for error_HW in (*picture.predicted_LHW, picture.error_HW))
     groups = group_quarantine(quarantine)
     samples = summary.samples

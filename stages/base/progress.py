@@ -9,9 +9,9 @@ and the process that runs it listens: an actor keeps the last report of each kin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+
+from infra.listeners import Listeners
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,11 @@ class WorkProgress:
         return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else 0.0
 
 
-Listener = Callable[[WorkProgress], None]
-
-_listeners: list[Listener] = []
+_listeners: Listeners[WorkProgress] = Listeners()
+listen, listening = _listeners.listen, _listeners.listening
 
 
 def report_progress(done: float, total: float, what: str, note: str = "") -> None:
     """Tell all listeners in this process that `done` of `total` is done of the current work."""
     if _listeners:
-        reached = WorkProgress(what, done, total, note)
-        for listener in tuple(_listeners):
-            listener(reached)
-
-
-def listen(listener: Listener) -> None:
-    """Call a function for every report of this process, from any thread, from now on."""
-    _listeners.append(listener)
-
-
-@contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Call a function for every report of this process until the block ends."""
-    listen(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
+        _listeners.tell(WorkProgress(what, done, total, note))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from pipeline.report.map_quality import MapQuality
-from pipeline.report.page import write_report
+from pipeline.report.page import render_report, write_page
 from pipeline.report.summary import Picture, Quarantined, Samples, StageTiming, Summary
 from pipeline.tune.curve import Point, TradeOffCurve
 
@@ -209,5 +209,5 @@ class Page(HTMLParser):
 
 def page_of(folder: Path, **changes: object) -> Page:
     path = folder / "new" / "report.html"
-    write_report(path, **(REPORT | {"pictures": []} | changes))
+    write_page(path, render_report(**(REPORT | {"pictures": []} | changes)))
     return Page(path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.report import charts, summary
 from pipeline.report.figures import decimal, devices, duration, percent
 from pipeline.report.map_quality import MapQuality
-from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, script_digest, write_report
+from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, render_report, script_digest, write_page
 from pipeline.report.summary import SAM, Quarantined, Samples
 from tests.pipeline.report_page import (
     EMPTY,
@@ -36,7 +36,7 @@ from tests.pipeline.report_page import (
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, **REPORT)
+    write_page(path, render_report(**REPORT))
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.report import charts
-from pipeline.report.page import write_report
+from pipeline.report.page import render_report, write_page
 from tests.browser import Browser
 from tests.pipeline.report_page import HOSTILE, PER_SAMPLE, PICTURES, REPORT, SPACES
 
@@ -17,7 +17,7 @@ from tests.pipeline.report_page import HOSTILE, PER_SAMPLE, PICTURES, REPORT, SP
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, **REPORT)
+    write_page(path, render_report(**REPORT))
     return path
 
 
