@@ -78,6 +78,14 @@ class TrainingInfo(ReceiptInfo):
     target: str | None = None  # missing in earlier versions, which trained on roots
 
 
+class AdoptionInfo(ReceiptInfo):
+    """Information on a published segmenter that stands for a training."""
+
+    target: str
+    started: float
+    finished: float
+
+
 class IndexInfo(ReceiptInfo):
     """Information on the rows of the index."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from infra.receipts import Receipt
+from pipeline.data.receipt_info import AdoptionInfo
 from pipeline.data.trained_segmenter import SEGMENTER_FILE
 from pipeline.plan.plan import Plan
 from stages.segmenter.choice import Published
@@ -21,4 +22,5 @@ def adopt(plan: Plan, published: Published) -> Receipt:
     segmenter = published.load(plan.spaces)
     attempt = plan.ledger.begin(address)
     attempt.put(SEGMENTER_FILE, save_segmenter(segmenter, f"published: {published.weights.name}, {segmenter.digest}"))
-    return attempt.commit({}, {"target": segmenter.target, "started": started, "finished": time.time()})
+    info = AdoptionInfo(target=segmenter.target, started=started, finished=time.time())
+    return attempt.commit({}, info.plain())
