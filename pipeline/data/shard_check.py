@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
+from infra.addresses.found import Found, some
 from infra.errors import InfraError
 from infra.shards.file_kinds import HEAD_BYTES, FileKind, kind_of
 from infra.stores.store import Store
@@ -53,6 +54,21 @@ def check_shards(new: Sequence[ListedShard], sources: Sequence[Store], *, others
         raise ConfigError(_none(len(new), first[0], first[1], sources))
 
 
+def instead_of_tars(found: Found) -> str:
+    """Return what a folder without `.tar` files holds, by the content of its first file, and what to do."""
+    first = found.entries[0]
+    try:
+        kind = kind_of(found.store.read(first.name, 0, HEAD_BYTES)) if first.size else _EMPTY
+    except InfraError:
+        kind = None
+    count = some([entry.name for entry in found.entries], "other files")
+    if kind is None:
+        return f"it has {count}; {_NAMES}"
+    if kind.group == "tar":
+        return f"it has {count}, a tar of another name; end the address with /* to read every file of the folder"
+    return f"it has {count}, {_named(kind)}; {_remedy(kind)}"
+
+
 def _kinds(
     files: Sequence[ListedShard], sources: Sequence[Store], closed: list[InfraError]
 ) -> Iterator[tuple[ListedShard, FileKind | None]]:
@@ -81,8 +97,12 @@ def _kinds(
 
 def _none(count: int, listed: ListedShard, kind: FileKind, sources: Sequence[Store]) -> str:
     """Return the message that none of the files is a tar, with the kind of the first one."""
-    found = f"compressed with {kind.name}" if kind.group == "compressed" else kind.name
-    return f"input: none of the {count} files is a plain tar: {_told(listed, sources)} is {found}; {_remedy(kind)}"
+    told = f"{_told(listed, sources)} is {_named(kind)}"
+    return f"input: none of the {count} files is a plain tar: {told}; {_remedy(kind)}"
+
+
+def _named(kind: FileKind) -> str:
+    return f"compressed with {kind.name}" if kind.group == "compressed" else kind.name
 
 
 def _remedy(kind: FileKind) -> str:

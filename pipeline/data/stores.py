@@ -12,6 +12,7 @@ from infra.receipts import BUNDLES, Ledger
 from infra.stores.storage import AnyOptions, Store, open_store
 from pipeline.config import RunConfig
 from pipeline.data.inventory import ListedShard
+from pipeline.data.shard_check import instead_of_tars
 from pipeline.errors import ConfigError
 
 
@@ -36,8 +37,18 @@ class Input:
         """
         try:
             return self.address.find(self.options)
+        except NotFoundError as error:
+            raise ConfigError(f"input {shown(self.address.written)}: {error}{self._instead()}") from error
         except StoreError as error:
             raise ConfigError(f"input {shown(self.address.written)}: {error}") from error
+
+    def _instead(self) -> str:
+        """Return what the address holds if it is a folder without tars; empty otherwise."""
+        try:
+            found = InputAddress.parse(f"{self.address.written.rstrip('/')}/*").find(self.options)
+        except StoreError:
+            return ""
+        return f"; {instead_of_tars(found)}"
 
     def patient(self) -> Input:
         """Return this input, with its shards as found, with a store whose calls wait while it is unavailable."""

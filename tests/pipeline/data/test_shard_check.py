@@ -4,10 +4,12 @@ import gzip
 
 import pytest
 
+from infra.addresses.addresses import InputAddress
 from infra.errors import NotFoundError
-from infra.stores.storage import open_store
+from infra.stores.storage import S3Options, open_store
 from pipeline.data.inventory import ListedShard
 from pipeline.data.shard_check import check_shards
+from pipeline.data.stores import Input
 from pipeline.errors import ConfigError
 from tests import tiny
 from tests.infra.tars import tar
@@ -76,6 +78,27 @@ def test_one_file_that_cannot_be_read_does_not_stop_a_run_over_others(tmp_path, 
     check_shards(listed, (store,), others=False)
     with pytest.raises(NotFoundError, match=f"cannot open .*/{name}"):
         check_shards([one for one in listed if one.entry.name == name], (store,), others=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("1.jpg", PICTURE, "the first is '1.jpg', a PNG picture; put the pictures into tars, as with `tar --sort=name"),
+        ("a.tgz", b"\x1f\x8b" + bytes(99), "the first is 'a.tgz', compressed with gzip; samples cannot be read"),
+        ("a.zip", b"PK\x03\x04" + bytes(99), "the first is 'a.zip', a zip archive; give a pattern"),
+        ("shard", bytes(10240), "the first is 'shard', a tar of another name; end the address with /*"),
+        ("noise", b"\x01\x02" * 99, "the first is 'noise'; give a pattern"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_folder_without_tars_is_refused_with_what_it_holds_instead(tmp_path, name, content, said, end):
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / name).write_bytes(content)
+    address = InputAddress.parse(f"{tmp_path}/input{end}")
+    with pytest.raises(ConfigError) as caught:
+        _ = Input(address, S3Options()).found
+    assert f"no shards in {tmp_path}/input; " in str(caught.value)
+    assert f"it has 1 other files, {said}" in str(caught.value)
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
