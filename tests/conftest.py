@@ -1,6 +1,9 @@
 """Fixtures that all tests share: real S3 servers, started if a test needs them, and the data next to the checkout."""
 
+import gc
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +70,33 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Se
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
     with servers.rclone(Path(tmp_path_factory.mktemp("rclone"))) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """Ray as a run starts it, with two CPUs; every run in this process uses it instead of starting its own."""
+    import ray
+
+    from pipeline.execution.cluster import WORKER_ENVIRONMENT
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        )
+        yield
+        ray.shutdown()
+    with warnings.catch_warnings():  # Ray leaves its processes to the garbage collector, which finds them running
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

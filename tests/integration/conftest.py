@@ -1,11 +1,13 @@
 """Whole runs of the demo through the command line: eight scenes, a few steps, each in a folder of its own."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.integration.mill import SETTINGS, SHARDS, Mill, environment, write_scenes
 
@@ -29,12 +31,18 @@ def new_mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 
 
 @pytest.fixture(scope="session")
-def finished(new_mill: Callable[..., Mill]) -> Mill:
-    """An undisturbed run that two workers shared; tests must leave it as it is."""
-    mill = new_mill()
-    said = mill.call("run", "compute.workers=2")
-    assert said.code == 0, said.text
-    return mill
+def finished(new_mill: Callable[..., Mill], tmp_path_factory: pytest.TempPathFactory) -> Mill:
+    """An undisturbed run that two workers shared, made once for all processes of pytest; tests leave it as it is."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    folder = place / "finished"
+    with FileLock(place / "finished.lock"):
+        if not folder.exists():
+            mill = new_mill()
+            said = mill.call("run", "compute.workers=2")
+            assert said.code == 0, said.text
+            mill.folder.rename(folder)
+    return Mill(folder, environment())
 
 
 @pytest.fixture

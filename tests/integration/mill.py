@@ -1,5 +1,6 @@
 """The command line called in a folder of its own, and what it left there."""
 
+import io
 import os
 import shutil
 import signal
@@ -7,14 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from infra.receipts import Receipt
 from infra.shards.shards import write_shard
+from pipeline.cli.commands import main
 from pipeline.config import load_config
 from pipeline.data.records import read_records
 from pipeline.data.stores import Stores
@@ -82,11 +86,15 @@ class Mill:
     overrides: Sequence[str] = ()
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
+    def arguments(self, command: str, *overrides: str) -> list[str]:
+        """Return what follows the name of the program."""
+        settings = [word for override in (*self.overrides, *overrides) for word in ("--set", override)]
+        return [*command.split(), "run.yaml", *settings]
+
     def start(self, command: str, *overrides: str) -> "subprocess.Popen[str]":
         """Start a command, which may come with options, in a process group of its own, as a terminal would."""
-        settings = [word for override in (*self.overrides, *overrides) for word in ("--set", override)]
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *command.split(), "run.yaml", *settings],
+            [sys.executable, "-c", COMMAND, *self.arguments(command, *overrides)],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -102,6 +110,11 @@ class Mill:
     def call(self, command: str, *overrides: str) -> Said:
         """Run a command to its end."""
         return self.finish(self.start(command, *overrides))
+
+    def call_here(self, command: str, *overrides: str) -> Said:
+        """Run a command to its end in this process and with its Ray: seconds less, where neither's start matters."""
+        code, *texts = in_this_process(self.folder, *self.arguments(command, *overrides))
+        return Said(code, " ".join(" ".join(texts).split()))
 
     def finish(self, process: "subprocess.Popen[str]") -> Said:
         """Return what a started command came to."""
@@ -160,6 +173,23 @@ class Mill:
                 for pid in [*descendants(process.pid), process.pid]:
                     kill(pid)
                 process.communicate()
+
+
+def in_this_process(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """Return exit status, output and errors of the command line, called in a folder with environment variables."""
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(folder)
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in {"COLUMNS": "200", "AWS_EC2_METADATA_DISABLED": "true", **variables}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["invertmill", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), output.getvalue(), errors.getvalue()
+    return 0, output.getvalue(), errors.getvalue()
 
 
 def write_scenes(folder: Path, shards: Mapping[str, Mapping[str, Any]], count: int = SAMPLES_PER_SHARD) -> None:

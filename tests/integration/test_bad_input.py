@@ -1,7 +1,5 @@
 """Bad input through the command line: bad samples are quarantined, bad settings refused, both with what to do."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,24 +7,11 @@ import pytest
 from infra.shards.shards import scan_shard, write_shard
 from tests import tiny
 from tests.infra.tars import tar
-from tests.integration.mill import ASSETS, COMMAND, environment
+from tests.integration.mill import ASSETS, in_this_process
 from tests.servers import S3Server, free_port
 
 NETWORKS = {"generator": ASSETS / "generator.safetensors", "perceptual": ASSETS / "perceptual.safetensors"}
 ONCE = {"attempts": 1, "connect_timeout_s": 1, "read_timeout_s": 5}
-
-
-def invertmill(folder: Path, *arguments: str, **secrets: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a folder, with an empty weights cache and no object storage but what is given."""
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, *arguments],
-        cwd=folder,
-        env={**environment(), "TORCH_HOME": str(folder / "no-cache"), **secrets},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
 
 
 def configure(folder: Path, **changes) -> Path:
@@ -59,12 +44,12 @@ def write_input(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bad_run(tmp_path_factory):
-    """The folder of one run over the bad input, and what the command said."""
+def bad_run(tmp_path_factory, ray_here):
+    """The folder of one run over the bad input, exit status, output and errors."""
     folder = tmp_path_factory.mktemp("bad")
     write_input(folder / "shards")
     configure(folder)
-    return folder, invertmill(folder, "run", "run.yaml")
+    return folder, *in_this_process(folder, "run", "run.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -80,28 +65,28 @@ def summary(bad_run):
 
 
 def test_bad_samples_and_shards_fail_no_unit(bad_run):
-    _, done = bad_run
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "failed" not in done.stdout
+    _, _, output, errors = bad_run
+    assert "Traceback" not in output + errors
+    assert "failed" not in output
 
 
 def test_what_was_not_read_is_said_at_the_end_and_by_the_exit_status(bad_run):
-    _, done = bad_run
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "not read: 3 of 7 shards, or parts of them (1 empty, 1 truncated, 1 without samples)" in done.stdout
+    _, code, output, errors = bad_run
+    assert code == 1, output + errors
+    assert "not read: 3 of 7 shards, or parts of them (1 empty, 1 truncated, 1 without samples)" in output
     for line in (
         "held-cut.tar: truncated in the data of 'held-cut-002.png'",
         "zero.tar: empty",
         "hollow.tar: it holds no samples",
     ):
-        assert f"\n  {line}" in done.stdout.partition("not read:")[2]
+        assert f"\n  {line}" in output.partition("not read:")[2]
 
 
 def test_a_run_with_nothing_to_do_says_so_again_also_when_it_reads_every_shard(bad_run):
-    again = invertmill(bad_run[0], "run", "run.yaml", "--set", "input_check=digest")
-    assert "nothing to do" in again.stdout, again.stdout + again.stderr
-    assert again.returncode == 1
-    assert "not read: 3 of 7 shards" in again.stdout
+    code, output, errors = in_this_process(bad_run[0], "run", "run.yaml", "--set", "input_check=digest")
+    assert "nothing to do" in output, output + errors
+    assert code == 1
+    assert "not read: 3 of 7 shards" in output
 
 
 def test_every_good_sample_is_recorded(outcomes):
@@ -152,10 +137,10 @@ def test_no_unit_was_given_up(summary):
 
 
 def test_a_run_over_bad_input_is_verified(bad_run):
-    done = invertmill(bad_run[0], "verify", "run.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "invert: 17 samples = 12 recorded + 5 quarantined" in done.stdout
-    assert "not read: 3 of 7 shards" in done.stdout
+    code, output, errors = in_this_process(bad_run[0], "verify", "run.yaml")
+    assert code == 0, output + errors
+    assert "invert: 17 samples = 12 recorded + 5 quarantined" in output
+    assert "not read: 3 of 7 shards" in output
 
 
 def test_the_report_names_every_bad_sample_and_shard(bad_run, outcomes):
@@ -178,13 +163,14 @@ def folder(tmp_path):
 def refused(folder: Path, *arguments: str, **secrets: str) -> str:
     """Return the one message with which the command line refuses; nothing may be written."""
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = invertmill(folder, *arguments, **secrets)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    empty_cache = {"TORCH_HOME": str(folder / "no-cache")}
+    code, output, errors = in_this_process(folder, *arguments, **empty_cache, **secrets)
+    assert code == 2, output + errors
+    assert output == ""
+    assert errors.startswith("error: ")
+    assert len(errors.strip().splitlines()) == 1, errors
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    return done.stderr
+    return errors
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(folder):
@@ -256,11 +242,11 @@ def test_a_bucket_that_does_not_exist_is_refused_with_how_to_make_it(folder, min
     assert "aws s3 mb s3://no-such-bucket" in message
 
 
-def test_labels_that_the_first_shards_lack_are_missed_before_all_shards_are_read(tmp_path):
+def test_labels_that_the_first_shards_lack_are_missed_before_all_shards_are_read(ray_here, tmp_path):
     tiny.write_shards(tmp_path / "shards", {f"train-{number}": 1 for number in range(9)})
     configure(tmp_path)
     labels = "refine_maps.segmentation={kind: labels, member: labels.png}"
-    refused = invertmill(tmp_path, "run", "run.yaml", "--set", labels)
-    assert refused.returncode == 2, refused.stderr
-    assert "no sample of the first 4 shards has its labels, 'labels.png'; samples have: " in refused.stderr
+    code, _, errors = in_this_process(tmp_path, "run", "run.yaml", "--set", labels)
+    assert code == 2, errors
+    assert "no sample of the first 4 shards has its labels, 'labels.png'; samples have: " in errors
     assert len(list(tmp_path.rglob("samples.*parquet"))) == 4

@@ -1,14 +1,14 @@
-"""A whole run with edits on Ray: killed while it edits, resumed without doing anything twice, and rendered."""
+"""A run with edits on Ray: killed while it edits, resumed without doing anything twice, and rendered."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from generators.checkpoints import load_generator
 from generators.directions import Direction, Provenance, save_directions
-from tests.integration.mill import ASSETS, MAPPED, SAMPLES_PER_SHARD, SHARDS, Mill, descendants, kill
+from tests.integration.mill import ASSETS, MAPPED, SAMPLES_PER_SHARD, SETTINGS, SHARDS, Mill, descendants, kill
 
 SCENES = SAMPLES_PER_SHARD * len(SHARDS)
 UNITS = SCENES // 2
@@ -20,13 +20,16 @@ EDIT = {
 
 
 @pytest.fixture(scope="module")
-def mill(new_mill: Callable[..., Mill]) -> Mill:
-    made = new_mill(edit=EDIT)
+def mill(finished: Mill, tmp_path_factory: pytest.TempPathFactory):
+    """A finished run to which edits were added."""
+    made = finished.copy(tmp_path_factory.mktemp("edits") / "mill")
+    (made.folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS | {"edit": EDIT}))
     generator = load_generator(ASSETS / "generator.safetensors")
     torch.manual_seed(0)
     direction = Direction("first", torch.randn(1, generator.w_dim), Provenance(kind="test"))
     save_directions([direction], made.folder / "directions.safetensors")
-    return made
+    yield made
+    made.close()
 
 
 def edited(mill: Mill) -> list[Path]:
@@ -34,12 +37,14 @@ def edited(mill: Mill) -> list[Path]:
 
 
 def test_a_run_that_was_killed_while_it_edited_is_resumed_and_does_nothing_twice(mill: Mill):
+    inverted = mill.receipts()
     process = mill.start("run")
     mill.watch(process, lambda: len(edited(mill)) >= 1, "one unit is edited")
     for pid in [process.pid, *descendants(process.pid)]:
         kill(pid)
     process.communicate()
     before = mill.receipts()
+    assert {receipt.stage for name, receipt in before.items() if name not in inverted} == {"edit"}
     said = mill.call("run")
     assert said.code == 0, said.text
     after = mill.receipts()

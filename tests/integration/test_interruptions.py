@@ -5,13 +5,25 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.execution.signals import MESSAGE
-from tests.integration.mill import Mill, Said, descendants, differences, kill, processes, wait_until
+from tests.integration.mill import (
+    SAMPLES_PER_SHARD,
+    SHARDS,
+    Mill,
+    Said,
+    descendants,
+    differences,
+    kill,
+    processes,
+    wait_until,
+)
 
 WITHIN_S = 10
+UNITS = SAMPLES_PER_SHARD * len(SHARDS) // 2
 
 
 def is_loading(pid: int, library: str) -> bool:
@@ -30,13 +42,22 @@ def works(pid: int) -> bool:
     return any(title.startswith("ray::Host.run") for title in descendants(pid).values())
 
 
-def interrupted(mill: Mill, command: str, moment: Callable[[int], bool], sent: signal.Signals) -> Said:
-    """Start a command, send a signal when it is there, and return what it came to."""
+def interrupted(
+    mill: Mill,
+    command: str,
+    moment: Callable[[int], Any],
+    sent: signal.Signals,
+    send: Callable[[int, int], None] = os.kill,
+) -> Said:
+    """Start a command, send a signal when it is there, and return what it came to.
+
+    `os.killpg` sends it as Ctrl-C in a terminal does: to the command and every process that it started.
+    """
     driver = mill.start(command)
     mill.watch(driver, lambda: moment(driver.pid), "the moment to interrupt it")
     below = set(descendants(driver.pid))
     began = time.monotonic()
-    os.kill(driver.pid, sent)
+    send(driver.pid, sent)
     said = mill.finish(driver)
     assert time.monotonic() - began < WITHIN_S
     wait_until(lambda: not below & processes().keys(), "every process of the interrupted command has ended", 60)
@@ -58,15 +79,21 @@ def test_any_command_ends_with_one_message_and_changes_nothing(finished_copy: Mi
     assert finished_copy.receipts() == before
 
 
-def test_a_run_survives_a_signal_during_rays_start_one_during_a_stage_and_the_loss_of_ray(
-    finished: Mill, finished_copy: Mill
-):
+def test_a_run_survives_signals_at_rays_start_and_in_stages_and_the_loss_of_ray(finished: Mill, finished_copy: Mill):
     """One store goes through all of them, so that each continues what the last one left."""
     for stage in ("refine_maps", "invert"):
         finished_copy.forget(stage)
     said = interrupted(finished_copy, "run", starts_ray, signal.SIGINT)
     assert said.code == 130, said.text
     assert said.text.endswith(MESSAGE)
+
+    refined = finished_copy.folder / "store/receipts/refine_maps"
+    said = interrupted(finished_copy, "run", lambda _: list(refined.glob("*/*.json")), signal.SIGINT, send=os.killpg)
+    assert said.code == 130, said.text
+    assert MESSAGE in said.text
+    assert "Traceback" not in said.text
+    kept = finished_copy.committed("refine_maps") | finished_copy.committed("invert")
+    assert 0 < len(kept) < 2 * UNITS
 
     said = interrupted(finished_copy, "run", works, signal.SIGTERM)
     assert said.code == 143, said.text
@@ -90,5 +117,6 @@ def test_a_run_survives_a_signal_during_rays_start_one_during_a_stage_and_the_lo
 
     said = finished_copy.call("run")
     assert said.code == 0, said.text
+    assert {name: finished_copy.receipts().get(name) for name in kept} == kept
     assert finished_copy.problems() == []
     assert differences(finished_copy.records("invert"), finished.records("invert")) == []

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from rich.console import Console
 
 from infra.errors import StoreError
@@ -22,25 +21,12 @@ from pipeline.jobs.job import UnitResult
 from stages.base.progress import WorkProgress
 from tests.pipeline.acting import Job, Task, go_on
 
-ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    """Ray on this machine, for the tests of this module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        yield
-        ray.shutdown()
-
-
-@pytest.fixture
-def hosts():
-    """The actors of one test."""
+@pytest.fixture(scope="module")
+def hosts(ray_here):
+    """The actors of all tests: those that a test leaves alive serve the next, as they serve the next stage of a run."""
     hosts = Hosts()
     yield hosts
     hosts.close()
