@@ -33,6 +33,7 @@ WORKER_ENVIRONMENT = {
 }
 PROBE_S = 5.0  # for a server to accept a connection
 JOIN_S = 12.0  # for a cluster to let this process join; together with the probe less than 20 s
+STARTS = 3  # attempts to start Ray here: it gives its parts 30 s, which is too short on a busy machine
 CHECK_S = 2.0  # between two checks of the cluster
 LOST_HERE_S = 4.0  # without an answer, until a cluster on this machine is lost: nothing restarts it
 LOST_ELSEWHERE_S = 45.0  # the same for a joined cluster, whose head may restart; at 60 s Ray ends the process
@@ -74,7 +75,7 @@ class Cluster:
             if address is None:
                 _use_own_token()
                 with shielded():
-                    _init("local")  # None would join the cluster in RAY_ADDRESS
+                    _start_here(self.say)
             else:
                 self.probe()
                 _use_token_if_there()
@@ -131,6 +132,20 @@ class Cluster:
         if failure:
             raise failure[0]
         return outcome[0]
+
+
+def _start_here(say: Callable[[str], None]) -> None:
+    """Start Ray on this machine, again if its parts were not ready in time."""
+    for left in range(STARTS - 1, -1, -1):
+        try:
+            _init("local")  # None would join the cluster in RAY_ADDRESS
+        except Exception as error:  # Ray raises bare exceptions
+            if not left or "timed out" not in str(error):
+                raise
+            ray.shutdown()
+            say("Ray was not ready in time, as on a busy machine: starting it again")
+        else:
+            return
 
 
 def _init(address: str) -> None:

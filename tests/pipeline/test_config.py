@@ -3,8 +3,6 @@
 import functools
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -278,9 +276,3 @@ def test_what_is_not_a_configuration_is_refused(tmp_path, text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         load_config(tmp_path / "nowhere.yaml")
-
-
-def test_a_configuration_is_read_without_what_only_workers_need():
-    heavy = "{'lpips', 'torchvision', 'ray'}"
-    check = f"import pipeline.config, sys; found = {heavy} & sys.modules.keys(); assert not found, found"
-    subprocess.run([sys.executable, "-c", check], check=True)

@@ -48,15 +48,6 @@ def network_input(example: Example) -> torch.Tensor:
     return torch.from_numpy(example.image_HW3).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small tensors on many threads of a busy machine wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # ---- what is learnt
 
 

@@ -19,14 +19,6 @@ from tests.generators.published import ada_arguments, network_pickle, tiny
 from tests.web import web_server
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def nvidia(folder: Path, **changes) -> Path:
     generator = tiny(**changes)
     path = folder / "network.pkl"

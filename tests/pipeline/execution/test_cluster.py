@@ -96,6 +96,27 @@ def test_a_cluster_that_wants_a_token_is_told_from_one_that_does_not_answer(monk
     assert "RAY_AUTH_TOKEN_PATH" in str(caught.value)
 
 
+@pytest.mark.parametrize("late", [0, 2, 3])
+def test_ray_that_is_not_ready_in_time_is_started_again_a_few_times(monkeypatch, late):
+    """What Ray 2.60 raises after 30 s, for which there is no setting."""
+    starts, said = [], []
+
+    def init(address: str) -> None:
+        starts.append(address)
+        if len(starts) <= late:
+            raise Exception("The current node timed out during startup. This could happen because")  # noqa: TRY002
+
+    monkeypatch.setattr(cluster, "_init", init)
+    monkeypatch.setattr(cluster, "_use_own_token", lambda: None)
+    if late < cluster.STARTS:
+        Cluster(Compute(), said.append).start()
+    else:
+        with pytest.raises(RunError, match=r"Ray did not start on this machine: .*timed out during startup.*try again"):
+            Cluster(Compute(), said.append).start()
+    assert starts == ["local"] * min(late + 1, cluster.STARTS)
+    assert len(said) == len(starts)
+
+
 def test_an_address_is_taken_apart():
     assert cluster._server("ray://head.local:10001/") == ("head.local", 10001)
     assert cluster._server("10.0.0.1:6379") == ("10.0.0.1", 6379)

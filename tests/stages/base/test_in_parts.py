@@ -13,9 +13,8 @@ from stages.base.in_parts import InParts
 from stages.segmenter.network import SegmenterNetwork, new_segmenter
 from stages.train_segmenter import train
 from tests.stages.in_memory import InMemory
-from tests.stages.test_train_segmenter import CPU, QUICK, equal, examples, loaded, network_input, one_thread
+from tests.stages.test_train_segmenter import CPU, QUICK, equal, examples, loaded, network_input
 
-__all__ = ["one_thread"]
 ROOT = Path(__file__).parents[3]
 IN_LITTLE_MEMORY = """
 import json, resource, sys, torch

@@ -7,9 +7,7 @@ import torch
 from stages.segmenter.calibration import POINTS, TOP, CalibrationSums
 from stages.train_segmenter import train
 from tests.stages.in_memory import InMemory
-from tests.stages.test_train_segmenter import CPU, QUICK, examples, loaded, network_input, one_thread
-
-__all__ = ["one_thread"]
+from tests.stages.test_train_segmenter import CPU, QUICK, examples, loaded, network_input
 
 
 def fitted(roots, errors):
