@@ -35,7 +35,7 @@ check: setup ## check lint, types, import directions, file sizes, prose
 	@$(BIN)/python tests/prose.py
 
 test: check ## run check, then all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 chaos: setup ## send 60 signals and 20 kills at random moments of whole runs; about 2 hours on 2 cores
 	@$(BIN)/python -m tests.integration.chaos

@@ -15,6 +15,14 @@ from tests import servers
 REFERENCE_DATA = Path(__file__).parents[2] / "shared"
 
 
+LONGEST = ("integration", "test_on_ray.py", "test_supervisor.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no core is idle while the last of them ends."""
+    items.sort(key=lambda item: not any(part in LONGEST for part in item.path.parts))
+
+
 SURROUNDINGS = (
     "FORCE_COLOR",
     "NO_COLOR",

@@ -25,7 +25,7 @@ from stages.segmenter.survey import PICTURED
 from tests.pipeline.conftest import COUNTS
 from tests.tiny import SPACES
 
-EPOCHS, KILLED_AFTER = 12, 8
+EPOCHS, KILLED_AFTER = 8, 5
 SETTINGS = (
     f"train_segmenter.epochs={EPOCHS}",
     "train_segmenter.cache_mb=0",  # so that every pass reads
