@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -75,6 +76,18 @@ class Generator(nn.Module, ABC):
         Freeze it again after weights were changed or loaded.
         """
         return self.requires_grad_(False).eval()
+
+    @property
+    def tunable(self) -> Mapping[str, nn.Parameter]:
+        """The weights that tuning to one image may change, by name; empty if the family cannot be tuned."""
+        return {}
+
+    def thawed(self) -> Self:
+        """Return a copy in eval mode whose `tunable` weights take gradients; `freeze` it after they were changed."""
+        copied = copy.deepcopy(self)
+        for weight in copied.tunable.values():
+            weight.requires_grad_()
+        return copied
 
     @property
     @abstractmethod

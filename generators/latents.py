@@ -31,6 +31,11 @@ class Codes:
     deltas: Mapping[str, Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def to(self, device: torch.device | str) -> Codes:
+        """Return the same codes on another device."""
+        deltas = {space: delta.to(device) for space, delta in self.deltas.items()}
+        return Codes(self.w_plus.to(device), deltas, {space: mask.to(device) for space, mask in self.masks.items()})
+
 
 def feature_space(resolution: int) -> str:
     """Return the name of the feature space after the block of this resolution: 16 px is `F4`, 32 px `F6`.

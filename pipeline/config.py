@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +32,7 @@ from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember, is_picture
 from stages.images.labels import Label
 from stages.images.members import Member
+from stages.inversion.encoders import AnyEncoder
 from stages.inversion.methods import Method
 from stages.inversion.starts import Start
 from stages.invert import Invert
@@ -231,7 +232,7 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"] if part not in _TAGS)
+    where = ".".join(_without_tags(error["loc"]))
     if error["type"] == "extra_forbidden":
         near = " or ".join(repr(path) for path in nearest(RunConfig, where))
         hint = f"did you mean {near}?" if near else "`invertmill config` prints every key"
@@ -241,7 +242,16 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg']}, got {error['input']!r}"
 
 
-_UNIONS = (Segmentation, Start, Method, SegmenterChoice)
+def _without_tags(location: Sequence[object]) -> Iterator[str]:
+    """Yield the parts of a key; a kind follows the field that it is chosen in, and a field may be named like a kind."""
+    dropped = False
+    for part in location:
+        dropped = not dropped and part in _TAGS
+        if not dropped:
+            yield str(part)
+
+
+_UNIONS = (Segmentation, Start, Method, AnyEncoder, SegmenterChoice)
 _TAGS = frozenset(tag for union in _UNIONS for model in models_in(union) for tag in literals(model))
 _TAGS |= {FROM_FILE, CLASS_MOVE}
 

@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from stages.base.batched_worker import batched_worker
@@ -23,6 +23,7 @@ from stages.engine.result import Inversion, Trace, fate
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
 from stages.inversion.stage import InvertingStage
+from stages.inversion.starts import Bundle
 from stages.inversion.viewer import Photograph
 from stages.maps.reduction import at_size, fit_reduced, reduced
 from stages.maps.region import to_uint8
@@ -70,6 +71,15 @@ class ErrorMaps(InvertingStage):
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     schedule: Schedule = Schedule(steps=501)
     keep_images: bool = False  # also keep the single-space inversions, `image_LHW3` uint8
+
+    @model_validator(mode="after")
+    def _starts_by_itself(self) -> Self:
+        if isinstance(self.start, Bundle) and self.start.store is not None:
+            raise ValueError(
+                "error maps are made of other units than inversions, so they cannot start from a store; export its "
+                "codes and give them as start.codes, or choose another start"
+            )
+        return self
 
     def bytes_at_most(self, sizes: Sizes) -> int:
         """Return the bytes of maps and loss curves, and of images if they are kept."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Sizes, Value, Worker
 from stages.inversion.methods import Method, Optimise
 from stages.inversion.methods.method import Assigned, Found
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.inversion.stage import InvertingStage
+from stages.inversion.tuned import tuned_generator
 from stages.inversion.viewer import Measures, Viewer
 from stages.maps.spaces import column
 
@@ -42,9 +42,10 @@ def without_steps_by_need(settings: Any) -> Any:  # noqa: ANN401  # what a model
 class Invert(InvertingStage):
     """Invert each image with every segment in its assigned space.
 
-    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss`, `steps` (taken, of the attempt kept),
-    `share_SPACE`, the digest of the generator, the name of the perceptual distance and, where configured, `label`; the
-    arrays are the packed deltas and masks (`stages.inversion.packing`), `assignment_HW` and the thinned loss curve. All
+    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss` (null for an encoder), `steps` (taken, of
+    the attempt kept; passes of an encoder), `share_SPACE`, the digest of the generator, the name of the perceptual
+    distance and, where configured, `label`; the arrays are the packed deltas and masks (`stages.inversion.packing`),
+    `assignment_HW`, the thinned loss curve and, of a tuned generator, its change (`stages.inversion.tuned`). All
     measures are of the codes as stored, after packing.
     """
 
@@ -56,7 +57,14 @@ class Invert(InvertingStage):
 
     formerly: ClassVar[Mapping[str, Value]] = REMOVED
 
+    columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"loss": float}
+
     _removed = model_validator(mode="before")(without_steps_by_need)
+
+    @model_validator(mode="after")
+    def _method_and_settings_agree(self) -> Self:
+        self.method.check_settings(self)
+        return self
 
     def bytes_at_most(self, sizes: Sizes) -> int:
         """Return the bytes of codes and assignment."""
@@ -87,7 +95,8 @@ def _record(viewer: Viewer, image: Assigned, found: Found) -> Record | Rejected:
     if too_large := _beyond_half(w_plus, packed):
         return Rejected(key, f"{too_large} of the inversion do not fit float16; lower the learning rate")
     stored = stack_codes([unpack_codes(w_plus, packed)], viewer.generator.feature_shapes)
-    picture_13HW = viewer.picture(_to(stored, viewer.device))
+    formed_by = replace(viewer, generator=tuned_generator(viewer.generator, found.arrays))
+    picture_13HW = formed_by.picture(stored.to(viewer.device))
     measures = viewer.measure(picture_13HW, photograph.image_3HW[None].to(viewer.device))
     if not bool(measures.psnr_db.isfinite().all()):
         return Rejected(key, "the picture of the codes as stored is not finite; lower the learning rate")
@@ -116,12 +125,3 @@ def _row(viewer: Viewer, image: Assigned, measures: Measures) -> dict[str, Value
         "perceptual": viewer.perceptual.name,
         **({} if label is None else {"label": label}),
     }
-
-
-def _to(codes: Codes, device: torch.device) -> Codes:
-    return replace(
-        codes,
-        w_plus=codes.w_plus.to(device),
-        deltas={space: delta.to(device) for space, delta in codes.deltas.items()},
-        masks={space: mask.to(device) for space, mask in codes.masks.items()},
-    )

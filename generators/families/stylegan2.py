@@ -126,8 +126,7 @@ class StyledConvolution(nn.Module):
     """A modulated, demodulated 3×3 convolution, upsampling or not, with noise, bias and leaky ReLU."""
 
     noise_const: Tensor
-    squares_OI: Tensor | None
-    """Sums of the squared weights, float64; None while the weights may change."""
+    squares_OI: Tensor | None  # sums of the squared weights, float64, used while the weights are fixed
 
     def __init__(
         self, inputs: int, outputs: int, w_dim: int, resolution: int, *, up: bool, clamp: float | None
@@ -172,7 +171,8 @@ class StyledConvolution(nn.Module):
         """
         with in_full(w.device):
             style = self.affine(w)
-            squares_OI = self._squares(self.weight) if self.squares_OI is None else self.squares_OI.to(style.dtype)
+            kept_OI = None if self.weight.requires_grad else self.squares_OI
+            squares_OI = self._squares(self.weight) if kept_OI is None else kept_OI.to(style.dtype)
             scale = torch.rsqrt(style.square() @ squares_OI.T + 1e-8)
         if lowered_to(w.device) == torch.float16:
             largest = style.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
@@ -287,8 +287,7 @@ class StyleGAN2(Generator):
         self.mapping = Mapping(config)
         self.synthesis = Synthesis(config)
         self.resolution, self.z_dim, self.w_dim = config.img_resolution, config.z_dim, config.w_dim
-        self.label_dim = config.c_dim
-        self.num_ws = 2 * len(config.block_resolutions)
+        self.label_dim, self.num_ws = config.c_dim, 2 * len(config.block_resolutions)
 
     @property
     def manner(self) -> tuple[object, ...]:
@@ -301,6 +300,11 @@ class StyleGAN2(Generator):
             if isinstance(module, StyledConvolution):
                 module.freeze()
         return super().freeze()
+
+    @property
+    def tunable(self) -> Dictionary[str, nn.Parameter]:
+        """The weights of the synthesis network."""
+        return {f"synthesis.{name}": weight for name, weight in self.synthesis.named_parameters()}
 
     @property
     def block_spaces(self) -> tuple[str | None, ...]:

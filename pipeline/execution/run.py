@@ -302,6 +302,9 @@ class Run:
     def _map(self, plan: Plan, step: MapStep, todo: Sequence[Unit], shards: Mapping[Shard, ReceiptHead]) -> None:
         inventories = {unit.shard: shards[unit.shard].unit for unit in todo}
         committed = None if step.segmenter is None else step.segmenter.path
+        start = plan.start_codes(step.stage)
+        if start is not None:
+            start.check(todo, plan.generator.digest)
         job = MapJob(
             stage=step.stage,
             fingerprint=step.fingerprint,
@@ -313,6 +316,7 @@ class Run:
             segmenter=step.segmenter,
             weights=weights_of(step.stage, plan.ledger.store, self.config.compute, committed),
             threads=self.config.compute.cpus_per_worker,
+            start=start,
         )
         self._execute(job, todo, {unit.name: unit.stop - unit.first for unit in todo})
 

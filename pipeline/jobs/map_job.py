@@ -15,6 +15,7 @@ from infra.stores.store import Store
 from pipeline.data.reading import Chosen, Reader, Recorded, no_members
 from pipeline.data.receipt_info import UnitInfo
 from pipeline.data.records import put_records, rows_of, with_reason
+from pipeline.data.start_codes import StartCodes, starting
 from pipeline.data.trained_segmenter import TrainedSegmenter
 from pipeline.data.units import Selection, Shard, Unit, outcome_key
 from pipeline.data.weights import Weights, localised, with_paths
@@ -49,6 +50,7 @@ class MapJob:
     segmenter: TrainedSegmenter | None = None  # the stage loads it, and this machine may not have it yet
     weights: tuple[Weights, ...] = ()  # named by the stage, by paths on the driver
     threads: int = 1
+    start: StartCodes | None = None  # earlier inversions that samples carry, if the stage starts from some
 
     @property
     def name(self) -> str:
@@ -112,18 +114,22 @@ class _MapRunner:
         return UnitResult.from_receipt(attempt.commit(outcomes, info.plain()))
 
     def _unit(self, unit: Unit) -> Iterator[_Named]:
+        given = self._given(unit)
         for listed, sample in self.reader.read(unit, None, self.upstream, self.members):
             key = outcome_key(listed)
-            yield _Named(key, {"key": key, "shard": unit.shard.name}, sample)
+            yield _Named(key, {"key": key, "shard": unit.shard.name}, starting(sample, given))
 
     def _chosen(self, task: ChosenSamples) -> Iterator[_Named]:
         for unit, group in itertools.groupby(task.samples, key=lambda one: one.unit):
-            chosen = list(group)
+            chosen, given = list(group), self._given(unit)
             listed = self.reader.chosen(unit, [one.key for one in chosen])
             read = self.reader.read(unit, listed, self.upstream, self.members)
             for one, (_, sample) in zip(chosen, read, strict=True):
                 columns = {"key": one.key, "shard": unit.shard.name, "unit": unit.name, "role": one.role}
-                yield _Named(f"{unit.name}/{one.key}", columns, sample)
+                yield _Named(f"{unit.name}/{one.key}", columns, starting(sample, given))
+
+    def _given(self, unit: Unit) -> Mapping[str, Record]:
+        return self.job.start.of(unit) if self.job.start is not None else {}
 
     def _put(
         self, unit: str, named: Sequence[_Named], results: Sequence[Record | str]

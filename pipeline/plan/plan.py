@@ -11,13 +11,15 @@ import torch
 from generators.generator import Generator
 from generators.source import GeneratorSource
 from infra.damage import Damages
-from infra.receipts import Address, Receipt, ReceiptHead
+from infra.receipts import Address, Ledger, Receipt, ReceiptHead
+from infra.stores.storage import open_store
 from infra.stores.store import Store
 from pipeline.config import RunConfig
 from pipeline.data import inventory
 from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.data.inventory import ListedShard, shard_of
 from pipeline.data.shard_check import check_shards
+from pipeline.data.start_codes import StartCodes, published_inversions
 from pipeline.data.stores import Stores
 from pipeline.data.trained_segmenter import SEGMENTER_UNIT, TrainedSegmenter, unit_in_use
 from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
@@ -29,6 +31,7 @@ from stages.base.stage import GraphStage, Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.images.labels import Label, check_label
+from stages.inversion.starts import Bundle
 from stages.maps.reduction import reduced_size
 from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
@@ -46,6 +49,7 @@ class Plan:
     def __init__(self, config: RunConfig, stores: Stores) -> None:
         self.config, self.stores, self.ledger = config, stores, stores.ledger
         self._choice: Choice | None = None
+        self._starts: dict[Bundle, Bundle] = {}
         self._counts: dict[tuple[Address, str, Hashable], int] = {}
 
     @property
@@ -111,8 +115,9 @@ class Plan:
         Those of a trained segmenter are right: its fingerprint has their digests.
         """
         self.config.refine_maps.segmentation.check()
-        self.config.error_maps.start.check()
-        self.config.invert.start.check()
+        for start in (self.config.error_maps.start, self.config.invert.start):
+            start.check()
+            start.check_fits(self.generator)
         self.config.invert.method.check()
         self.config.invert.method.check_fits(self.generator, self.spaces)
         for stage in self.stages:
@@ -202,8 +207,35 @@ class Plan:
         """Return a stage as this run configures it: its section, what is `given`, and what it is given by the run."""
         section = getattr(self.config, stage.name)
         values = {name: getattr(section, name) for name in type(section).model_fields} | given
+        if isinstance(start := values.get("start"), Bundle):
+            values["start"] = self._pinned(start)
         facts = {name: fact() for name, fact in self.facts.items() if name in stage.model_fields.keys() - values.keys()}
         return stage(**values, **facts)
+
+    def start_codes(self, stage: Stage) -> StartCodes | None:
+        """Return the earlier inversions in a store from which a stage's inversions start, None if it needs none."""
+        return StartCodes.from_start(getattr(stage, "start", None), self.config.storage.output)
+
+    def _pinned(self, start: Bundle) -> Bundle:
+        """Return a start with the fingerprint of its inversions, those that are published unless it names some.
+
+        Raises:
+            ConfigError: the store is that of the run, whose published inversions will be others after it.
+            RunError: nothing is published there.
+        """
+        if start.store is None or start.inversions is not None:
+            return start
+        if start in self._starts:
+            return self._starts[start]
+        ledger = Ledger(open_store(str(start.store), self.config.storage.output))
+        if ledger.store.url == self.ledger.store.url:
+            raise ConfigError(
+                "invert.start: the store is this run's own, and what is published there changes with the run; name the "
+                "inversions to start from (invert.start.inversions, as `invertmill status` prints their fingerprint)"
+            )
+        pinned = {"store": ledger.store.url, "inversions": published_inversions(ledger)}
+        self._starts[start] = start.model_copy(update=pinned)
+        return self._starts[start]
 
     def selection(self, stage: type[Stage]) -> Selection:
         """Return the samples that a stage processes."""

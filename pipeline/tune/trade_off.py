@@ -94,6 +94,7 @@ def ask(plan: Plan) -> Asked:
         selection=Selection(),
         weights=weights_of(stage, plan.ledger.store, plan.config.compute),
         threads=plan.config.compute.cpus_per_worker,
+        start=plan.start_codes(stage),
     )
     return Asked(job, tuple(_part(curve, number, groups) for number in range(len(groups))))
 

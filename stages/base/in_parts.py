@@ -46,9 +46,14 @@ class InParts:
     If memory is full, the number is halved for good. Parts change a result by rounding only.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], what: str) -> None:
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        what: str,
+        remedy: str = "choose a smaller train_segmenter.network",
+    ) -> None:
         self._function = function
-        self._room = _Room(what, "choose a smaller train_segmenter.network")
+        self._room = _Room(what, remedy)
 
     def __call__(self, batch_N: Tensor) -> Tensor:
         """Return the function of a batch; raise `torch.OutOfMemoryError` if memory is too small for one image."""

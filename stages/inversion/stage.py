@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,7 +51,8 @@ class InvertingStage(Stage):
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
     start: Start = Mean()
-    """Where an inversion starts: at the `mean` w, or at one `learnt` from draws; deltas start at zero.
+    """Where an inversion starts: at the `mean` w, one `learnt` from draws, an `encoder`'s, or that of an earlier
+    `bundle`; deltas start at zero.
     `start_samples: N` is short for `start: {kind: learnt, samples: N}`, and with 0 for the mean."""
     batch: Width = 16
     """Images (error maps: images in one space) optimised together; changes a result by rounding at most. `auto`: as
@@ -110,6 +112,11 @@ class InvertingStage(Stage):
         return functools.cache(functools.partial(prior_mean_of_class, generator, published_mean=published))
 
     def photograph(self, sample: Sample, pixels_HW3: NDArray[np.uint8], viewer: Viewer) -> Photograph:
-        """Return a sample's picture fitted for inversion; raise `BadSampleError` if its class is missing or wrong."""
+        """Return a sample's picture fitted for inversion.
+
+        Raises:
+            BadSampleError: its class is missing or wrong, or the codes that it should start from are missing.
+        """
         label = class_of(sample, self.label, viewer.generator.label_dim)
-        return viewer.fitted(pixels_HW3, self.objective.side_px, sample.key, label)
+        given = self.start.given(sample)
+        return replace(viewer.fitted(pixels_HW3, self.objective.side_px, sample.key, label), given=given)

@@ -44,6 +44,8 @@ class Photograph:
     key: str = ""
     label: int | None = None
     """Its class, if the run uses classes."""
+    given: Tensor | None = None
+    """The codes that it starts from, `[num_ws or 1, w_dim]` float32, if its start brings codes."""
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def compute(plan: Plan, step: MapStep) -> None:
         inventories,
         step.selection,
         step.segmenter,
+        start=plan.start_codes(step.stage),
     )
     work = job.open()
     for unit in plan.remaining(step, plan.units(shards, step.selection)):

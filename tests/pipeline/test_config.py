@@ -158,7 +158,17 @@ def test_a_start_is_given_by_its_kind_or_by_the_number_of_its_samples(tmp_path, 
         ("invert.start_samples=null", r"invert\.start\.samples: .*valid integer, got None"),
         ("invert.start={kind: mode}", r"invert\.start: .*'mean', 'learnt'"),
         ("invert.start={kind: learnt, sample: 8}", r"'invert\.start\.sample'; did you mean 'invert\.start\.samples'"),
-        ("invert.method={kind: guess}", r"invert\.method\.kind: Input should be 'optimise', got 'guess'"),
+        ("invert.method={kind: guess}", r"invert\.method: .*'optimise', 'gaussian_prior'"),
+        (
+            "invert.method={kind: hybrid, encoder: {checkpoint: e.pt}, space: W}",
+            r"did you mean 'invert\.method\.spaces'",
+        ),
+        (
+            "invert.method={kind: encode, encoder: {checkpoint: s3://b/e.pt}}",
+            r"method\.encoder\.checkpoint: .*local files",
+        ),
+        ("invert.start={kind: bundle}", "either codes .* or store"),
+        ("error_maps.start={kind: bundle, store: other}", "cannot start from a store"),
     ],
 )
 def test_a_start_or_method_that_is_none_is_refused_with_its_key(tmp_path, override, message):

@@ -70,6 +70,9 @@ class Finder:
 class MethodSource(Variant, ABC):
     """How codes are found."""
 
+    def check_settings(self, stage: InvertingStage) -> None:
+        """Raise `ValueError` if other settings of the stage contradict the method."""
+
     def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
         """Raise `SettingError` or `GeneratorError` if the method cannot invert in a generator.
 

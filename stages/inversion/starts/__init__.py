@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from stages.inversion.starts.bundle import Bundle
+from stages.inversion.starts.encoder import EncoderStart
 from stages.inversion.starts.learnt import Learnt
 from stages.inversion.starts.mean import Mean
 
-__all__ = ["Learnt", "Mean", "Start", "start_of_samples"]
+__all__ = ["Bundle", "EncoderStart", "Learnt", "Mean", "Start", "start_of_samples"]
 
-Start = Annotated[Mean | Learnt, Field(discriminator="kind")]
+Start = Annotated[Mean | Learnt | EncoderStart | Bundle, Field(discriminator="kind")]
 
 
 def start_of_samples(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from

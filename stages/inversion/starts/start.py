@@ -11,6 +11,7 @@ from torch import Tensor
 
 from generators.generator import Generator
 from generators.prior import Prior
+from stages.base.stage import Sample
 from stages.base.variant import Variant
 from stages.inversion.viewer import Photograph, Viewer
 from stages.objective.objective import Objective, Target
@@ -21,6 +22,17 @@ Begin = Callable[[Photograph, Target], Tensor]
 
 class StartSource(Variant, ABC):
     """Where inversions start."""
+
+    def check_fits(self, generator: Generator) -> None:
+        """Raise `GeneratorError` or `StageError` if inversions in a generator cannot start there."""
+
+    def given(self, sample: Sample) -> Tensor | None:
+        """Return the codes that a sample brings for its start, `[num_ws or 1, w_dim]` float32; None if it needs none.
+
+        Raises:
+            BadSampleError: the start needs codes of this sample, and there are none.
+        """
+        return None
 
     @abstractmethod
     def load(self, viewer: Viewer, prior: Prior, objective: Objective, *, labelled: bool) -> Begin:

@@ -1,0 +1,64 @@
+"""The encoder regime: codes in one pass, or a few (ReStyle), without any optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from generators.generator import Generator
+from generators.latents import Codes
+from stages.engine.memory import UNMEASURED
+from stages.engine.result import Inversion, Trace
+from stages.inversion.encoders import AnyEncoder
+from stages.inversion.methods.method import Assigned, Finder, Found, MethodSource, as_assigned
+from stages.inversion.methods.space import assign_to
+from stages.inversion.viewer import Viewer
+from stages.objective.objective import TERMS
+
+if TYPE_CHECKING:
+    from stages.inversion.stage import InvertingStage
+
+
+class Encode(MethodSource):
+    """Take the codes that an encoder gives; start and schedule are not used."""
+
+    kind: Literal["encode"] = "encode"
+    encoder: AnyEncoder  # the encoder
+
+    def check(self) -> None:
+        """Raise `WeightsError` if the encoder lacks a file."""
+        self.encoder.check()
+
+    def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
+        """Raise `GeneratorError` unless the encoder is one of this generator."""
+        self.encoder.check_fits(generator)
+
+    def load(self, stage: InvertingStage, viewer: Viewer) -> Finder:
+        """Load the encoder; it takes `batch` images at once (`auto`: 16), and as many as memory has room for."""
+        encoder = self.encoder.load(viewer, stage.precision)
+        masked, width = self.encoder.masked, stage.batch if isinstance(stage.batch, int) else UNMEASURED
+
+        def find(images: Sequence[Assigned]) -> Iterator[Found]:
+            masks = viewer.masks(np.stack([image.assignment_HW for image in images])) if masked else {}
+            codes = encoder.encode([image.photograph for image in images], masks)
+            return (_found(codes, number, encoder.passes) for number in range(len(images)))
+
+        return Finder(find, width, assign=as_assigned if masked else assign_to(viewer.spaces[0], viewer.spaces))
+
+
+def _found(codes: Codes, number: int, passes: int) -> Found:
+    """Return the result of an image of a batch; its loss is not computed."""
+    image = slice(number, number + 1)
+    own = Codes(
+        codes.w_plus[image],
+        {space: delta[image] for space, delta in codes.deltas.items()},
+        {space: mask[image] for space, mask in codes.masks.items()},
+    )
+    fine = all(bool(tensor.isfinite().all()) for tensor in (own.w_plus, *own.deltas.values()))
+    nothing = {name: torch.zeros(0, 1, dtype=torch.float64) for name in (*TERMS, "total")}
+    inversion = Inversion(own, Trace(torch.zeros(0, dtype=torch.int64), nothing), torch.tensor([not fine]))
+    reason = "" if fine else "the codes that the encoder gives for it are not finite; check encoder and image"
+    return Found(inversion, passes, None, reason=reason)
