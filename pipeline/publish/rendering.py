@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from stages.base.stage import Record
 from stages.editing.editor import Editor
 from stages.images.encoding import encoded
 from stages.inversion.packing import unpack_codes
+from stages.inversion.tuned import tuned_generator
 from stages.maps.region import to_uint8
 
 _COLUMNS = ("key", "outcome", "reason", "unit")
@@ -88,7 +89,8 @@ class Rendering:
                 f"{generator.digest}: name the former as generator.checkpoint"
             )
         assert isinstance(w_plus, np.ndarray)
-        picture = self.editor.reconstruction(unpack_codes(w_plus, record.arrays))
+        editor = replace(self.editor, generator=tuned_generator(generator, record.arrays))
+        picture = editor.reconstruction(unpack_codes(w_plus, record.arrays))
         return encoded(to_uint8(picture.image_N3HW)[0], "png")
 
     def _records(self) -> Iterator[tuple[str, Record]]:

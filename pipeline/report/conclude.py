@@ -51,6 +51,7 @@ from pipeline.report.summary import (
 from pipeline.report.training import TrainingReport
 from pipeline.tune.trade_off import committed_curve
 from stages.inversion.viewer import Viewer
+from stages.invert import Invert
 from stages.segmenter.choice import Published
 
 LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pyarrow", "numpy")
@@ -129,6 +130,8 @@ def conclude(finished: RunResult) -> Conclusion:
         perceptual=viewer.perceptual.name,
         resolution_px=plan.region.size,
         maps_px=plan.map_size,
+        method=plan.config.invert.method.title,
+        seconds_per_image=next((t.seconds_per_image for t in timings if t.name == Invert.name), None),
         steps_single=plan.config.error_maps.schedule.steps,
         maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows.rows(role="held_out")), plan.spaces),
         trade_off=committed_curve(plan),
@@ -183,13 +186,14 @@ def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[Rece
 
 def _timing(name: str, receipts: Iterable[ReceiptHead]) -> StageTiming:
     units, samples = 0, 0
-    intervals, devices = list[tuple[float, float]](), set[str]()
+    intervals, devices, worked_s = list[tuple[float, float]](), set[str](), 0.0
     for receipt in receipts:
         work = WorkInfo.from_receipt(receipt)
         units, samples = units + 1, samples + (receipt.samples if work.samples is None else work.samples)
         intervals.append((work.started, work.finished))
+        worked_s += work.busy_s
         devices |= {work.device} if work.device is not None else set()
-    return StageTiming(name, units, samples, busy_seconds(intervals), tuple(sorted(devices)))
+    return StageTiming(name, units, samples, busy_seconds(intervals), tuple(sorted(devices)), worked_s)
 
 
 def _about(plan: Plan, viewer: Viewer) -> dict[str, str]:

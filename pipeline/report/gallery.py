@@ -22,6 +22,7 @@ from stages.base.stage import Sample
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.inversion.packing import unpack_codes
+from stages.inversion.tuned import tuned_generator
 from stages.inversion.viewer import Viewer
 from stages.invert import Invert
 from stages.maps.reduction import fit_reduced, reduced
@@ -96,6 +97,7 @@ def draw(
     w_plus = record.row["w_plus"]
     assert isinstance(w_plus, np.ndarray)
     codes = unpack_codes(w_plus, record.arrays)
+    viewer = replace(viewer, generator=tuned_generator(viewer.generator, record.arrays))
     image = viewer.picture(codes)
     edited = viewer.generator.edit(codes.w_plus, codes.deltas, codes.masks, torch.zeros_like(codes.w_plus))
     change = (crop(edited, viewer.region).clamp(-1, 1) - image).abs().max()

@@ -51,6 +51,12 @@ class StageTiming:
     samples: int
     seconds: float
     devices: tuple[str, ...] = ()
+    worked_s: float = 0.0  # of all workers together
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """Seconds of a worker per sample; None without timings."""
+        return self.worked_s / self.samples if self.samples and self.worked_s else None
 
     @property
     def images_per_s(self) -> float:
@@ -89,6 +95,8 @@ class Summary:
     maps_px: tuple[int, int] | None = None  # of error maps and predicted maps
     steps_single: int | None = None  # of an inversion in one space alone
     steps_sam: float | None = None  # of a SAM inversion, mean
+    method: str = ""  # how codes were found; figures called SAM are of this method
+    seconds_per_image: float | None = None  # of a worker, for that method
     index: str = ""  # receipt of the index of these figures
     gaps: dict[str, Any] = field(default_factory=dict)  # gaps of that index; empty if it is complete
 
@@ -122,6 +130,7 @@ class Summary:
             ("order of the spaces", self._order()),
             ("PSNR, SAM", f"{_figure(self.psnr_db_sam, 2)} dB; {self.perceptual}: {_figure(self.lpips_sam, 4)}"),
             ("PSNR where occluded", ", ".join(f"{name} {_figure(value, 2)} dB" for name, value in occluded.items())),
+            ("method", self._method()),
             ("steps, SAM", self.steps_of_both),
             ("pixels left in " + self.spaces[0], _figure(self.share_w_plus, 3)),
             ("AUROC, error map", _figure(self.auroc_error_map, 4)),
@@ -134,6 +143,10 @@ class Summary:
             ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())),
         ]
         return [(name, figure) for name, figure in figures if figure not in ("", UNKNOWN)]
+
+    def _method(self) -> str:
+        per_image = self.seconds_per_image
+        return self.method if per_image is None else f"{self.method}, {per_image:.3g} s of a worker per image"
 
     def _order(self) -> str:
         check = self.checks["psnr_order"]

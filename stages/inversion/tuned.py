@@ -6,7 +6,7 @@ per entry of the first axis); the change is their product. Weights that did not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -39,9 +39,9 @@ def pack_change(original: Generator, tuned: Generator) -> dict[str, NDArray[np.g
     return arrays
 
 
-def is_tuned(arrays: Arrays) -> bool:
-    """Return whether the arrays of an inversion hold the change of a generator."""
-    return any(name.startswith(PREFIX) for name in arrays)
+def is_tuned(names: Iterable[str]) -> bool:
+    """Return whether arrays of these names hold the change of a generator."""
+    return any(name.startswith(PREFIX) for name in names)
 
 
 def tuned_generator(generator: Generator, arrays: Arrays) -> Generator:

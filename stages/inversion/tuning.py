@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -94,8 +95,8 @@ def tune(  # noqa: PLR0917 - the parts of Eq. 3 to 5
         with torch.enable_grad():
             image = crop(tuned.synthesize(codes.w_plus, codes.deltas, codes.masks), viewer.region)
             total, lpips = _weighted(image, target, viewer, plain, settings.lambda_l2, settings.lambda_lpips)
-            loss = float(total)
-            if taken == settings.steps or lpips <= settings.stop_lpips or not torch.isfinite(total):
+            loss = float(total.detach())
+            if taken == settings.steps or lpips <= settings.stop_lpips or not math.isfinite(loss):
                 break
             if settings.locality is not None:
                 total = total + _locality(viewer, tuned, plain, settings.locality, codes.w_plus, noise)
@@ -130,4 +131,4 @@ def _weighted(  # noqa: PLR0917 - Eq. 3
     """Return the weighted loss of one image, and its perceptual distance."""
     mse_1, lpips_1 = reconstruction(image, target, viewer.perceptual, objective)
     assert lpips_1 is not None, "its weight is 1"
-    return (l2 * mse_1 + lpips * lpips_1).sum(), float(lpips_1)
+    return (l2 * mse_1 + lpips * lpips_1).sum(), float(lpips_1.detach())

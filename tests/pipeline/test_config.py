@@ -207,8 +207,12 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path, text, ke
     ("key", "meant"),
     [
         ("threshold", "'refine_maps.threshold'"),
-        ("steps", "'error_maps.schedule.steps' or 'invert.schedule.steps'"),
-        ("invert.steps", "'invert.schedule.steps'"),
+        (
+            "steps",
+            "'error_maps.schedule.steps' or 'invert.schedule.steps' or 'invert.method.pivot.steps' or "
+            "'invert.method.tuning.steps'",
+        ),
+        ("invert.steps", "'invert.schedule.steps' or 'invert.method.pivot.steps' or 'invert.method.tuning.steps'"),
         ("workers", "'compute.workers'"),
         ("storage.anonymus", "'storage.input.anonymous' or 'storage.output.anonymous'"),
         ("refine_map.threshold", "'refine_maps'"),

@@ -28,6 +28,11 @@ class Encode(MethodSource):
     kind: Literal["encode"] = "encode"
     encoder: AnyEncoder  # the encoder
 
+    @property
+    def title(self) -> str:
+        """The name in reports."""
+        return "encoder"
+
     def check(self) -> None:
         """Raise `WeightsError` if the encoder lacks a file."""
         self.encoder.check()

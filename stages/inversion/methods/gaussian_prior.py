@@ -17,6 +17,11 @@ class GaussianPrior(MethodSource):
 
     kind: Literal["gaussian_prior"] = "gaussian_prior"
 
+    @property
+    def title(self) -> str:
+        """The name in reports."""
+        return "optimisation in W+ with the Gaussian prior"
+
     def check_settings(self, stage: InvertingStage) -> None:
         """Raise `ValueError` if the prior has no weight."""
         if not stage.objective.lambda_gaussian:

@@ -9,7 +9,7 @@ from generators.generator import Generator
 from stages.inversion.encoders import AnyEncoder
 from stages.inversion.methods.method import Finder, MethodSource
 from stages.inversion.methods.optimise import optimiser
-from stages.inversion.methods.space import MAPS, check_space
+from stages.inversion.methods.space import MAPS, check_space, in_space
 from stages.inversion.starts import EncoderStart, Mean
 from stages.inversion.viewer import Viewer
 
@@ -23,6 +23,11 @@ class Hybrid(MethodSource):
     kind: Literal["hybrid"] = "hybrid"
     encoder: AnyEncoder  # the encoder
     spaces: str = MAPS  # `maps`, or one space for the whole image, as for `optimise`
+
+    @property
+    def title(self) -> str:
+        """The name in reports."""
+        return f"optimisation from an encoder{in_space(self.spaces)}"
 
     def check(self) -> None:
         """Raise `WeightsError` if the encoder lacks a file."""

@@ -70,6 +70,11 @@ class Finder:
 class MethodSource(Variant, ABC):
     """How codes are found."""
 
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The name of the method with what decides it, in reports."""
+
     def check_settings(self, stage: InvertingStage) -> None:
         """Raise `ValueError` if other settings of the stage contradict the method."""
 

@@ -12,7 +12,7 @@ from stages.engine.engine import in_turn
 from stages.engine.memory import Width
 from stages.inversion.inverter import Inverter
 from stages.inversion.methods.method import Assigned, Finder, Found, MethodSource
-from stages.inversion.methods.space import MAPS, W, assign_to, check_space
+from stages.inversion.methods.space import MAPS, W, assign_to, check_space, in_space
 from stages.inversion.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ class Optimise(MethodSource):
     spaces: str = MAPS
     """`maps`: each pixel in the space it was assigned (SAM); or one space for the whole image: `W` (one code for all
     layers), `W+`, `F4`, …"""
+
+    @property
+    def title(self) -> str:
+        """The name in reports."""
+        return f"optimisation{in_space(self.spaces)}"
 
     def hashed_as(self, name: str) -> dict[str, object]:
         """Return nothing for the default: stages were hashed without a method when it was the only way."""

@@ -17,7 +17,7 @@ from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
 from stages.inversion.methods.method import Assigned, Finder, Found, MethodSource
 from stages.inversion.methods.optimise import optimiser
-from stages.inversion.methods.space import W, check_space
+from stages.inversion.methods.space import W, check_space, in_space
 from stages.inversion.packing import pack_codes, stack_codes, unpack_codes
 from stages.inversion.tuned import pack_change
 from stages.inversion.tuning import Noise, Tuning, tune
@@ -39,6 +39,11 @@ class Pivotal(MethodSource):
     pivot: Schedule = Schedule(steps=450, learning_rate=5e-3)  # steps of the pivot
     tuning: Tuning = Tuning()  # of the generator
     seed: int = 0  # of the random codes of the locality regularisation, together with the key of the sample
+
+    @property
+    def title(self) -> str:
+        """The name in reports."""
+        return f"pivotal tuning from a pivot{in_space(self.spaces)}"
 
     def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
         """Raise `SettingError` if the family has no weights to tune, or the run no such space."""

@@ -39,3 +39,8 @@ def assign_to(space: str, spaces: Sequence[str]) -> Assign:
         return as_assigned
     index = 0 if space == W else spaces.index(space)
     return lambda assignment_HW: np.full_like(assignment_HW, index)
+
+
+def in_space(space: str) -> str:
+    """Return where a method inverts, for its title."""
+    return " in the spaces of maps (SAM)" if space == MAPS else f" in {space}"

@@ -48,5 +48,6 @@ def stage_of(sources: dict[str, Any], method: Any = None, **settings: Any) -> In
 def inverted(stage: Invert, *samples: Sample) -> list[Record]:
     """Return the records of samples, none of which is rejected."""
     records = list(stage.setup(CPU)(samples))
-    assert not [record.reason for record in records if isinstance(record, Rejected)]
+    rejected = [record.reason for record in records if isinstance(record, Rejected)]
+    assert rejected == [], rejected
     return [record for record in records if isinstance(record, Record)]
