@@ -18,7 +18,7 @@ from stages.base.in_parts import InParts
 from stages.base.transfer import to_device
 from stages.inversion.encoders.encoder import EncoderSource, LoadedEncoder
 from stages.inversion.viewer import Photograph, Viewer
-from stages.objective.precision import Precision, lowered
+from stages.objective.precision import Precision, computed_in, in_precision, lowered
 
 
 def _local(value: object) -> object:
@@ -45,10 +45,12 @@ class PublishedEncoder(EncoderSource):
 
     def load(self, viewer: Viewer, precision: Precision = "fp32") -> LoadedEncoder:
         """Load the encoder; it sees the region, resized to its input."""
-        encoder, device = self._encoder(viewer.generator, viewer.device), viewer.device
+        device = viewer.device
+        computed = computed_in(precision, device)
+        encoder = in_precision(self._encoder(viewer.generator, device), computed, "network.")
 
         def codes(images_N3HW: Tensor) -> Tensor:
-            with torch.no_grad(), lowered(precision, device):
+            with torch.no_grad(), lowered(computed, device):
                 found: Tensor = encoder(images_N3HW)
             return found.float()
 

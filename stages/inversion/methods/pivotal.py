@@ -22,6 +22,7 @@ from stages.inversion.packing import pack_codes, stack_codes, unpack_codes
 from stages.inversion.tuned import pack_change
 from stages.inversion.tuning import Noise, Tuning, tune
 from stages.inversion.viewer import Viewer
+from stages.objective.objective import prepare_target
 
 if TYPE_CHECKING:
     from stages.inversion.stage import InvertingStage
@@ -75,7 +76,8 @@ class Pivotal(MethodSource):
         codes, photograph = _as_stored(pivot.inversion.codes, inverter), image.photograph
         if not all(bool(tensor.isfinite().all()) for tensor in (codes.w_plus, *codes.deltas.values())):
             return pivot  # refused when it is recorded
-        target = inverter.target(photograph.seen_3hw[None].to(inverter.device))
+        seen_13hw = photograph.seen_3hw[None].to(inverter.device)
+        target = prepare_target(seen_13hw, inverter.perceptual, inverter.objective)  # tuning is in float32
         noise = Noise.from_seed(sample_seed(self.seed, photograph.key), photograph.label)
         tuned = tune(inverter, inverter.objective, self.tuning, codes, target, noise)
         steps = pivot.steps + tuned.steps

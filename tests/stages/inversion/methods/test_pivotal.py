@@ -1,6 +1,5 @@
 """Pivotal tuning: the generator comes closer to the image, its change is stored small, and nothing else changes."""
 
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -73,7 +72,7 @@ def test_a_tuning_that_diverges_rejects_its_image(networks):
     assert "tuning became non-finite at step" in found.reason
 
 
-def test_the_change_is_stored_in_an_eighth_of_the_weights_bytes_and_read_back_to_a_part_of_a_level(inverter):
+def test_the_change_is_stored_in_a_fraction_of_the_weights_bytes_and_read_back_to_half_a_level(inverter):
     generator = inverter.generator
     torch.manual_seed(0)
     changed = generator.thawed()
@@ -81,13 +80,11 @@ def test_the_change_is_stored_in_an_eighth_of_the_weights_bytes_and_read_back_to
         for weight in changed.tunable.values():
             weight.add_(0.01 * torch.randn_like(weight))
     arrays = pack_change(generator, changed)
-    sink = io.BytesIO()
-    np.savez_compressed(sink, **arrays)
     assert sum(array.nbytes for array in arrays.values()) < 0.4 * sum(4 * w.numel() for w in changed.tunable.values())
     read = tuned_generator(generator, arrays)
     for name, weight in changed.tunable.items():
         step = arrays[f"tuned.{name}.scale"].max()
-        assert float((read.tunable[name] - weight).abs().max()) <= 0.51 * step + 1e-7
+        assert float((read.tunable[name] - weight).detach().abs().max()) <= 0.51 * step + 1e-7
     w = generator.map(torch.randn(2, generator.z_dim))
     assert torch.equal(read.synthesize(w), read.freeze().synthesize(w))
     assert not torch.equal(read.synthesize(w), generator.synthesize(w))
