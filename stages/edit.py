@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -34,6 +35,7 @@ from stages.editing.settings import (
 )
 from stages.images.encoding import ImageFormat, Quality, encoded, extension_of
 from stages.inversion.packing import stack_codes, unpack_codes
+from stages.inversion.tuned import changes_in, tuned_generator
 from stages.maps.change import change_by_space
 from stages.maps.region import Region, to_uint8
 from stages.maps.spaces import chosen_spaces, column
@@ -123,14 +125,21 @@ class Edit(Stage):
         encode = partial(encoded, kind=self.format, quality=self.quality)
 
         def edited(images: Sequence[_Inverted]) -> list[Record | Rejected]:
-            made = _Edited(images, editor, edits, len(spaces))
+            of_images = replace(editor, generator=tuned_generator(generator, images[0].tuned))
+            made = _Edited(images, of_images, edits, len(spaces))
             with ThreadPoolExecutor(PREPARING, "encode") as encoding:
                 made.compute(lambda pixels_HW3: encoding.submit(encode, pixels_HW3))
             return [made.outcome(i, files) for i in range(len(images))]
 
         own = tuple(edit.name for edit in edits if edit.needs_classes)
         prepare = partial(_inverted, generator=generator, spaces=spaces, moved_from_own=own)
-        return batched_worker(prepare, ItemsInParts(edited, "edits", "choose a smaller generator"), self.batch)
+        in_parts = ItemsInParts(edited, "edits", "choose a smaller generator")
+
+        def compute(images: Sequence[_Inverted]) -> list[Record | Rejected]:
+            groups = itertools.groupby(images, key=lambda image: image.key if image.tuned else "")
+            return [outcome for _, group in groups for outcome in in_parts(list(group))]  # tuned images one by one
+
+        return batched_worker(prepare, compute, self.batch)
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,7 @@ class _Inverted:
     codes: Codes
     assignment_HW: NDArray[np.uint8]
     label: int | None
+    tuned: Mapping[str, NDArray[np.generic]]  # the change of its generator; empty if it is the run's
 
 
 def _inverted(sample: Sample, generator: Generator, spaces: Sequence[str], moved_from_own: Sequence[str]) -> _Inverted:
@@ -174,7 +184,7 @@ def _inverted(sample: Sample, generator: Generator, spaces: Sequence[str], moved
             f"no class: {', '.join(dict.fromkeys(moved_from_own))} moves an image from its own class, and this one was "
             "inverted without; set label and invert again, or give from_class"
         )
-    return _Inverted(sample.key, codes, assignment_HW, label)
+    return _Inverted(sample.key, codes, assignment_HW, label, changes_in(record.arrays))
 
 
 def _label(label: Value, generator: Generator) -> int | None:

@@ -68,7 +68,7 @@ class Invert(InvertingStage):
 
     def bytes_at_most(self, sizes: Sizes) -> int:
         """Return the bytes of codes and assignment."""
-        return sizes.codes_bytes + sizes.region_px
+        return sizes.codes_bytes + sizes.region_px + (sizes.tuned_bytes if self.method.tunes else 0)
 
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance, and what the method needs."""

@@ -9,6 +9,7 @@ from pipeline.data import inventory
 from pipeline.plan.graph import maps_samples
 from pipeline.plan.plan import Plan
 from stages.base.stage import Sizes
+from stages.inversion.tuned import change_bytes
 
 OVERHEAD_BYTES = 8192
 """Bytes of rows, headers of members and loss curves per sample."""
@@ -26,6 +27,7 @@ def bytes_at_most(plan: Plan) -> dict[str, int]:
         map_px=math.prod(plan.map_size),
         region_px=math.prod(plan.region.size),
         codes_bytes=2 * generator.num_ws * generator.w_dim + deltas,
+        tuned_bytes=change_bytes(generator),
     )
     most = {inventory.STAGE: LISTED_BYTES}
     for stage in filter(maps_samples, plan.stages):

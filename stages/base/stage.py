@@ -79,6 +79,7 @@ class Sizes:
     map_px: int  # of a map
     region_px: int
     codes_bytes: int  # of w_plus, and of deltas and masks that act everywhere
+    tuned_bytes: int = 0  # of the change of a tuned generator
 
 
 class GraphStage(BaseModel):

@@ -39,9 +39,19 @@ def pack_change(original: Generator, tuned: Generator) -> dict[str, NDArray[np.g
     return arrays
 
 
+def change_bytes(generator: Generator) -> int:
+    """Return the bytes of the stored change of a tuned generator, before compression."""
+    return sum(weight.numel() + 4 * (len(weight) if weight.ndim else 1) for weight in generator.tunable.values())
+
+
 def is_tuned(names: Iterable[str]) -> bool:
     """Return whether arrays of these names hold the change of a generator."""
     return any(name.startswith(PREFIX) for name in names)
+
+
+def changes_in(arrays: Arrays) -> Arrays:
+    """Return those arrays of an inversion that hold the change of a generator."""
+    return {name: array for name, array in arrays.items() if name.startswith(PREFIX)}
 
 
 def tuned_generator(generator: Generator, arrays: Arrays) -> Generator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,9 @@ class Finder:
 
 class MethodSource(Variant, ABC):
     """How codes are found."""
+
+    tunes: ClassVar[bool] = False
+    """Whether it tunes the generator, so that its results hold the change of one."""
 
     @property
     @abstractmethod

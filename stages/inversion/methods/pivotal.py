@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class Pivotal(MethodSource):
     The pivot has no regularisation, as published; its schedule is `pivot`, not that of the stage. Images are tuned one
     at a time.
     """
+
+    tunes: ClassVar[bool] = True
 
     kind: Literal["pivotal"] = "pivotal"
     spaces: str = W  # of the pivot, as for `optimise`

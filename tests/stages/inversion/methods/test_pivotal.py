@@ -1,18 +1,23 @@
 """Pivotal tuning: the generator comes closer to the image, its change is stored small, and nothing else changes."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from generators.directions import Direction, Provenance, save_directions
 from generators.latents import Codes
 from stages.base.errors import SettingError
-from stages.base.stage import Rejected
+from stages.base.stage import Rejected, Sample
+from stages.edit import Edit
 from stages.inversion.methods import Pivotal
 from stages.inversion.packing import unpack_codes
 from stages.inversion.tuned import is_tuned, pack_change, tuned_generator
 from stages.inversion.tuning import Locality, Noise, Tuning, near_pivot, tune
+from stages.maps.region import to_uint8
 from tests.generators.biggan_folder import tiny_biggan
 from tests.stages.inversion.methods.inverted import CPU, inverted, sample, sources, stage_of
 
@@ -129,3 +134,19 @@ def test_a_family_without_weights_to_tune_is_refused_by_name():
     generator = tiny_biggan()
     with pytest.raises(SettingError, match="the family biggan_deep has none that can be tuned; choose optimise"):
         Pivotal().check_fits(generator, generator.spaces)
+
+
+def test_edits_and_renderings_use_the_generator_of_each_image(networks, inverter, tmp_path):
+    save_directions([Direction("d", torch.ones(1, 8), Provenance(kind="test"))], tmp_path / "d.safetensors")
+    directions = [{"name": "d", "path": tmp_path / "d.safetensors"}]
+    edit = Edit.model_validate(
+        {"generator": networks["generator"], "directions": directions, "magnitudes": [0], "format": "png"}
+    )
+    records = inverted(pivotal(networks), sample(0), sample(1)) + inverted(stage_of(networks), sample(2))
+    samples = [Sample(record.key, "shard", {}, {"invert": record}) for record in records]
+    for record, edited in zip(records, edit.setup(CPU)(samples), strict=True):
+        generator = tuned_generator(inverter.generator, record.arrays)
+        codes = unpack_codes(record.row["w_plus"], record.arrays)
+        expected = to_uint8(replace(inverter, generator=generator).picture(codes))[0]
+        (png,) = edited.files.values()
+        assert np.abs(np.asarray(Image.open(io.BytesIO(png))).astype(int) - expected).max() <= 1

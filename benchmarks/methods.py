@@ -1,0 +1,260 @@
+"""Methods compared on the demo's held-out scenes: fidelity, seconds and steps; and the gain of a better start.
+
+    python -m benchmarks.methods [--quick] --json FILE [--device cpu] [--encoder FILE]
+
+All methods invert the same scenes in the demo's generator, with its objective, in one run; figures are means over
+scenes, of the codes as stored. Segments get the space that `assign_spaces` gives them at the demo's threshold, from
+the errors achieved in every single space. `methods`: name → `psnr_db`, `lpips` (of the demo's distance),
+`psnr_db_occluded`, `seconds_per_image` (of one worker, measures included) and `steps`. Methods in W, W+ and a
+feature space have no regularisation but the deltas' own.
+
+`steps_to_equal_loss`: for each start, the steps of a whole schedule (ramps included) that reach the mean loss of
+the demo's steps from the mean w; the fewest of the schedules tried. `schedules`: those, with the loss of each.
+`share_of_bare_forward`: images per second of the `encode` worker over those of its bare networks (encoder, generator,
+distance) on images that are on the device already, with a published encoder's network (IR-SE-50) of random weights;
+`share_of_bare_forward_committed`: the same for all that an actor does, from shard to committed bundle. Without
+--encoder, no encoder was trained for the demo's generator, and the rows that need one are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness.as_worker import as_worker
+from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.encoder_share import encoder_shares
+from benchmarks.supervision import ASSETS, OBJECTIVE, SEED
+from generators.codes import write_keys
+from generators.source import GeneratorSource
+from pipeline.demo.occluders import UNSEEN
+from pipeline.demo.write_shards import demo_samples
+from stages.base.stage import Record, Sample
+from stages.engine.schedule import Schedule
+from stages.error_maps import ErrorMaps
+from stages.images.decoding import decode_values
+from stages.invert import Invert
+from stages.maps.assignment import assign_spaces
+from stages.perceptual.source import PerceptualSource
+
+STEPS, RATE = 50, 0.1
+"""The demo's schedule of inversions."""
+THRESHOLD = 0.055
+"""The demo's."""
+DRAWS = {"kind": "learnt", "samples": 1024}
+SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+"""Shares of the demo's steps that are tried for each start."""
+PLAIN = {"lambda_gaussian": 0.0, "lambda_variation": 0.0}
+PIVOTAL = {
+    "kind": "pivotal",
+    "pivot": {"steps": 100, "learning_rate": 0.1},
+    "tuning": {"steps": 100, "learning_rate": 1e-3, "stop_lpips": 0.002, "locality": {"alpha": 5.0}},
+}
+"""PTI's settings belong to codes of 512 dimensions and another distance; these reach their limits on the demo."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print and write the figures."""
+    parser = parser_of("methods", __doc__, "few scenes; within 5 minutes on 2 cores")
+    parser.add_argument("--encoder", type=Path, help="an encoder of the demo's generator, in a published format")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # as a worker of one core has it
+    device, started = torch.device(options.device), time.perf_counter()
+    scenes = _assigned(held_out(6 if options.quick else 24), device)
+    measured = {name: _figures(stage, scenes, device) for name, stage in methods(options.encoder).items()}
+    for name, figures in measured.items():
+        print(name, figures, flush=True)
+    starts = _starts(options.encoder, scenes, SHARES[1::2] if options.quick else SHARES, device)
+    print(starts, flush=True)
+    shares = encoder_shares(16 if options.quick else 128, 3, device)
+    print(shares, flush=True)
+    report = {
+        "benchmark": "methods",
+        "methods": measured,
+        **starts,
+        **shares,
+        "units": {
+            "psnr_db": "dB, mean over scenes, at 64 px",
+            "lpips": "the demo's distance",
+            "seconds_per_image": "seconds of one worker",
+            "steps": "of the optimiser, tuning included; passes of an encoder",
+            "steps_to_equal_loss": "steps that reach `equal_loss`, none if no schedule does",
+        },
+        "scenes": len(scenes),
+        "quick": options.quick,
+        "seed": SEED,
+        **circumstances(device),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    write_report(options.json, report)
+    return 0
+
+
+def methods(encoder: Path | None) -> dict[str, Invert]:
+    """Return the stage of every method, by name."""
+    chosen: dict[str, dict[str, Any]] = {
+        "SAM": {"start": DRAWS},
+        "W": {"method": {"kind": "optimise", "spaces": "W"}, "start": DRAWS, "objective": PLAIN},
+        "W+": {"method": {"kind": "optimise", "spaces": "W+"}, "start": DRAWS, "objective": PLAIN},
+        "F4": {"method": {"kind": "optimise", "spaces": "F4"}, "start": DRAWS, "objective": PLAIN},
+        "Gaussian prior": {"method": {"kind": "gaussian_prior"}, "start": DRAWS},
+        "pivotal": {"method": PIVOTAL, "start": DRAWS},
+    }
+    if encoder is not None:
+        named = {"encoder": {"checkpoint": encoder}}
+        chosen |= {
+            "encoder": {"method": {"kind": "encode", **named}},
+            "hybrid W+": {"method": {"kind": "hybrid", "spaces": "W+", **named}, "objective": PLAIN},
+            "hybrid SAM": {"method": {"kind": "hybrid", **named}},
+        }
+    return {name: _stage(**settings) for name, settings in chosen.items()}
+
+
+def _stage(*, objective: Mapping[str, float] | None = None, **settings: Any) -> Invert:  # noqa: ANN401  # of a stage
+    given = {"schedule": Schedule(steps=STEPS, learning_rate=RATE)} | settings
+    weights = OBJECTIVE.model_copy(update=dict(objective or {}))
+    return Invert.model_validate({**_networks(), "objective": weights, **given})
+
+
+def _networks() -> dict[str, Any]:
+    return {
+        "generator": GeneratorSource(checkpoint=ASSETS / "generator.safetensors"),
+        "perceptual": PerceptualSource(backbone="small", weights=ASSETS / "perceptual.safetensors"),
+    }
+
+
+# ---- scenes
+
+
+def held_out(count: int) -> list[Sample]:
+    """Return held-out scenes of the demo, two thirds of them with occluders that no training saw."""
+    made = demo_samples("held-out-000000", count, UNSEEN)
+    return [
+        Sample(str(one["__key__"]), "held-out-000000", {n: _bytes(v) for n, v in one.items() if n != "__key__"})
+        for one in made
+    ]
+
+
+def _assigned(samples: Sequence[Sample], device: torch.device) -> list[Sample]:
+    """Return samples with the assignment that their achieved errors give at the demo's threshold."""
+    stage = ErrorMaps.model_validate(
+        {
+            **_networks(),
+            "objective": OBJECTIVE,
+            "schedule": Schedule(steps=STEPS, learning_rate=0.15),
+            "start": DRAWS,
+            "image": {"apart": ("occluder.png", "seg.png")},
+        }
+    )
+    found = []
+    for sample, record in zip(samples, stage.setup(device)(samples), strict=True):
+        assert isinstance(record, Record)
+        labels_HW = decode_values(sample.members["seg.png"], "seg.png")[0].astype(np.int32)
+        assignment_HW = assign_spaces(record.arrays["error_LHW"].astype(np.float32), labels_HW, THRESHOLD)
+        members = {name: sample.members[name] for name in ("png", "json")}
+        maps = {"refine_maps": Record(sample.key, {}, {"assignment_HW": assignment_HW})}
+        found.append(replace(sample, members=members, records=maps))
+    return found
+
+
+def _bytes(data: bytes | str) -> bytes:
+    return data.encode() if isinstance(data, str) else data
+
+
+# ---- figures
+
+
+@dataclass(frozen=True)
+class _Inverted:
+    records: Sequence[Record]
+    seconds: float
+
+    def mean(self, column: str, keep: Callable[[Record], bool] = lambda record: True) -> float:
+        """Return the mean of a column over some records."""
+        return statistics.fmean(float(str(record.row[column])) for record in self.records if keep(record))
+
+
+def _inverted(stage: Invert, scenes: Sequence[Sample], device: torch.device) -> _Inverted:
+    work = stage.setup(device)
+    started = time.perf_counter()
+    records = [record for record in work(scenes) if isinstance(record, Record)]
+    seconds = time.perf_counter() - started
+    assert len(records) == len(scenes), "no scene may fail"
+    return _Inverted(records, seconds)
+
+
+def _figures(stage: Invert, scenes: Sequence[Sample], device: torch.device) -> dict[str, float]:
+    found = _inverted(stage, scenes, device)
+    occluded = {scene.key for scene in scenes if json.loads(scene.members["json"])["occluder"] is not None}
+    return {
+        "psnr_db": round(found.mean("psnr_db"), 2),
+        "psnr_db_occluded": round(found.mean("psnr_db", lambda record: record.key in occluded), 2),
+        "lpips": round(found.mean("lpips"), 4),
+        "seconds_per_image": round(found.seconds / len(scenes), 4),
+        "steps": round(found.mean("steps"), 1),
+    }
+
+
+# ---- starts
+
+
+def _starts(
+    encoder: Path | None, scenes: Sequence[Sample], shares: Sequence[float], device: torch.device
+) -> dict[str, Any]:
+    """Return the steps from each start to the loss that the mean start reaches in the demo's steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        starts: dict[str, dict[str, Any]] = {"mean": {"kind": "mean"}, "learnt": DRAWS}
+        starts["bundle"] = _earlier(scenes, Path(folder), device)
+        if encoder is not None:
+            starts["encoder"] = {"kind": "encoder", "encoder": {"checkpoint": encoder}}
+        equal_loss = _inverted(_stage(start=starts["mean"]), scenes, device).mean("loss")
+        schedules = {name: _tried(start, scenes, shares, device) for name, start in starts.items()}
+    reached = {
+        name: [steps for steps, figures in tried.items() if figures["loss"] <= equal_loss]
+        for name, tried in schedules.items()
+    }
+    return {
+        "equal_loss": equal_loss,
+        "steps_to_equal_loss": {name: min(steps, default=None) for name, steps in reached.items()},
+        "schedules": {name: {str(n): figures for n, figures in tried.items()} for name, tried in schedules.items()},
+    }
+
+
+def _tried(
+    start: Mapping[str, Any], scenes: Sequence[Sample], shares: Sequence[float], device: torch.device
+) -> dict[int, dict[str, float]]:
+    tried = {}
+    for share in shares:
+        steps = max(1, round(share * STEPS))
+        stage = _stage(start=dict(start), schedule=Schedule(steps=steps, learning_rate=RATE))
+        found = _inverted(stage, scenes, device)
+        tried[steps] = {"loss": found.mean("loss"), "psnr_db": round(found.mean("psnr_db"), 2)}
+    return tried
+
+
+def _earlier(scenes: Sequence[Sample], folder: Path, device: torch.device) -> dict[str, Any]:
+    """Return a start at codes of an inversion in W+ of half the demo's steps."""
+    stage = _stage(
+        method={"kind": "optimise", "spaces": "W+"},
+        start=DRAWS,
+        schedule=Schedule(steps=STEPS // 2, learning_rate=RATE),
+    )
+    records = _inverted(stage, scenes, device).records
+    np.save(folder / "codes.npy", np.stack([np.asarray(record.row["w_plus"], np.float32) for record in records]))
+    write_keys(folder / "codes.csv", [(scene.shard, scene.key) for scene in scenes])
+    return {"kind": "bundle", "codes": folder / "codes.npy"}
+
+
+if __name__ == "__main__":
+    as_worker()
+    sys.exit(main())
