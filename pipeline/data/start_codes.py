@@ -58,7 +58,7 @@ class StartCodes:
         """Return if inversions can start there, before the first image.
 
         Args:
-            units: of the run that are to be inverted.
+            units: of the run that have no inversions yet.
             generator: digest of the run's.
 
         Raises:
