@@ -49,6 +49,8 @@ from stages.perceptual.source import PerceptualSource
 
 STEPS, RATE = 50, 0.1
 """The demo's schedule of inversions."""
+BATCH = 6
+"""A divisor of the numbers of scenes: idle slots would cost as much as others."""
 THRESHOLD = 0.055
 """The demo's."""
 DRAWS = {"kind": "learnt", "samples": 1024}
@@ -121,7 +123,7 @@ def methods(encoder: Path | None) -> dict[str, Invert]:
 
 
 def _stage(*, objective: Mapping[str, float] | None = None, **settings: Any) -> Invert:  # noqa: ANN401  # of a stage
-    given = {"schedule": Schedule(steps=STEPS, learning_rate=RATE)} | settings
+    given = {"schedule": Schedule(steps=STEPS, learning_rate=RATE), "batch": BATCH} | settings
     weights = OBJECTIVE.model_copy(update=dict(objective or {}))
     return Invert.model_validate({**_networks(), "objective": weights, **given})
 
@@ -153,6 +155,7 @@ def _assigned(samples: Sequence[Sample], device: torch.device) -> list[Sample]:
             "objective": OBJECTIVE,
             "schedule": Schedule(steps=STEPS, learning_rate=0.15),
             "start": DRAWS,
+            "batch": 4 * BATCH,
             "image": {"apart": ("occluder.png", "seg.png")},
         }
     )

@@ -1,0 +1,49 @@
+"""The benchmark of methods: every method has its figures, and a start's steps are those that reach the equal loss."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import methods
+from benchmarks.harness.encoder_share import encoder_shares
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two scenes and few steps."""
+    whole = methods.held_out
+    monkeypatch.setattr(methods, "held_out", lambda count: whole(2))
+    monkeypatch.setattr(methods, "STEPS", 4)
+    monkeypatch.setattr(methods, "BATCH", 2)
+    monkeypatch.setattr(methods, "DRAWS", {"kind": "learnt", "samples": 16})
+    tuning = {"steps": 2, "locality": {"alpha": 5.0}}
+    monkeypatch.setattr(methods, "PIVOTAL", {"kind": "pivotal", "pivot": {"steps": 3}, "tuning": tuning})
+    monkeypatch.setattr(methods, "encoder_shares", lambda *_: {"share_of_bare_forward": 1.0})
+
+
+def test_every_method_has_its_figures_and_starts_are_compared_at_one_loss(few, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        assert methods.main(["--quick", "--json", str(tmp_path / "figures.json")]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert list(report["methods"]) == ["SAM", "W", "W+", "F4", "Gaussian prior", "pivotal"]
+    for name, figures in report["methods"].items():
+        assert figures["steps"] == (5 if name == "pivotal" else 4)
+        assert figures["psnr_db"] > 0
+        assert figures["seconds_per_image"] > 0
+    for name, steps in report["steps_to_equal_loss"].items():
+        reached = {int(n) for n, tried in report["schedules"][name].items() if tried["loss"] <= report["equal_loss"]}
+        assert steps == min(reached, default=None)
+    assert report["steps_to_equal_loss"]["mean"] == 4
+
+
+def test_the_share_of_the_encoder_regime_is_that_of_the_same_images():
+    shares = encoder_shares(2, 1, CPU)
+    assert 0 < shares["share_of_bare_forward"] < 1.5
+    assert 0 < shares["share_of_bare_forward_committed"] < 1.5
+    assert shares["encode"]["images"] == 2
