@@ -54,6 +54,10 @@ from stages.inversion.viewer import Viewer
 from stages.invert import Invert
 from stages.segmenter.choice import Published
 
+NO_PICTURES = (
+    "There are no pictures, and no figures against known occluders: the shards are not in the input as they were read. "
+    "`invertmill run` reads changed ones again."
+)
 LIBRARIES = ("invertmill", "ray", "torch", "lpips", "kornia", "webdataset", "pyarrow", "numpy")
 
 
@@ -146,6 +150,8 @@ def conclude(finished: RunResult) -> Conclusion:
     )
     quarantine = [Quarantined(r["shard"], r["key"], r["reason"]) for r in rows.rows(outcome="quarantined")]
     pictures, about = [picture for picture, _ in shown], _about(plan, viewer)
+    if means.counts["recorded"] and not pictures:
+        about["note on pictures"] = NO_PICTURES
     psnr_db = concatenated(numbers_of(table, PSNR_DB) for table in rows.tables([PSNR_DB]))
     return Conclusion(
         summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published)

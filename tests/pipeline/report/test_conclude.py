@@ -1,11 +1,13 @@
 """The end of a run: what its report costs."""
 
+import os
+
 import pytest
 
 from generators import source
 from pipeline.execution.run import RunResult
 from pipeline.publish.index import published
-from pipeline.report.conclude import conclude
+from pipeline.report.conclude import NO_PICTURES, conclude
 from tests.pipeline.conftest import compute
 
 STARTS = "invert.start_samples=16"
@@ -50,3 +52,14 @@ def test_a_report_synthesises_its_pictures_and_nothing_else(finished, monkeypatc
     assert sum(synthesised) == 2 * len(pictures)  # each as stored, and under a zero edit
     assert mapped == []
     assert len(loaded) == 1
+
+
+def test_where_shards_changed_since_they_were_read_the_report_says_why_it_has_no_pictures(committed):
+    plan, index = committed.plan(), committed.index()
+    finished = RunResult(plan, plan.inventories(), index, index.publish().receipt, {}, 0)
+    assert NO_PICTURES not in conclude(finished).about.values()
+    for shard in (committed.folder / "shards").iterdir():
+        os.utime(shard, (1, 1))
+    conclusion = conclude(finished)
+    assert conclusion.pictures == []
+    assert conclusion.about["note on pictures"] == NO_PICTURES
