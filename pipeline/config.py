@@ -43,6 +43,7 @@ from stages.refine_maps import RefineMaps
 from stages.segmentation import Labels, Segmentation
 from stages.segmenter.choice import SegmenterChoice, TrainedHere
 from stages.trade_off import TradeOff
+from stages.train_encoder import TrainEncoder
 from stages.train_segmenter import TrainSegmenter
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -148,6 +149,8 @@ class RunConfig(Section):
     train_segmenter: Settings[TrainSegmenter] = defaults(TrainSegmenter)  # how the segmenter is trained
     predict_maps: Settings[PredictMaps] = defaults(PredictMaps)  # how maps are predicted
     refine_maps: Settings[RefineMaps] = defaults(RefineMaps)  # how maps become an assignment of spaces to segments
+    train_encoder: Settings[TrainEncoder] | None = None
+    """How a SAM encoder is trained on the images as assigned; a run trains one only if this is configured."""
     invert: Settings[Invert] = defaults(Invert)  # how images are inverted in the assigned spaces
     trade_off: Settings[TradeOff] = defaults(TradeOff)
     """How `invertmill tune --invert` measures the cost of editability; objective and schedule are those of `invert`."""
@@ -261,6 +264,8 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
     fields = {name: _anchor(getattr(config, name), folder) for name in RunConfig.model_fields}
     fields["input"] = tuple(anchored(address, str(folder)) for address in config.inputs)
     fields["output"] = _anchor_output(config.output, folder)
+    if (encoder := config.train_encoder) is not None and encoder.codes is not None:
+        fields["train_encoder"] = encoder.model_copy(update={"codes": _anchor_output(encoder.codes, folder)})
     return RunConfig.model_construct(**fields)
 
 

@@ -30,12 +30,13 @@ from stages.segmenter.batch_norm import synchronise_batch_norm
 from stages.segmenter.calibration import CalibrationSums
 from stages.segmenter.examples import Example, ExampleSource, Reader, as_batch
 from stages.segmenter.network import Segmenter, SegmenterNetwork, Target, new_segmenter, save_segmenter
-from stages.segmenter.optimiser import Optimiser, new_optimiser, rate_at, set_rate
+from stages.segmenter.optimiser import Optimiser, new_optimiser, rate_at
 from stages.segmenter.stream import Share
 from stages.segmenter.survey import Survey, survey
-from stages.segmenter.training_state import States, identity_of, opened, packed
 from stages.segmenter.validation import Best, Epoch, judged
-from stages.segmenter.workers import Workers
+from stages.training.rates import set_rate
+from stages.training.states import States, identity_of, opened, packed
+from stages.training.workers import Workers
 
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -138,12 +139,12 @@ def train(
         WeightsError: the backbone's weights do not fit.
     """
     with Reader(source, stage.cache_mb << 20) as reader:
-        indifferent: dict[str, Any] = dict.fromkeys(stage.indifferent, True)
+        may_change: dict[str, Any] = dict.fromkeys(stage.indifferent, True)
         if stage.weight_files():  # their paths differ between machines; the fingerprint has their digest
-            indifferent["network"] = {"weights"}
-        identity = identity_of(stage, indifferent, source)
+            may_change["network"] = {"weights"}
+        identity = identity_of(stage, may_change, source.spaces, source.size, list(source.units))
         kept = workers.of_first(states.load() if states is not None and workers.rank == 0 else None)
-        state = None if kept is None else opened(kept, identity, device)
+        state = None if kept is None else opened(kept, identity, device, stage.name)
         found = Survey(**state["survey"]) if state else survey(reader, stage.holds_out, stage.seed, workers)
         share = Share(reader, found, stage.holds_out, stage.shuffle_window, stage.seed, workers)
         training = _Training(stage, share, device, wrap, states=states, identity=identity)

@@ -28,7 +28,7 @@ from pipeline.data.inventory import committed_samples
 from pipeline.data.receipt_info import TrainingInfo, UnitInfo
 from pipeline.data.records import ARRAYS, OWN_COLUMNS, ROWS, rows_of
 from pipeline.data.stores import Stores
-from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
+from pipeline.data.trained_networks import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.data.units import Unit
 from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.plan.plan import Plan

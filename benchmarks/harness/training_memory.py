@@ -103,7 +103,8 @@ def main(folder: Path) -> None:
         map_side_px=SIDE_PX,
         spaces=SPACES,
     )
-    done = TrainJob(STAGE, Address(STAGE.name, FINGERPRINT, "segmenter"), supervision).run(torch.device("cpu"))
+    address = Address(STAGE.name, FINGERPRINT, "segmenter")
+    done = TrainJob(stage=STAGE, address=address, supervision=supervision).run(torch.device("cpu"))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_A_MB
     print(json.dumps({"learnt": done.recorded, "peak_mb": round(peak_mb, 1)}))
 

@@ -27,9 +27,9 @@ from generators.latents import Codes, masks_of
 from generators.prior import cached_prior
 from pipeline.demo.occluders import SEEN, UNSEEN, paste_occluder
 from pipeline.demo.scenes import LABELS, Z_DIM, draw_scenes
+from stages.encoder.checkpoint import save_encoder
 from stages.encoder.fitting import Known, codes_term, shown
 from stages.encoder.network import EncoderNetwork, SamEncoder, new_encoder
-from stages.encoder.checkpoint import save_encoder
 from stages.maps.region import Region, fit, psnr_db, to_uint8
 from stages.objective.loss import loss_of
 from stages.objective.objective import Objective, prepare_target
@@ -124,7 +124,7 @@ class Training:
 def encode(encoder: SamEncoder, generator: Generator, image_N3HW: Tensor, assignment_NHW: Tensor) -> Codes:
     """Return the codes of whole-canvas images, with the masks of their assignments; unused spaces are omitted."""
     spaces, resolution = encoder.spaces, generator.resolution
-    codes = encoder(*shown(image_N3HW, assignment_NHW, len(spaces), Region.whole(resolution), resolution))
+    codes: Codes = encoder(*shown(image_N3HW, assignment_NHW, len(spaces), Region.whole(resolution), resolution))
     masks = masks_of(assignment_NHW, spaces, generator.feature_shapes)
     deltas = {space: codes.deltas[space].float() for space in masks}
     return replace(codes, w_plus=codes.w_plus.float(), deltas=deltas, masks=masks)
@@ -142,7 +142,9 @@ def figures(training: Training, count: int = 96) -> dict[str, float]:
         image = training.generator.synthesize(codes.w_plus, codes.deltas, codes.masks)
         found[f"psnr_db_{name}"] = round(float(psnr_db(image, batch.image_N3HW).mean()), 2)
     clean = scenes(count, HELD_OUT_SEED, tuple(UNSEEN), occluded=0.0)
-    codes = encode(training.encoder, training.generator, clean.image_N3HW, torch.zeros(count, 64, 64, dtype=torch.uint8))
+    codes = encode(
+        training.encoder, training.generator, clean.image_N3HW, torch.zeros(count, 64, 64, dtype=torch.uint8)
+    )
     image = training.generator.synthesize(codes.w_plus)
     return found | {"psnr_db_clean_w_plus": round(float(psnr_db(image, clean.image_N3HW).mean()), 2)}
 

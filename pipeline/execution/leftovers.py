@@ -9,6 +9,7 @@ from collections import defaultdict
 from infra.leftovers import collect
 from infra.receipts import RECEIPTS, Ledger
 from infra.stores.store import Entry
+from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
 from pipeline.publish.parts import STAGE as PUBLISH
 from pipeline.publish.pointer import address_in, read_pointer
@@ -27,9 +28,11 @@ def remove_leftovers(plan: Plan) -> int:
 
 def _drop_states(plan: Plan) -> int:
     """Delete the states of committed trainings, and of those that were not resumed for long."""
-    store, stage, before = plan.ledger.store, plan.train_segmenter().stage, time.time() - STATE_KEPT_S
+    store, before = plan.ledger.store, time.time() - STATE_KEPT_S
+    trainings = [stage.name for stage in GRAPH.stages if not maps_samples(stage)]
     states = list(store.list(f"{STATES}/"))
-    done = {one for one in {_training(entry) for entry in states} if plan.ledger.units(stage, one)}
+    digests = {_training(entry) for entry in states}
+    done = {digest for digest in digests if any(plan.ledger.units(stage, digest) for stage in trainings)}
     left = [entry.name for entry in states if _training(entry) in done or entry.modified < before]
     store.delete(left)
     return len(left)

@@ -19,7 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.data.input_check import check_first_shards, check_input
 from pipeline.data.inventory import FINGERPRINT, STAGE
 from pipeline.data.stores import Stores
-from pipeline.data.trained_segmenter import SEGMENTER_UNIT
+from pipeline.data.trained_networks import SEGMENTER_UNIT
 from pipeline.data.units import Shard, Unit
 from pipeline.data.unread import Unread
 from pipeline.data.weights import weights_of
@@ -34,17 +34,23 @@ from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.jobs.job import Job
 from pipeline.jobs.map_job import MapJob
 from pipeline.operations.verify import restore_segmenter
+from pipeline.plan.graph import maps_samples
 from pipeline.plan.plan import MapStep, Plan
+from pipeline.plan.steps import Steps
 from pipeline.publish.index import Index
 from pipeline.training.adoption import adopt
+from pipeline.training.encoder_job import EncoderJob
 from pipeline.training.gaps import Gaps, check_examples
+from pipeline.training.job import TrainingJob
 from pipeline.training.states import drop_states
 from pipeline.training.train_job import TrainJob
 from pipeline.tune.curve import TradeOffCurve
 from pipeline.tune.trade_off import ask, curve_of
 from stages.base.errors import StageError
 from stages.base.stage import Stage
+from stages.refine_maps import RefineMaps
 from stages.segmenter.choice import Published
+from stages.train_encoder import TrainEncoder
 
 FIRST_SHARDS = 4
 """Number of shards of a new input that are checked before all others are read."""
@@ -182,7 +188,12 @@ class Run:
                 raise RunError(f"not one of {len(plan.listed)} shards could be read; run again to try once more")
             check_input(self.config, plan.ledger, shards)
         segmenter = self._supervise(plan, shards)
-        for step in plan.map_steps(segmenter):
+        steps = plan.map_steps(segmenter)
+        for stage in plan.stages:
+            if stage is TrainEncoder:
+                self._train_encoder(plan, shards, steps)
+            if not maps_samples(stage) or (step := steps.get(stage)) is None:
+                continue
             with self.progress.doing(f"listing what is left for {step.stage.name}"):
                 todo = plan.remaining(step, plan.units(shards, step.selection))
             self._map(plan, step, [unit for unit in todo if unit.name not in self.failed], shards)
@@ -277,16 +288,33 @@ class Run:
         assert trained is not None
         return trained
 
-    def _train(self, job: TrainJob) -> None:
+    def _train_encoder(self, plan: Plan, shards: Mapping[Shard, ReceiptHead], steps: Steps) -> None:
+        """Train an encoder unless there is one."""
+        with self.progress.doing("looking for a trained encoder"):
+            address = plan.train_encoder(steps)
+            if plan.ledger.receipt(address) is not None:
+                drop_states(plan.ledger.store, address.fingerprint)
+                return
+        with self.progress.doing("reading the assignments"):
+            job = EncoderJob.from_plan(plan, shards, steps)
+        try:
+            self._train(job)
+        except (DamagedBundleError, StageError):
+            step = steps[RefineMaps]
+            if damages := damaged_bundles(plan.ledger, step.stage.name, step.fingerprint):
+                raise DamagedBundleError(damages) from None
+            raise
+
+    def _train(self, job: TrainingJob[Any]) -> None:
         workers = self.config.compute.training_workers
         if workers > 1:
             self._train_in_parallel(job, workers)
             return
         outcome = self._execute(job, [job], {}, deadline_s=math.inf)
         if outcome.failed:
-            raise RunError(f"the segmenter could not be trained: {outcome.failed[job.name]}")
+            raise RunError(f"{job.name} failed: {outcome.failed[job.name]}")
 
-    def _train_in_parallel(self, job: TrainJob, workers: int) -> None:
+    def _train_in_parallel(self, job: TrainingJob[Any], workers: int) -> None:
         """Train data-parallel under Ray Train, and commit from here."""
         from pipeline.training.on_ray import train_on_ray  # Ray Train takes seconds to import
 
@@ -294,7 +322,7 @@ class Run:
         self.hosts.close()  # Ray Train starts processes of its own, and needs the GPUs
         started = time.time()
         gpus = self._resources().size.gpus
-        with self.progress.doing(f"training the segmenter on {workers} workers"):
+        with self.progress.doing(f"{job.name} on {workers} workers"):
             trained = self.cluster.wait_for(lambda: train_on_ray(job, workers, gpus))
         job.commit(trained, started, f"{workers} workers")
         self.computed += 1

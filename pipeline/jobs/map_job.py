@@ -16,7 +16,7 @@ from pipeline.data.reading import Chosen, Reader, Recorded, no_members
 from pipeline.data.receipt_info import UnitInfo
 from pipeline.data.records import put_records, rows_of, with_reason
 from pipeline.data.start_codes import StartCodes, starting
-from pipeline.data.trained_segmenter import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedSegmenter
 from pipeline.data.units import Selection, Shard, Unit, outcome_key
 from pipeline.data.weights import Weights, localised, with_paths
 from pipeline.jobs.job import UnitResult

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from infra.receipts import Address, Receipt, ReceiptHead
+from infra.receipts import Address, ReceiptHead
 from pipeline.data import inventory
 from pipeline.data.input_check import check_input
 from pipeline.data.receipt_info import WorkInfo
@@ -79,9 +79,8 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
     """
     shards, missing = plan.inventories(), plan.missing_inventories()
     expected = expected_of(plan, shards, missing) if ahead else Expected()
-    address = plan.train_segmenter()
-    trained = plan.ledger.receipt(address)
-    steps, units = plan.steps(trained), _units(plan, shards)
+    segmenter = plan.ledger.receipt(plan.train_segmenter())
+    steps, units, trainings = plan.steps(segmenter), _units(plan, shards), plan.trainings(segmenter)
     counts = _Counts(plan, expected, ahead)
     stages = [counts.inventory(shards.values(), len(missing))]
     for stage in plan.stages:
@@ -89,7 +88,7 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
             digest = steps.fingerprints.get(stage.name)
             stages.append(counts.mapped(stage.name, digest, units[stage.name], plan.selection(stage)))
         else:
-            stages.append(counts.trained(address, trained))
+            stages.append(counts.trained(stage.name, trainings[stage.name]))
     stages = _with_guesses(plan, stages) if ahead else stages
     warnings = _warnings(plan, stages, units) if ahead else ()
     lacks = _lacks(plan, shards) if ahead and shards else ()
@@ -120,13 +119,15 @@ class _Counts:
         rate = tally.rate or Tally.from_heads(self._others(name)).rate
         return _stage(name, digest, tally, units=count, samples=samples, rate=rate)
 
-    def trained(self, address: Address, receipt: Receipt | None) -> Stage:
+    def trained(self, name: str, address: Address | None) -> Stage:
         """A training has no samples to extrapolate from: a previous one of this store took the same time."""
+        receipt = None if address is None else self.plan.ledger.receipt(address)
+        digest = None if address is None else address.fingerprint
         if receipt is not None:
             tally = Tally.from_heads([receipt.head])
-            return _stage(address.stage, address.fingerprint, tally, units=1, samples=tally.samples, rate=None)
-        stage = _stage(address.stage, address.fingerprint, Tally(), units=1, samples=0, rate=None)
-        earlier = next(iter(self._others(address.stage)), None)
+            return _stage(name, digest, tally, units=1, samples=tally.samples, rate=None)
+        stage = _stage(name, digest, Tally(), units=1, samples=0, rate=None)
+        earlier = next(iter(self._others(name)), None)
         if earlier is None:
             return stage
         hours = WorkInfo.from_receipt(earlier).busy_s / 3600

@@ -9,7 +9,7 @@ from infra.errors import BundleError, Damage, DamagedBundleError
 from infra.receipts import Receipt, ReceiptHead
 from pipeline.data import inventory
 from pipeline.data.receipt_info import IndexInfo
-from pipeline.data.trained_segmenter import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedSegmenter
 from pipeline.data.units import Shard, read_inventory
 from pipeline.data.unread import Unread
 from pipeline.operations.accounting import Account, Problem, damaged_problem, whole

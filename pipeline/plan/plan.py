@@ -21,7 +21,7 @@ from pipeline.data.inventory import ListedShard, shard_of
 from pipeline.data.shard_check import check_shards
 from pipeline.data.start_codes import StartCodes, published_inversions
 from pipeline.data.stores import Stores
-from pipeline.data.trained_segmenter import SEGMENTER_UNIT, TrainedSegmenter, unit_in_use
+from pipeline.data.trained_networks import ENCODER_UNIT, SEGMENTER_UNIT, TrainedSegmenter, unit_in_use
 from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
 from pipeline.errors import ConfigError
 from pipeline.plan.graph import GRAPH, maps_samples
@@ -37,6 +37,8 @@ from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
 from stages.perceptual.source import PerceptualSource
 from stages.segmenter.choice import Published
+from stages.train_encoder import TrainEncoder
+from stages.train_segmenter import TrainSegmenter
 
 __all__ = ["MapStep", "Plan"]
 
@@ -259,6 +261,27 @@ class Plan:
         unit = unit_in_use(self.ledger.units(stage.name, digest), stage.minimum_share)
         return Address(stage.name, digest, unit)
 
+    def train_encoder(self, steps: Steps) -> Address:
+        """Return the address of the encoder, given the steps over all samples; `TrainEncoder` must be configured.
+
+        New data alone does not move it: `train_encoder.edition` does.
+        """
+        stage = self.stage(TrainEncoder)
+        upstream = {read.name: steps[read].fingerprint for read in GRAPH.upstream(TrainEncoder)}
+        chosen = {"supervision": self.config.supervision.identity}
+        return Address(stage.name, self._fingerprint(stage, upstream, extra=chosen), ENCODER_UNIT)
+
+    def trainings(self, segmenter: Receipt | None) -> dict[str, Address | None]:
+        """Return the addresses of all trainings of this run by stage; None if it depends on a segmenter to be trained.
+
+        Args:
+            segmenter: the trained one, None if there is none yet.
+        """
+        found: dict[str, Address | None] = {TrainSegmenter.name: self.train_segmenter()}
+        if TrainEncoder in self.stages:
+            found[TrainEncoder.name] = None if segmenter is None else self.train_encoder(self.map_steps(segmenter))
+        return found
+
     def map_steps(self, segmenter: Receipt) -> Steps:
         """Return the steps over all samples, in order, with the segmenter that was trained."""
         trained, known = TrainedSegmenter(segmenter), dict[str, str]()
@@ -284,7 +307,11 @@ class Plan:
         return MapStep(configured, digest, upstream, self.selection(stage), trained)
 
     def _fingerprint(
-        self, stage: GraphStage, upstream: Mapping[str, str], trained: TrainedSegmenter | None = None
+        self,
+        stage: GraphStage,
+        upstream: Mapping[str, str],
+        trained: TrainedSegmenter | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the fingerprint of a stage. A trained segmenter counts by the digest of its checkpoint."""
         return fingerprint(
@@ -292,7 +319,7 @@ class Plan:
             stage.version,
             settings_of(stage, stage.indifferent) | _removed(stage),
             list(upstream.values()),
-            extra={"supervision": self.config.supervision.identity} if _of_supervision(stage) else None,
+            extra={"supervision": self.config.supervision.identity} if _of_supervision(stage) else extra,
             known={trained.path: trained.sha256} if trained is not None else None,
         )
 

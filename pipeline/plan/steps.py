@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.data.trained_segmenter import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedSegmenter
 from pipeline.data.units import Selection
 from pipeline.plan.graph import GRAPH
 from stages.base.stage import Stage

@@ -15,7 +15,7 @@ from PIL import Image
 
 from infra.receipts import Ledger, Receipt
 from pipeline.data.receipt_info import TrainingInfo
-from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE
+from pipeline.data.trained_networks import CURVE_FILE, PICTURES_FILE
 from pipeline.report.charts import INK, LABEL_CHARACTERS, MUTED, Drawing, finished, space_colour
 from stages.segmenter.validation import Epoch
 

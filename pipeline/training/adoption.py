@@ -6,7 +6,7 @@ import time
 
 from infra.receipts import Receipt
 from pipeline.data.receipt_info import AdoptionInfo
-from pipeline.data.trained_segmenter import SEGMENTER_FILE
+from pipeline.data.trained_networks import SEGMENTER_FILE
 from pipeline.plan.plan import Plan
 from stages.segmenter.choice import Published
 from stages.segmenter.network import save_segmenter

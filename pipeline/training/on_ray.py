@@ -1,4 +1,4 @@
-"""Run the segmenter's training data-parallel under Ray Train; with one worker, an actor calls `train` itself.
+"""Run a training data-parallel under Ray Train; with one worker, an actor runs the job itself.
 
 The training function is the same in both, and so is the place of its states: the run's store. Ray Train needs
 about half a minute for starting its workers, and restarts all of them when one dies.
@@ -13,17 +13,15 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from pipeline.training.committed_examples import CommittedExamples
-from pipeline.training.train_job import TrainJob
+from pipeline.training.job import Result, TrainingJob
 from stages.base.errors import StageError
-from stages.segmenter.workers import Workers
-from stages.train_segmenter import Trained, train
+from stages.training.workers import Workers
 
 MAX_FAILURES = 2
 
 
-def train_on_ray(job: TrainJob, workers: int, gpus_per_worker: float) -> Trained:
-    """Return the result of `train`, run by `workers` processes that survive the loss of one, twice.
+def train_on_ray(job: TrainingJob[Result], workers: int, gpus_per_worker: float) -> Result:
+    """Return the result of a training, run by `workers` processes that survive the loss of one, twice.
 
     Args:
         job: the training; pickled on the way to the workers. It resumes from its latest state, if it has one.
@@ -31,7 +29,7 @@ def train_on_ray(job: TrainJob, workers: int, gpus_per_worker: float) -> Trained
         gpus_per_worker: 0 trains on CPUs, with gloo; otherwise nccl.
 
     Raises:
-        StageError: as `train`, or workers failed more than twice.
+        StageError: as the training, or workers failed more than twice.
     """
     with tempfile.TemporaryDirectory() as folder:  # Ray Train needs one, although nothing is reported to it
         trainer = TorchTrainer(
@@ -51,20 +49,14 @@ def train_on_ray(job: TrainJob, workers: int, gpus_per_worker: float) -> Trained
         try:
             result: Any = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise StageError(f"train_segmenter failed on {workers} workers: {error}") from error
-    assert isinstance(result.return_value, Trained)
-    return result.return_value
+            raise StageError(f"{job.name} failed on {workers} workers: {error}") from error
+    trained: Result = result.return_value
+    return trained
 
 
 def _train_in_worker(config: dict[str, Any]) -> Any:  # noqa: ANN401 - Ray's types know no result
-    job: TrainJob = config["job"]
+    job: TrainingJob[Any] = config["job"]
     torch.set_num_threads(job.threads)
     context = ray.train.get_context()
-    return train(
-        job.local_stage(),
-        CommittedExamples(job.supervision),
-        get_device(),
-        states=job.states(),
-        workers=Workers(context.get_world_rank(), context.get_world_size()),
-        wrap=prepare_model,
-    )
+    workers = Workers(context.get_world_rank(), context.get_world_size())
+    return job.trained(get_device(), workers, prepare_model)

@@ -55,7 +55,9 @@ def load_sam_encoder(path: str | Path, device: str | torch.device = "cpu") -> Sa
     try:
         encoder = _built(metadata, tensors)
     except (KeyError, TypeError, ValueError, ValidationError, RuntimeError) as error:
-        raise WeightsError(f"{path}: its configuration and its weights do not agree ({error}); train it again") from error
+        raise WeightsError(
+            f"{path}: its configuration and its weights do not agree ({error}); train it again"
+        ) from error
     if odd := next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None):
         raise WeightsError(f"{path} holds {odd} with NaN or infinite numbers; give an undamaged file")
     encoder.digest, encoder.source = hashlib.sha256(data).hexdigest()[:16], str(path)
@@ -68,9 +70,9 @@ def _built(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> SamEncoder:
             EncoderNetwork.model_validate(metadata["config"]),
             metadata["spaces"],
             {space: tuple(shape) for space, shape in metadata["shapes"].items()},
-            torch.empty(int(metadata["w_dim"])),
-            int(metadata["num_ws"]),
-            int(metadata["resolution"]),
+            mean_w=torch.empty(int(metadata["w_dim"])),
+            num_ws=int(metadata["num_ws"]),
+            resolution=int(metadata["resolution"]),
         )
     encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return encoder

@@ -65,6 +65,7 @@ class SamEncoder(nn.Module):
         config: EncoderNetwork,
         spaces: Sequence[str],
         shapes: Mapping[str, tuple[int, int, int]],
+        *,
         mean_w: Tensor,
         num_ws: int,
         resolution: int,
@@ -94,7 +95,10 @@ class SamEncoder(nn.Module):
         self.register_buffer("mean_w", mean_w.detach().clone().float())
         self.w_plus = _Rows(inputs, widths, config.hidden, num_ws * self.w_dim)
         self.deltas = nn.ModuleDict(
-            {space: _Feature(inputs, widths, self.side_px // shape[1], shape[0]) for space, shape in self.shapes.items()}
+            {
+                space: _Feature(inputs, widths, self.side_px // shape[1], shape[0])
+                for space, shape in self.shapes.items()
+            }
         )
 
     def forward(self, image_N3HW: Tensor, map_NLHW: Tensor) -> Codes:
@@ -144,8 +148,14 @@ def new_encoder(
         ValueError: see `SamEncoder`.
     """
     with seeded(seed, torch.device("cpu")):
-        shapes = generator.feature_shapes
-        return SamEncoder(config, spaces, shapes, mean_w.cpu(), generator.num_ws, generator.resolution)
+        return SamEncoder(
+            config,
+            spaces,
+            generator.feature_shapes,
+            mean_w=mean_w.cpu(),
+            num_ws=generator.num_ws,
+            resolution=generator.resolution,
+        )
 
 
 # ---- networks

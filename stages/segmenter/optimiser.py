@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 
 from stages.segmenter.network import Segmenter
+from stages.training.rates import warm_cosine
 
 Optimiser = Literal["adamw", "sgd"]
 """sgd: momentum .9 and polynomial decay, as the authors' code."""
 
-WARM_UP = 0.1  # share of the steps in which AdamW's rate rises
 PRETRAINED_RATE = 0.1  # a pretrained backbone learns ten times slower than new layers (authors' code)
 
 
@@ -29,12 +28,6 @@ def new_optimiser(
     return torch.optim.AdamW(groups, weight_decay=weight_decay)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, share: float) -> None:
-    """Set every group's learning rate to a share of its largest."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["largest_lr"] * share
-
-
 def rate_at(optimiser: Optimiser, step: int, steps: int) -> float:
     """Return the share of the largest learning rate that step `step` of `steps` uses, in (0, 1].
 
@@ -42,7 +35,4 @@ def rate_at(optimiser: Optimiser, step: int, steps: int) -> float:
     """
     if optimiser == "sgd":
         return float((1 - step / steps) ** 0.9)
-    warm = max(1, round(WARM_UP * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm + 0.5) / max(1, steps - warm)))
+    return warm_cosine(step, steps)

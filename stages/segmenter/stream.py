@@ -15,7 +15,7 @@ from stages.base.errors import StageError
 from stages.base.stage import Rejected, sample_seed
 from stages.segmenter.examples import Example, Reader
 from stages.segmenter.survey import Survey
-from stages.segmenter.workers import Workers
+from stages.training.workers import Workers
 
 
 @dataclass(frozen=True)

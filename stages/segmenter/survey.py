@@ -13,7 +13,7 @@ from stages.base.errors import StageError
 from stages.base.stage import Rejected, sample_seed
 from stages.segmenter.examples import READERS, Example, ExampleSource, Reader, defect_of
 from stages.segmenter.network import Target
-from stages.segmenter.workers import Workers
+from stages.training.workers import Workers
 
 PICTURED = 4  # examples shown when the training is done
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.segmenter.examples import Example, as_batch
 from stages.segmenter.network import Segmenter
-from stages.segmenter.workers import Workers
+from stages.training.workers import Workers
 
 
 class Epoch(TypedDict):

@@ -6,7 +6,7 @@ import pytest
 
 from infra.errors import StoreError
 from infra.files import partial_path
-from pipeline.data.trained_segmenter import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedSegmenter
 from pipeline.errors import RunError
 from pipeline.execution.run import RunResult
 from pipeline.report.conclude import conclude

@@ -6,7 +6,7 @@ import pytest
 
 from infra.receipts import Address, damage_of
 from infra.stores.folder import FolderStore
-from pipeline.data.trained_segmenter import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedSegmenter
 from pipeline.operations.verify import Problem, repair, verify_run
 from pipeline.tune.trade_off import ask
 from stages.trade_off import TradeOff

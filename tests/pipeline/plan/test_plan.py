@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infra.shards.shards import write_shard
-from pipeline.data.trained_segmenter import SEGMENTER_FILE, TrainedSegmenter
+from pipeline.data.trained_networks import SEGMENTER_FILE, TrainedSegmenter
 from stages.perceptual.backbones import SmallBackbone
 from stages.perceptual.weights import save_small
 from tests import tiny

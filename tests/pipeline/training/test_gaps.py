@@ -3,7 +3,7 @@
 import pytest
 
 from infra.shards.shards import write_shard
-from pipeline.data.trained_segmenter import SEGMENTER_UNIT, unit_in_use, unit_trained_on
+from pipeline.data.trained_networks import SEGMENTER_UNIT, unit_in_use, unit_trained_on
 from pipeline.errors import RunError
 from pipeline.training.gaps import Gaps, check_examples, most_frequent
 from pipeline.training.train_job import TrainJob

@@ -12,7 +12,7 @@ from PIL import Image
 from infra.bundles import read_arrays, write_arrays
 from infra.receipts import Address
 from pipeline.data.records import ARRAYS
-from pipeline.data.trained_segmenter import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
+from pipeline.data.trained_networks import CURVE_FILE, PICTURES_FILE, SEGMENTER_FILE
 from pipeline.training.committed_examples import Supervision
 from pipeline.training.states import StoredStates, drop_states
 from pipeline.training.train_job import TrainJob

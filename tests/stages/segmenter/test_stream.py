@@ -10,7 +10,7 @@ from stages.base.stage import Rejected
 from stages.segmenter.examples import Example, Reader
 from stages.segmenter.stream import Share, windows
 from stages.segmenter.survey import survey
-from stages.segmenter.workers import Workers
+from stages.training.workers import Workers
 from tests.stages.in_memory import InMemory
 
 COUNTS = {"a": 3, "b": 1, "c": 4, "d": 2}

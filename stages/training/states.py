@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from generators.errors import CheckpointError
 from generators.weight_files import read_state
 from stages.base.errors import StageError
-from stages.segmenter.examples import ExampleSource
 
 FOREIGN = (CheckpointError, RuntimeError, KeyError, TypeError, ValueError)  # what a wrong state raises
 
@@ -34,16 +33,16 @@ class States(Protocol):
         """Return when the last state is kept."""
 
 
-def identity_of(stage: BaseModel, indifferent: Mapping[str, Any], source: ExampleSource) -> str:
+def identity_of(stage: BaseModel, indifferent: Mapping[str, Any], *facts: object) -> str:
     """Return a digest of what may not change between a state and its resumption.
 
     Args:
         stage: its settings.
         indifferent: the fields that may change, as pydantic's `exclude` takes them.
-        source: the examples.
+        facts: of the examples, such as the names of their units; each has a `repr` that tells them apart.
     """
     settings = stage.model_dump_json(exclude=dict(indifferent))
-    return hashlib.sha256(repr((settings, source.spaces, source.size, list(source.units))).encode()).hexdigest()
+    return hashlib.sha256(repr((settings, *facts)).encode()).hexdigest()
 
 
 def packed(state: dict[str, Any]) -> bytes:
@@ -53,7 +52,7 @@ def packed(state: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def opened(data: bytes, identity: str, device: torch.device) -> dict[str, Any]:
+def opened(data: bytes, identity: str, device: torch.device, stage: str) -> dict[str, Any]:
     """Return a kept state; raise StageError if it is damaged or of another training."""
     try:
         state = read_state(data, device)
@@ -61,7 +60,6 @@ def opened(data: bytes, identity: str, device: torch.device) -> dict[str, Any]:
             raise ValueError("it belongs to other settings, spaces or examples")
     except FOREIGN as error:
         raise StageError(
-            f"the state to resume train_segmenter from is unusable ({error}): delete it, and training starts from "
-            "the beginning"
+            f"the state to resume {stage} from is unusable ({error}): delete it, and training starts from the beginning"
         ) from error
     return state

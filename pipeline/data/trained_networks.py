@@ -1,4 +1,4 @@
-"""The segmenter's checkpoint: committed by a training, and copied to each machine that uses it."""
+"""Trained networks: checkpoints that trainings commit, and that each machine copies before it uses them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from infra.errors import StoreError
 from infra.fetching.cache import file_path, kept_file
@@ -15,11 +16,16 @@ from infra.files import put
 from infra.receipts import Ledger, Receipt
 from infra.stores.os_errors import explained
 
-SEGMENTER_FILE, CURVE_FILE, PICTURES_FILE = "segmenter.safetensors", "curve.json", "pictures.png"
+SEGMENTER_FILE, ENCODER_FILE, CURVE_FILE, PICTURES_FILE = (
+    "segmenter.safetensors",
+    "encoder.safetensors",
+    "curve.json",
+    "pictures.png",
+)
 """The files of a training's bundle."""
 
 
-SEGMENTER_UNIT = "segmenter"
+SEGMENTER_UNIT, ENCODER_UNIT = "segmenter", "encoder"
 _PARTIAL = re.compile(r"segmenter-of-(\d{4})-[0-9a-f]{8}")
 
 
@@ -42,15 +48,18 @@ def unit_in_use(committed: Iterable[str], minimum_share: float) -> str:
 
 
 @dataclass(frozen=True)
-class TrainedSegmenter:
+class TrainedNetwork:
     """A committed checkpoint; every machine keeps it in its cache, by its digest."""
 
     receipt: Receipt
 
+    kind: ClassVar[str]
+    file: ClassVar[str]  # of the bundle
+
     @property
     def sha256(self) -> str:
         """The digest of its content."""
-        return self.receipt.file(SEGMENTER_FILE).sha256
+        return self.receipt.file(self.file).sha256
 
     @property
     def path(self) -> Path:
@@ -62,14 +71,14 @@ class TrainedSegmenter:
         try:
             return file_path(self.sha256)
         except OSError as error:
-            raise StoreError(f"cannot keep the segmenter: {error.strerror}") from error
+            raise StoreError(f"cannot keep the {self.kind}: {error.strerror}") from error
 
     def restore(self, ledger: Ledger) -> bool:
         """Restore the checkpoint in the store if this machine has it; return whether the bundle is whole then."""
         path = kept_file(self.sha256)
         if path is None:
             return False
-        ledger.store.write(self.receipt.file(SEGMENTER_FILE).name, path)
+        ledger.store.write(self.receipt.file(self.file).name, path)
         return not ledger.verify(self.receipt)
 
     def fetch(self, ledger: Ledger) -> Path:
@@ -81,7 +90,23 @@ class TrainedSegmenter:
         """
         path = kept_file(self.sha256)
         if path is None:
-            data, path = ledger.read_file(self.receipt, SEGMENTER_FILE), self.path
+            data, path = ledger.read_file(self.receipt, self.file), self.path
             with explained(path, "write"):
                 put(path, data)
         return path
+
+
+@dataclass(frozen=True)
+class TrainedSegmenter(TrainedNetwork):
+    """The checkpoint of `train_segmenter`."""
+
+    kind: ClassVar[str] = "segmenter"
+    file: ClassVar[str] = SEGMENTER_FILE
+
+
+@dataclass(frozen=True)
+class TrainedEncoder(TrainedNetwork):
+    """The checkpoint of `train_encoder`."""
+
+    kind: ClassVar[str] = "encoder"
+    file: ClassVar[str] = ENCODER_FILE
