@@ -27,7 +27,7 @@ from generators.latents import Codes, masks_of
 from generators.prior import cached_prior
 from pipeline.demo.occluders import SEEN, UNSEEN, paste_occluder
 from pipeline.demo.scenes import LABELS, Z_DIM, draw_scenes
-from stages.encoder.checkpoint import save_encoder
+from stages.encoder.checkpoint import load_sam_encoder, save_encoder
 from stages.encoder.fitting import Known, codes_term, shown
 from stages.encoder.network import EncoderNetwork, SamEncoder, new_encoder
 from stages.maps.region import Region, fit, psnr_db, to_uint8
@@ -44,6 +44,7 @@ OCCLUDED = 2 / 3  # share of scenes with an occluder, as in the demo's shards
 OCCLUDER_SPACES = (0.1, 0.1, 0.2, 0.6)  # probability of each space for an occluder
 SEGMENT_SPACES = (0.7, 0.1, 0.1, 0.1)  # and for any other segment
 LAMBDA_CODES = 0.3
+BATCH_ALONE, BATCH = 16, 8
 HELD_OUT_SEED = 1_000_003
 
 
@@ -77,8 +78,8 @@ def scenes(count: int, seed: int, kinds: tuple[str, ...], occluded: float = OCCL
 class Training:
     """One training on fresh scenes."""
 
-    def __init__(self, steps: tuple[int, int], batch: int, rate: float, seed: int) -> None:
-        self.steps, self.batch, self.rate, self.seed = steps, batch, rate, seed
+    def __init__(self, steps: tuple[int, int], rate: float, seed: int) -> None:
+        self.steps, self.rate, self.seed = steps, rate, seed
         self.generator: Generator = load_generator(ASSETS / "generator.safetensors")
         self.perceptual = load_perceptual("small", weights=ASSETS / "perceptual.safetensors")
         prior = cached_prior(self.generator, shrinkage=OBJECTIVE.shrinkage)
@@ -87,16 +88,18 @@ class Training:
         self.encoder = new_encoder(NETWORK, self.generator, self.generator.spaces, prior.mean_w, seed)
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=rate, betas=(0.9, 0.99))
 
-    def run(self, out: Path) -> None:
+    def run(self, out: Path, first_step: int) -> None:
         """Train: w_plus alone for `steps[0]` steps, then everything for `steps[1]`; write `out` every 100 steps."""
         started = time.process_time()
-        for step in range(sum(self.steps)):
+        for step in range(first_step, sum(self.steps)):
             alone = step < self.steps[0]
             first, count = (0, self.steps[0]) if alone else (self.steps[0], self.steps[1])
             share = (step - first) / count
             rate = self.rate * min(1.0, (step - first + 1) / 50) * 0.5 * (1 + math.cos(math.pi * share))
             self.optimiser.param_groups[0]["lr"] = max(rate, 0.05 * self.rate) if alone else rate
-            loss = self._step(scenes(self.batch, self.seed * 10_000_000 + step, tuple(SEEN)), alone=alone)
+            loss = self._step(
+                scenes(BATCH_ALONE if alone else BATCH, self.seed * 10_000_000 + step, tuple(SEEN)), alone=alone
+            )
             if step % 100 == 99 or step == sum(self.steps) - 1:
                 minutes = (time.process_time() - started) / 60
                 print(f"step {step + 1}: {loss:.4f}, {minutes:.1f} CPU min", flush=True)
@@ -160,17 +163,17 @@ def main() -> None:
     """Train from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, nargs=2, default=[2_500, 800], metavar=("W_PLUS", "ALL"))
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, nargs=2, default=[2_000, 800], metavar=("W_PLUS", "ALL"))
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first-step", type=int, default=0, help="continue from the encoder in --out at this step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    training = Training(tuple(arguments.steps), arguments.batch, arguments.rate, arguments.seed)
-    started = time.process_time()
-    training.run(arguments.out)
-    minutes = round((time.process_time() - started) / 60, 1)
-    measured = figures(training) | {"steps": arguments.steps, "batch": arguments.batch, "cpu_minutes": minutes}
+    training = Training(tuple(arguments.steps), arguments.rate, arguments.seed)
+    if arguments.first_step:
+        training.encoder.load_state_dict(load_sam_encoder(arguments.out).state_dict())
+    training.run(arguments.out, arguments.first_step)
+    measured = figures(training) | {"steps": arguments.steps, "batch": [BATCH_ALONE, BATCH]}
     arguments.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
     print(json.dumps(measured))
 

@@ -118,14 +118,14 @@ class Assigned:
 
     def checked(self) -> Assigned:
         """Return these images; raise `RunError` if there are none."""
-        if not any(True for _ in self.keys()):
+        if not any(True for _ in self.images()):
             raise RunError(
                 f"train_encoder finds no image with an assignment among its samples ({self.samples}): set "
                 "train_encoder.samples to all, or change supervision.samples, share or held_out_share"
             )
         return self
 
-    def keys(self) -> Iterator[tuple[str, str]]:
+    def images(self) -> Iterator[tuple[str, str]]:
         """Yield unit and key of every image that may be learnt from."""
         units = {unit.name: unit for unit in self.committed}
         for receipt in self.ledger.receipts(RefineMaps.name, self.refine_maps):

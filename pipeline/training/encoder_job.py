@@ -63,6 +63,6 @@ class EncoderJob(TrainingJob[TrainedEncoder]):
         attempt.put(ENCODER_FILE, trained.checkpoint)
         attempt.put(CURVE_FILE, json.dumps(trained.curve).encode())
         info = TrainingInfo(device=device, started=started, finished=time.time())
-        receipt = attempt.commit(outcomes_of(self.assigned.keys(), trained.rejected), info.plain())
+        receipt = attempt.commit(outcomes_of(self.assigned.images(), trained.rejected), info.plain())
         drop_states(self.ledger.store, self.address.fingerprint)
         return receipt

@@ -99,7 +99,7 @@ class Stream:
 
     def held_out(self, size: int, most: int) -> Iterator[list[Example]]:
         """Yield up to `most` of this worker's held-out examples, always the same; the last batch may be smaller."""
-        read = self._reads(wds.DataPipeline(list(self.source.units), wds.split_by_node), self.is_held_out)
+        read = self._reads(wds.DataPipeline(lambda: iter(self.source.units), wds.split_by_node), self.is_held_out)
         examples = (e for _, e in self._decoded(itertools.islice(read, most), 2 * size) if isinstance(e, Example))
         while batch := list(itertools.islice(examples, size)):
             yield batch
@@ -121,7 +121,7 @@ class Stream:
         order = [units[i] for i in torch.randperm(len(units), generator=generator).tolist()]
         mixing = random.Random(sample_seed(self.seed, f"pass/{number}/worker/{self.workers.rank}"))
         pipeline: Iterable[_Read] = wds.DataPipeline(
-            order,
+            lambda: iter(order),
             wds.split_by_node,
             wds.split_by_worker,
             lambda names: self._reads(names, lambda key: not self.is_held_out(key)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.trained_segmenter import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedSegmenter
 from tests import tiny
 from tests.integration.mill import MAPPED, SAMPLES_PER_SHARD, SEEN, SHARDS, Mill, differences, write_scenes
 
