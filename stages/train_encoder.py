@@ -29,7 +29,7 @@ from stages.images.image_member import ImageMember
 from stages.maps.region import Region, crop, place, psnr_db
 from stages.objective.loss import loss_of
 from stages.objective.objective import TERMS, Objective, prepare_target
-from stages.objective.precision import Precision, lowered
+from stages.objective.precision import Computed, lowered
 from stages.perceptual.source import PerceptualSource
 from stages.training.rates import set_rate, warm_cosine
 from stages.training.states import States, identity_of, opened, packed
@@ -71,7 +71,7 @@ class TrainEncoder(GraphStage):
     validation_share: float = Field(0.02, ge=0, lt=1)  # share held out, by a hash of the key; stays as data grows
     validation_samples: PositiveInt = 200  # held-out images that a point of the curve is measured on, at most
     points: PositiveInt = 20  # of the learning curve
-    precision: Precision = "fp32"  # of the networks during training, on hardware made for it
+    precision: Computed = "fp32"  # of the networks during training, on hardware made for it
     seed: NonNegativeInt = 0  # seed of initialisation, order and mirroring
     edition: PositiveInt = 1
     """Raise it to train again on the present images and codes. New data alone does not."""
