@@ -33,7 +33,7 @@ from pipeline.execution.supervisor import Outcome, Resources, Supervisor
 from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.jobs.job import Job
 from pipeline.jobs.map_job import MapJob
-from pipeline.operations.verify import restore_segmenter
+from pipeline.operations.verify import restore_network
 from pipeline.plan.graph import maps_samples
 from pipeline.plan.plan import MapStep, Plan
 from pipeline.plan.steps import Steps
@@ -104,7 +104,7 @@ class Run:
     def repairs(self) -> Repairs:
         """This run's handling of damaged bundles."""
         stores = Stores.from_config(self.config)
-        restore = functools.partial(restore_segmenter, Plan(self.config, stores))
+        restore = functools.partial(restore_network, Plan(self.config, stores))
         return Repairs(stores.ledger.store.patient(), self.progress.say, restore)
 
     def trade_off(self) -> TradeOffCurve:

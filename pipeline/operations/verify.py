@@ -9,13 +9,14 @@ from infra.errors import BundleError, Damage, DamagedBundleError
 from infra.receipts import Receipt, ReceiptHead
 from pipeline.data import inventory
 from pipeline.data.receipt_info import IndexInfo
-from pipeline.data.trained_networks import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedEncoder, TrainedSegmenter
 from pipeline.data.units import Shard, read_inventory
 from pipeline.data.unread import Unread
 from pipeline.operations.accounting import Account, Problem, damaged_problem, whole
 from pipeline.plan.plan import Plan
 from pipeline.publish.index import published, published_receipts, published_supervision
 from pipeline.tune.trade_off import measured
+from stages.train_encoder import TrainEncoder
 from stages.train_segmenter import TrainSegmenter
 
 
@@ -47,6 +48,7 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
         facts.append(account.fact)
         problems += account.problems
     if trained is not None:
+        problems += _check_encoder(plan, trained)
         problems += _check_index(plan, samples)
         damaged: list[Damage] = []
         problems += [problem for receipt in measured(plan, damaged) for problem in whole(plan.ledger, receipt)]
@@ -57,29 +59,31 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
 def repair(plan: Plan, problems: Iterable[Problem]) -> list[str]:
     """Set the receipts of all damaged bundles aside, so that their units run again; return what was done.
 
-    A segmenter with a whole checkpoint on this machine is restored instead: a new training may give a different one.
+    A trained network with a whole checkpoint on this machine is restored instead: another training may differ.
     """
     told = []
     for damage in dict.fromkeys(problem.damage for problem in problems if problem.damage is not None):
-        if restore_segmenter(plan, damage):
+        if restore_network(plan, damage):
             told.append(f"{damage.stage}: the checkpoint was restored from this machine's cache")
         elif name := set_aside(plan.ledger.store, damage):
             told.append(f"{damage.stage}: unit {damage.unit} runs again; its receipt is kept as {name}")
     return told
 
 
-def restore_segmenter(plan: Plan, damage: Damage) -> bool:
+def restore_network(plan: Plan, damage: Damage) -> bool:
     """Restore a damaged checkpoint in the store if this machine has it, and return whether that made it whole."""
-    if damage.stage != TrainSegmenter.name:
+    kind = {TrainSegmenter.name: TrainedSegmenter, TrainEncoder.name: TrainedEncoder}.get(damage.stage)
+    if kind is None:
         return False  # the address is not computed for thousands of bundles: it costs digests of weights, and a listing
-    address = plan.train_segmenter()
-    if damage.receipt != address.receipt_name:
-        return False
     try:
+        segmenter = plan.ledger.receipt(plan.train_segmenter())
+        address = plan.trainings(segmenter).get(damage.stage)
+        if address is None or damage.receipt != address.receipt_name:
+            return False
         receipt = plan.ledger.receipt(address)
     except DamagedBundleError:
         return False
-    return receipt is not None and TrainedSegmenter(receipt).restore(plan.ledger)
+    return receipt is not None and kind(receipt).restore(plan.ledger)
 
 
 def _inventories(plan: Plan) -> tuple[dict[Shard, ReceiptHead], list[Problem]]:
@@ -99,6 +103,17 @@ def _segmenter(plan: Plan) -> tuple[Receipt | None, list[Problem]]:
     if trained is None:
         return None, [Problem(address.stage, "no segmenter is trained yet")]
     return trained, whole(plan.ledger, trained)
+
+
+def _check_encoder(plan: Plan, segmenter: Receipt) -> list[Problem]:
+    address = plan.trainings(segmenter).get(TrainEncoder.name)
+    if address is None:
+        return []
+    try:
+        trained = plan.ledger.receipt(address)
+    except DamagedBundleError as error:
+        return [damaged_problem(damage) for damage in error.damages]
+    return [Problem(address.stage, "no encoder is trained yet")] if trained is None else whole(plan.ledger, trained)
 
 
 def _check_index(plan: Plan, samples: int) -> list[Problem]:

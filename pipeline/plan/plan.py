@@ -25,8 +25,9 @@ from pipeline.data.trained_networks import ENCODER_UNIT, SEGMENTER_UNIT, Trained
 from pipeline.data.units import Selection, Shard, Unit, cut, read_inventory
 from pipeline.errors import ConfigError
 from pipeline.plan.graph import GRAPH, maps_samples
-from pipeline.plan.steps import AnyStage, MapStep, Steps
+from pipeline.plan.steps import MapStep, Steps
 from pipeline.plan.supervision_choice import Choice, choose, choose_for_good
+from pipeline.stage_settings import AnyGraphStage
 from stages.base.stage import GraphStage, Stage
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
@@ -205,7 +206,7 @@ class Plan:
             "truth": lambda: config.truth,
         }
 
-    def stage(self, stage: type[AnyStage], **given: object) -> AnyStage:
+    def stage(self, stage: type[AnyGraphStage], **given: object) -> AnyGraphStage:
         """Return a stage as this run configures it: its section, what is `given`, and what it is given by the run."""
         section = getattr(self.config, stage.name)
         values = {name: getattr(section, name) for name in type(section).model_fields} | given

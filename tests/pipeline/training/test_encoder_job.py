@@ -13,6 +13,7 @@ from pipeline.config import load_config
 from pipeline.data.trained_networks import CURVE_FILE, ENCODER_FILE, TrainedEncoder
 from pipeline.errors import ConfigError, RunError
 from pipeline.operations.status import status_of
+from pipeline.operations.verify import repair, verify_run
 from pipeline.training.encoder_examples import Assigned, AssignedExamples
 from pipeline.training.encoder_job import EncoderJob
 from stages.base.stage import Rejected
@@ -128,6 +129,22 @@ def test_the_encoder_has_its_row_in_status_and_its_place_in_the_plan(committed):
     (row,) = (stage for stage in after.stages if stage.name == "train_encoder")
     assert (row.done, row.units, row.recorded) == (1, 1, COUNTS["train-a"])
     assert after.complete
+
+
+def test_verify_asks_for_the_encoder_and_restores_a_damaged_one_from_this_machines_copy(committed):
+    missing, _ = verify_run(committed.plan(ENCODER))
+    assert [problem.stage for problem in missing] == ["train_encoder"]
+    training = job(committed)
+    training.run(CPU)
+    assert verify_run(committed.plan(ENCODER))[0] == []
+    receipt = training.ledger.receipt(training.address)
+    TrainedEncoder(receipt).fetch(training.ledger)
+    training.ledger.store.write(receipt.file(ENCODER_FILE).name, b"damaged")
+    problems, _ = verify_run(committed.plan(ENCODER))
+    assert repair(committed.plan(ENCODER), problems) == [
+        "train_encoder: the checkpoint was restored from this machine's cache"
+    ]
+    assert verify_run(committed.plan(ENCODER))[0] == []
 
 
 def test_new_settings_of_the_encoder_touch_no_other_stage(committed):
