@@ -89,7 +89,7 @@ class Training:
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=rate, betas=(0.9, 0.99))
 
     def run(self, out: Path, first_step: int) -> None:
-        """Train: w_plus alone for `steps[0]` steps, then everything for `steps[1]`; write `out` every 100 steps."""
+        """Train: w_plus alone for `steps[0]` steps, then everything for `steps[1]`; write `out` every 50 steps."""
         started = time.process_time()
         for step in range(first_step, sum(self.steps)):
             alone = step < self.steps[0]
@@ -100,7 +100,7 @@ class Training:
             loss = self._step(
                 scenes(BATCH_ALONE if alone else BATCH, self.seed * 10_000_000 + step, tuple(SEEN)), alone=alone
             )
-            if step % 100 == 99 or step == sum(self.steps) - 1:
+            if step % 50 == 49 or step == sum(self.steps) - 1:
                 minutes = (time.process_time() - started) / 60
                 print(f"step {step + 1}: {loss:.4f}, {minutes:.1f} CPU min", flush=True)
                 out.write_bytes(save_encoder(self.encoder, ABOUT, torch.float16))
@@ -163,7 +163,7 @@ def main() -> None:
     """Train from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, nargs=2, default=[1_800, 900], metavar=("W_PLUS", "ALL"))
+    parser.add_argument("--steps", type=int, nargs=2, default=[1_400, 700], metavar=("W_PLUS", "ALL"))
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first-step", type=int, default=0, help="continue from the encoder in --out at this step")

@@ -113,8 +113,9 @@ def test_codes_of_a_store_without_a_published_result_are_refused(committed, tmp_
 
 
 def test_where_nothing_may_be_learnt_from_the_run_says_what_to_change(committed):
-    with pytest.raises(RunError, match="finds no image with an assignment among its samples"):
-        job(committed, "supervision.held_out_shards=*")
+    assigned = dataclasses.replace(job(committed).assigned, committed=())
+    with pytest.raises(RunError, match=r"finds no image with an assignment among its samples \(supervision\)"):
+        assigned.checked()
 
 
 def test_the_encoder_has_its_row_in_status_and_its_place_in_the_plan(committed):
