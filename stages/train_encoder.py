@@ -64,7 +64,7 @@ class TrainEncoder(GraphStage):
     """Address of the store of an earlier run, such as last night's: its published codes are extra supervision for the
     images that it inverted. Another address alone does not train again; `edition` does."""
     lambda_codes: NonNegativeFloat = 0.0  # weight of the squared difference from those codes; 0 uses none
-    steps: PositiveInt = 100_000
+    training_steps: PositiveInt = 100_000  # steps of the optimiser
     batch: PositiveInt = 8  # images per step of all workers together
     learning_rate: PositiveFloat = 3e-4  # largest learning rate of Adam, which warms up and falls as half a cosine
     flip: bool = True  # mirror left and right at random
@@ -206,13 +206,15 @@ class _Training:
     def run(self) -> None:
         """Train from the current step to the last."""
         batches = self.stream.batches(self.size, self.position)
-        every = max(1, -(-self.stage.steps // self.stage.points))
-        while self.step < self.stage.steps:
+        every = max(1, -(-self.stage.training_steps // self.stage.points))
+        while self.step < self.stage.training_steps:
             examples, self.position = next(batches)
             self.learn(examples)
             self.step += 1
-            report_progress(self.step, self.stage.steps, "steps", f"SAM encoder, {len(self.curve)} points of its curve")
-            if self.step % every == 0 or self.step == self.stage.steps:
+            report_progress(
+                self.step, self.stage.training_steps, "steps", f"SAM encoder, {len(self.curve)} points of its curve"
+            )
+            if self.step % every == 0 or self.step == self.stage.training_steps:
                 self.note()
             self._keep_state()
 
@@ -223,7 +225,7 @@ class _Training:
         batch = as_batch(examples, self.device)
         if self.stage.flip:
             batch = flipped(batch, (torch.rand(len(examples), generator=draws) < 0.5).to(self.device))
-        set_rate(self.optimiser, warm_cosine(self.step, self.stage.steps))
+        set_rate(self.optimiser, warm_cosine(self.step, self.stage.training_steps))
         terms_TN = self._terms(batch)
         self.optimiser.zero_grad(set_to_none=True)
         terms_TN.sum(dim=0).mean().backward()

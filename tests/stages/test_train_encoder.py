@@ -60,7 +60,7 @@ class Kept:
 
 def test_the_loss_falls_and_the_curve_gives_its_terms_and_the_held_out_images(networks, tmp_path):
     trained = train_encoder(
-        stage(networks, steps=24, batch=3, points=4, learning_rate=1e-2), InMemory(examples(12)), CPU
+        stage(networks, training_steps=24, batch=3, points=4, learning_rate=1e-2), InMemory(examples(12)), CPU
     )
     assert [point["step"] for point in trained.curve] == [6, 12, 18, 24]
     first, last = trained.curve[0], trained.curve[-1]
@@ -76,7 +76,7 @@ def test_the_loss_falls_and_the_curve_gives_its_terms_and_the_held_out_images(ne
 def test_known_codes_are_approached_by_the_images_that_have_them(networks):
     w_plus = load_generator(networks / "generator.safetensors").map(torch.randn(1, 8, generator=torch.manual_seed(1)))
     recipe = stage(
-        networks, steps=24, batch=3, points=4, learning_rate=1e-2, lambda_codes=10.0, codes="store", flip=False
+        networks, training_steps=24, batch=3, points=4, learning_rate=1e-2, lambda_codes=10.0, codes="store", flip=False
     )
     curve = train_encoder(recipe, InMemory(examples(9, Codes(w_plus))), CPU).curve
     assert curve[-1]["terms"]["codes"] < 0.5 * curve[0]["terms"]["codes"]
@@ -85,7 +85,7 @@ def test_known_codes_are_approached_by_the_images_that_have_them(networks):
 
 
 def test_without_held_out_images_validation_says_so(networks):
-    curve = train_encoder(stage(networks, validation_share=0, steps=1), InMemory(examples(3)), CPU).curve
+    curve = train_encoder(stage(networks, validation_share=0, training_steps=1), InMemory(examples(3)), CPU).curve
     assert [(point["val_loss"], point["val_psnr_db"]) for point in curve] == [(None, None)]
 
 
@@ -95,16 +95,16 @@ def test_without_held_out_images_validation_says_so(networks):
 def test_a_training_resumed_at_any_step_ends_as_if_it_had_never_stopped(networks):
     recipe, states = stage(networks), Kept()
     whole = train_encoder(recipe, InMemory(examples(11)), CPU, states=states)
-    assert len(states.all) == recipe.steps
+    assert len(states.all) == recipe.training_steps
     for step in (0, 2, 5):
         later = Kept(states.all[step])
         resumed = train_encoder(recipe, InMemory(examples(11)), CPU, states=later)
         assert resumed == whole
-        assert len(later.all) == recipe.steps - step - 1
+        assert len(later.all) == recipe.training_steps - step - 1
 
 
 def test_a_resumed_training_decodes_only_what_follows(networks):
-    recipe, states = stage(networks, validation_share=0, steps=3, batch=2), Kept()
+    recipe, states = stage(networks, validation_share=0, training_steps=3, batch=2), Kept()
     train_encoder(recipe, InMemory(examples(12), in_a_unit=12), CPU, states=states)
     source = InMemory(examples(12), in_a_unit=12)
     train_encoder(recipe, source, CPU, states=Kept(states.all[-2]))
@@ -112,7 +112,7 @@ def test_a_resumed_training_decodes_only_what_follows(networks):
 
 
 def test_another_seed_or_other_examples_give_another_encoder(networks):
-    recipe = stage(networks, steps=2)
+    recipe = stage(networks, training_steps=2)
     first, again, seeded, fewer = (
         train_encoder(settings, InMemory(examples(count)), CPU).checkpoint
         for settings, count in ((recipe, 7), (recipe, 7), (recipe.model_copy(update={"seed": 1}), 7), (recipe, 4))
@@ -122,7 +122,7 @@ def test_another_seed_or_other_examples_give_another_encoder(networks):
 
 
 def test_a_state_of_another_training_is_refused(networks):
-    recipe, states = stage(networks, steps=2), Kept()
+    recipe, states = stage(networks, training_steps=2), Kept()
     train_encoder(recipe, InMemory(examples(4)), CPU, states=states)
     others = [
         (recipe.model_copy(update={"seed": 9}), InMemory(examples(4)), states.all[0]),
@@ -176,7 +176,7 @@ def test_the_mean_of_two_workers_gradients_is_that_of_one(networks):
 
 
 def test_an_example_that_is_unfit_is_left_out_and_named(networks):
-    recipe = stage(networks, steps=3, validation_share=0)
+    recipe = stage(networks, training_steps=3, validation_share=0)
     made = [*examples(3), Rejected("odd", "odd.png does not decode")]
     trained = train_encoder(recipe, InMemory(made, in_a_unit=9), CPU)
     assert trained.rejected == {"unit0": {"odd": "odd.png does not decode"}}
@@ -213,7 +213,7 @@ def test_a_network_too_small_for_a_feature_space_is_refused(networks):
 
 
 def test_a_file_that_is_no_encoder_is_refused_by_name(networks, tmp_path):
-    data = train_encoder(stage(networks, steps=1), InMemory(examples(3)), CPU).checkpoint
+    data = train_encoder(stage(networks, training_steps=1), InMemory(examples(3)), CPU).checkpoint
     path = tmp_path / "encoder"
     for harm, message in (
         (lambda: path.write_bytes(data[:-9]), "expected a checkpoint written by train_encoder"),
@@ -227,7 +227,7 @@ def test_a_file_that_is_no_encoder_is_refused_by_name(networks, tmp_path):
 
 def test_an_encoder_of_another_generator_or_other_spaces_is_refused(networks, tmp_path):
     path = tmp_path / "encoder"
-    path.write_bytes(train_encoder(stage(networks, steps=1), InMemory(examples(3)), CPU).checkpoint)
+    path.write_bytes(train_encoder(stage(networks, training_steps=1), InMemory(examples(3)), CPU).checkpoint)
     encoder, generator = load_sam_encoder(path), load_generator(networks / "generator.safetensors")
     with pytest.raises(Exception, match=r"gives codes in W\+, F2, F4, but this run inverts in W\+, F4"):
         encoder.check_fits(generator, ("W+", "F4"))

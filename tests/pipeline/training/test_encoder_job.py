@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 SETTINGS = {
     "network": {"side_px": 32, "channels": 8, "max_channels": 8, "hidden": 8},
     "objective": {"shrinkage": 0.001},
-    "steps": 4,
+    "training_steps": 4,
     "batch": 2,
     "validation_share": 0,
     "checkpoint_every_s": 1e-6,
@@ -151,7 +151,7 @@ def test_verify_asks_for_the_encoder_and_restores_a_damaged_one_from_this_machin
 def test_new_settings_of_the_encoder_touch_no_other_stage(committed):
     first, second = committed.plan(), committed.plan(ENCODER)
     assert steps(first).fingerprints == steps(second).fingerprints
-    longer = committed.plan(ENCODER, "train_encoder.steps=5")
+    longer = committed.plan(ENCODER, "train_encoder.training_steps=5")
     assert longer.train_encoder(steps(longer)) != second.train_encoder(steps(second))
     elsewhere = committed.plan(ENCODER, *FLYWHEEL)
     moved = committed.plan(ENCODER, "train_encoder.codes=elsewhere", FLYWHEEL[1])

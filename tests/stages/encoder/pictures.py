@@ -30,7 +30,7 @@ def stage(folder: Path, **changes) -> TrainEncoder:
         "spaces": tiny.SPACES,
         "network": NETWORK,
         "objective": Objective(shrinkage=1e-3),
-        "steps": 6,
+        "training_steps": 6,
         "batch": 2,
         "points": 3,
         "learning_rate": 3e-3,
