@@ -194,7 +194,8 @@ class _Training:
         self.loss_of_codes = loss_of(*parts, stage.precision)
         encoder = new_encoder(stage.network, self.generator, stage.spaces, prior.mean_w, stage.seed)
         self.encoder = encoder.to(device)
-        self.network = wrap(_Fitted(self.encoder))
+        self.alone = _Fitted(self.encoder)  # for validation, where workers have different numbers of batches
+        self.network = wrap(self.alone)
         rate = stage.learning_rate
         groups = [{"params": list(self.encoder.parameters()), "lr": rate, "largest_lr": rate}]
         self.optimiser = torch.optim.Adam(groups, betas=BETAS)
@@ -269,7 +270,7 @@ class _Training:
 
     def _terms(self, batch: Batch) -> Tensor:
         """Return the terms of each image's loss, those of Eq. 3.8 and that of known codes, `[T + 1, N]` float64."""
-        codes = self._codes(batch)
+        codes = self._codes(self.network, batch)
         target = prepare_target(batch.image_N3HW, self.perceptual, self.stage.objective)
         terms_TN = self.loss_of_codes(codes, target)
         known_N = terms_TN.new_zeros(terms_TN.shape[1])
@@ -277,11 +278,11 @@ class _Training:
             known_N = self.stage.lambda_codes * codes_term(codes, batch.known).double()
         return torch.cat([terms_TN, known_N[None]])
 
-    def _codes(self, batch: Batch) -> Codes:
+    def _codes(self, network: nn.Module, batch: Batch) -> Codes:
         resolution, spaces = self.generator.resolution, self.encoder.spaces
         seen = shown(batch.image_N3HW, batch.assignment_NHW, len(spaces), self.region, resolution)
         with lowered(self.stage.precision, self.device):
-            w_plus, deltas = self.network(*seen)
+            w_plus, deltas = network(*seen)
         canvas_NHW = place(batch.assignment_NHW, self.region, resolution)
         return masked(Codes(w_plus, deltas), canvas_NHW, spaces, self.generator.feature_shapes)
 
@@ -292,7 +293,7 @@ class _Training:
         most = -(-self.stage.validation_samples // self.workers.world)
         for examples in self.stream.held_out(self.size, most) if self.stage.validation_share else ():
             batch = as_batch(examples, self.device)
-            codes = self._codes(batch)
+            codes = self._codes(self.alone, batch)
             target = prepare_target(batch.image_N3HW, self.perceptual, self.stage.objective)
             loss_N = self.loss_of_codes(codes, target).sum(dim=0)
             picture = crop(self.generator.synthesize(codes.w_plus, codes.deltas, codes.masks), self.region)

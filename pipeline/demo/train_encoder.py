@@ -163,7 +163,7 @@ def main() -> None:
     """Train from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, nargs=2, default=[1_400, 700], metavar=("W_PLUS", "ALL"))
+    parser.add_argument("--steps", type=int, nargs=2, default=[1_400, 330], metavar=("W_PLUS", "ALL"))
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first-step", type=int, default=0, help="continue from the encoder in --out at this step")
