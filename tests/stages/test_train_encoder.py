@@ -212,7 +212,7 @@ def test_a_network_too_small_for_a_feature_space_is_refused(networks):
         train_encoder(recipe.model_copy(update={"network": small}), InMemory(examples(3)), CPU)
 
 
-def test_a_file_that_is_no_encoder_is_refused_by_name(networks, tmp_path):
+def test_a_file_that_is_not_an_encoder_is_refused_by_name(networks, tmp_path):
     data = train_encoder(stage(networks, training_steps=1), InMemory(examples(3)), CPU).checkpoint
     path = tmp_path / "encoder"
     for harm, message in (

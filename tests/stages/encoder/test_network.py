@@ -63,7 +63,7 @@ def test_a_map_of_another_size_is_refused(encoder):
 
 
 @pytest.mark.parametrize("side_px", [8, 48])
-def test_a_side_that_is_no_power_of_two_or_too_small_is_refused(side_px):
+def test_a_side_that_is_not_a_power_of_two_or_too_small_is_refused(side_px):
     with pytest.raises(ValidationError, match="side_px must be a power of 2 and at least 16"):
         EncoderNetwork(side_px=side_px)
 
