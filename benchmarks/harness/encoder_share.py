@@ -104,6 +104,9 @@ def _published(generator: Generator) -> dict[str, Any]:
     torch.manual_seed(SEED)
     shape = NetworkConfig(**TYPES[ENCODER][1], num_ws=generator.num_ws, w_dim=generator.w_dim, width=WIDTH)
     state = EncoderNetwork(shape).state_dict()
+    for name, tensor in state.items():
+        if name.endswith(("linear.weight", "linear.bias")):  # not set when a network is made
+            tensor.normal_()
     names = {name: f"encoder.{name.removeprefix('trunk.').removeprefix('head.')}" for name in state}
     return {
         "state_dict": {names[name]: tensor for name, tensor in state.items()},
