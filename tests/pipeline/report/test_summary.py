@@ -5,7 +5,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from pipeline.report.summary import Means, busy_seconds, evaluate
+from pipeline.report.summary import Means, StageTiming, busy_seconds, evaluate
+from stages.inversion.methods import Optimise
 from tests.pipeline.report_page import SUMMARY
 
 SPACES = ("W+", "F4")
@@ -90,3 +91,13 @@ def test_figures_that_are_not_known_are_not_printed():
     shown = dict(summary.headlines())
     assert "PSNR where occluded" not in shown
     assert "AUROC, error map" not in shown
+
+
+def test_the_method_is_named_with_the_seconds_of_a_worker_per_image():
+    timing = StageTiming("invert", units=2, samples=8, seconds=3.0, worked_s=4.0)
+    assert timing.seconds_per_image == 0.5
+    assert StageTiming("invert", units=0, samples=0, seconds=0.0).seconds_per_image is None
+    title = Optimise(spaces="W").title
+    summary = replace(SUMMARY, method=title, seconds_per_image=timing.seconds_per_image)
+    assert dict(summary.headlines())["method"] == "optimisation in W, 0.5 s of a worker per image"
+    assert summary.as_json()["method"] == title

@@ -83,3 +83,17 @@ def test_codes_that_are_not_finite_reject_their_image_alone(networks, tmp_path, 
     kept, rejected = stage.setup(CPU)([dark, bright])
     assert kept.row["psnr_db"] > 0
     assert "codes that the encoder gives for it are not finite" in rejected.reason
+
+
+def test_where_memory_is_full_fewer_images_pass_at_once_and_none_is_lost(networks, tmp_path, monkeypatch, caplog):
+    stage = stage_of(networks, {"kind": "encode", "encoder": {"checkpoint": written(tmp_path)}}, batch=4)
+    real = type(load_encoder(tmp_path / "encoder.pt")).forward
+
+    def small_memory(encoder, images):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return real(encoder, images)
+
+    monkeypatch.setattr("generators.encoders.encoder.Encoder.forward", small_memory)
+    assert [record.key for record in inverted(stage, *map(sample, range(3)))] == ["s0", "s1", "s2"]
+    assert "no memory for the encoder's passes of" in caplog.text
