@@ -86,15 +86,17 @@ def read_rows(data: bytes, columns: Sequence[str] | None = None) -> list[dict[st
     return [{name: values[number] for name, values in read.items()} for number in range(table.num_rows)]
 
 
-def read_table(data: bytes, columns: Collection[str] | None = None) -> pa.Table:
+def read_table(data: bytes, columns: Collection[str] | None = None, without: Collection[str] = ()) -> pa.Table:
     """Return the rows of a parquet file as columns without tensors: all, or those of some names that it has.
+
+    Columns named in `without` are not read.
 
     Raises `BundleError` if this is not a parquet file. Reads on the calling thread alone, as one of several.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         scalars = (field for field in file.schema_arrow if not isinstance(field.type, pa.FixedShapeTensorType))
-        names = [field.name for field in scalars if columns is None or field.name in columns]
+        names = [f.name for f in scalars if f.name not in without and (columns is None or f.name in columns)]
         return file.read(columns=names, use_threads=False)
     except pa.ArrowException as error:
         raise BundleError(f"not a whole parquet file ({len(data)} bytes): {error}") from error

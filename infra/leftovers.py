@@ -18,18 +18,25 @@ from infra.stores.store import Entry
 GRACE_S = 24 * 3600.0
 
 
-def collect(ledger: Ledger, grace_s: float = GRACE_S) -> int:
-    """Delete files that no receipt lists and that can no longer be committed; return their number.
+def leftovers(ledger: Ledger, grace_s: float = GRACE_S) -> list[Entry]:
+    """Return the files that no receipt lists and that can no longer be committed; delete nothing.
 
-    Two listings, of receipts and of bundles; only receipts of units with several attempts are read. With `grace_s=0`
-    only for use when no run is active.
+    Two listings, of receipts and of bundles; only receipts of units with several attempts are read.
     """
-    before = time.time() - grace_s
     receipts = ledger.store.list(f"{RECEIPTS}/")
     done = {entry.name.removeprefix(f"{RECEIPTS}/").removesuffix(".json") for entry in receipts}
     evidence = {attempt_of(ledger.store.read(entry.name)) for entry in ledger.store.list(f"{DAMAGED}/")}
-    unlisted = _unlisted(ledger, done, before)
-    left = [entry.name for entry in unlisted if entry.name.split("/")[-2] not in evidence]
+    unlisted = _unlisted(ledger, done, time.time() - grace_s)
+    return [entry for entry in unlisted if entry.name.split("/")[-2] not in evidence]
+
+
+def collect(ledger: Ledger, grace_s: float = GRACE_S) -> int:
+    """Delete files that no receipt lists and that can no longer be committed; return their number.
+
+    With `grace_s=0` only for use when no run is active.
+    """
+    before = time.time() - grace_s
+    left = [entry.name for entry in leftovers(ledger, grace_s)]
     ledger.store.delete(left)
     return len(left) + ledger.store.sweep(before=before)
 

@@ -141,6 +141,18 @@ def damage_of(receipt: AnyReceipt, what: str) -> Damage:
     return Damage(receipt.address.receipt_name, receipt.attempt, what)
 
 
+def damages_of(receipt: AnyReceipt, entry: FileEntry, what: str) -> list[Damage]:
+    """Return the damage of a file that a receipt lists: first that of the bundle whose file it is, if it is another."""
+    if entry.name.startswith(receipt.address.bundle_prefix):
+        return [damage_of(receipt, what)]
+    try:
+        _, stage, fingerprint, unit, attempt, filename = entry.name.split("/")
+        owner = Damage(Address(stage, fingerprint, unit).receipt_name, attempt, what)
+    except ValueError:
+        return [damage_of(receipt, what)]
+    return [owner, damage_of(receipt, f"its {filename} is damaged")]
+
+
 def checked_part(what: str, part: str) -> str:
     """Return a part of a name in a store; raise `BundleError` if it could be taken for another name."""
     if not _PART.fullmatch(part):

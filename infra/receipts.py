@@ -33,17 +33,20 @@ from infra.receipt import (
     ReceiptHead,
     checked_part,
     damage_of,
+    damages_of,
 )
 from infra.stores.os_errors import explained
 from infra.stores.store import Entry, Store
 
 __all__ = ["BUNDLES", "RECEIPTS", "Address", "AnyReceipt", "Attempt", "FileEntry", "Ledger", "Receipt", "ReceiptHead"]
-__all__ += ["attempt_of", "damage_of"]
+__all__ += ["attempt_of", "damage_of", "damages_of"]
 
 _READERS = 16
 _READ_TOGETHER = 16
 """Number of receipts that a thread reads before it passes them on: passing costs as much as reading a small file."""
 _BLOCK = 8 << 20
+_LOOKED_UP = 8
+"""A bundle with more files is compared with one listing of its stage, others file by file."""
 
 T = TypeVar("T")
 
@@ -56,13 +59,23 @@ class Attempt:
         self.identity = uuid.uuid4().hex[:16]
         self._store = store
         self._files: dict[str, FileEntry] = {}
+        self._included: dict[str, FileEntry] = {}
+
+    def include(self, entry: FileEntry) -> None:
+        """List a file of another bundle in this one's receipt, in the order of the calls; nothing is written.
+
+        Raises `BundleError` if this attempt already has a file of that name.
+        """
+        if entry.filename in self._files or entry.filename in self._included:
+            raise BundleError(f"{self.address} was given two files named {entry.filename!r}; give each its own name")
+        self._included[entry.filename] = entry
 
     def put(self, filename: str, data: bytes | Path) -> FileEntry:
         """Write one file of the bundle, and return its entry.
 
         Raises `BundleError` if this attempt already has a file of that name.
         """
-        if checked_part("file name", filename) in self._files:
+        if checked_part("file name", filename) in self._files or filename in self._included:
             raise BundleError(f"{self.address} was given two files named {filename!r}; give each a different name")
         name = f"{self.address.bundle_prefix}{self.identity}/{filename}"
         size, sha256 = _digest_file(data) if isinstance(data, Path) else (len(data), hashlib.sha256(data).hexdigest())
@@ -82,7 +95,7 @@ class Attempt:
             fingerprint=address.fingerprint,
             unit=address.unit,
             attempt=self.identity,
-            files=tuple(self._files.values()),
+            files=(*self._included.values(), *self._files.values()),
             outcomes=dict(outcomes),
             info=dict(info),
         )
@@ -174,14 +187,33 @@ class Ledger:
 
     def read_file(self, receipt: AnyReceipt, filename: str) -> bytes:
         """Return one file of a bundle; raise `DamagedBundleError` if it is missing or differs from its receipt."""
-        entry = receipt.file(filename)
+        return self.read_entry(receipt, receipt.file(filename))
+
+    def read_entry(self, receipt: AnyReceipt, entry: FileEntry) -> bytes:
+        """Return one file of a bundle, given as its receipt lists it; raise `DamagedBundleError` like `read_file`."""
         try:
             data = self.store.read(entry.name)
         except NotFoundError as error:
-            raise DamagedBundleError([damage_of(receipt, _missing(entry))]) from error
+            raise DamagedBundleError(damages_of(receipt, entry, _missing(entry))) from error
         if problem := _compare(entry, len(data), hashlib.sha256(data).hexdigest()):
-            raise DamagedBundleError([damage_of(receipt, problem)])
+            raise DamagedBundleError(damages_of(receipt, entry, problem))
         return data
+
+    def damages(self, receipt: AnyReceipt) -> list[Damage]:
+        """Return the damage of a bundle's files, reading all of them; also to the bundles whose files it includes."""
+        found = ((entry, self._problem(entry)) for entry in receipt.files)
+        return _by_bundle(damage for entry, what in found if what for damage in damages_of(receipt, entry, what))
+
+    def listed_damages(self, receipt: AnyReceipt) -> list[Damage]:
+        """Return the damage that is visible without reading files: missing ones, and those of another size."""
+        names = [entry.name for entry in receipt.files]
+        if len(names) <= _LOOKED_UP:
+            entries = [entry for name in names if (entry := self.store.entry(name)) is not None]
+        else:
+            entries = list(self.store.list(f"{BUNDLES}/{receipt.address.stage}/"))
+        sizes = {entry.name: entry.size for entry in entries}
+        wrong = ((entry, _compare_size(entry, sizes.get(entry.name))) for entry in receipt.files)
+        return _by_bundle(damage for entry, what in wrong if what for damage in damages_of(receipt, entry, what))
 
     def verify(self, receipt: AnyReceipt) -> list[str]:
         """Return the damage of a bundle's files, reading all of them; empty if the bundle is whole."""
@@ -254,6 +286,14 @@ def attempt_of(data: bytes) -> str | None:
     return None
 
 
+def _by_bundle(damages: Iterable[Damage]) -> list[Damage]:
+    """Return one damage per bundle, with all that was found."""
+    whats: dict[tuple[str, str | None], list[str]] = {}
+    for damage in damages:
+        whats.setdefault((damage.receipt, damage.attempt), []).append(damage.what)
+    return [Damage(receipt, attempt, "; ".join(what)) for (receipt, attempt), what in whats.items()]
+
+
 def _whole(receipt: Receipt) -> Receipt:
     return receipt
 
@@ -283,9 +323,15 @@ def _missing(entry: FileEntry) -> str:
     return f"{entry.name} is missing"
 
 
+def _compare_size(entry: FileEntry, size: int | None) -> str | None:
+    if size is None:
+        return _missing(entry)
+    return None if size == entry.size else f"{entry.name} has {size} bytes, its receipt says {entry.size}"
+
+
 def _compare(entry: FileEntry, size: int, sha256: str) -> str | None:
-    if size != entry.size:
-        return f"{entry.name} has {size} bytes, its receipt says {entry.size}"
+    if problem := _compare_size(entry, size):
+        return problem
     if sha256 != entry.sha256:
         return f"{entry.name} has SHA-256 {sha256}, its receipt says {entry.sha256}"
     return None

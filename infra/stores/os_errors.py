@@ -27,7 +27,7 @@ _PASSING = {
 
 
 @contextlib.contextmanager
-def explained(path: Path, action: str) -> Iterator[None]:
+def explained(path: Path | str, action: str) -> Iterator[None]:
     """Raise errors of the operating system as our errors with a remedy."""
     try:
         yield
@@ -35,7 +35,7 @@ def explained(path: Path, action: str) -> Iterator[None]:
         raise _explain(error, path, action) from error
 
 
-def _explain(error: OSError, path: Path, action: str) -> InfraError:
+def _explain(error: OSError, path: Path | str, action: str) -> InfraError:
     said = f"cannot {action} {error.filename or path}: {error.strerror or error}"
     if isinstance(error, FileNotFoundError):
         return NotFoundError(f"{said}; check the path, or whether something deleted it")

@@ -25,6 +25,7 @@ with held():  # slow imports are left to the commands that need them
     from pipeline.cli import directions as cli_directions
     from pipeline.cli import edit as cli_edit
     from pipeline.cli import export as cli_export
+    from pipeline.cli import gc as cli_gc
     from pipeline.cli import render as cli_render
     from pipeline.cli import run as cli_run
     from pipeline.cli import tune as cli_tune
@@ -43,6 +44,7 @@ app.add_typer(cli_config.app)
 app.add_typer(cli_directions.app, name="directions")
 app.add_typer(cli_edit.app)
 app.add_typer(cli_export.app)
+app.add_typer(cli_gc.app)
 app.add_typer(cli_render.app)
 console = Console()
 

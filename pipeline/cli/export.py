@@ -14,14 +14,14 @@ app = typer.Typer()
 @app.command(name="export")
 def export(
     config: Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")],
-    kind: Annotated[str, typer.Option("--format", help="npy, pt or pti", metavar="FORMAT")] = "npy",
+    kind: Annotated[str, typer.Option("--format", help="npy, pt, pti or dataset", metavar="FORMAT")] = "npy",
     out: Annotated[Path | None, typer.Option(help="file or folder to write", metavar="PATH")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")
     ] = None,
 ) -> None:
-    """Write the published codes for other tools: w_plus as [N, num_ws, w_dim], or in folders as PTI reads it."""
+    """Write the published codes for other tools: w_plus as [N, num_ws, w_dim], as PTI reads it, or a whole data set."""
     from infra.stores.os_errors import explained
     from pipeline.config import load_config
     from pipeline.errors import CommandError
@@ -38,7 +38,7 @@ def export(
     with progress.doing("writing codes"), explained(target.parent, "write to"):
         codes = PublishedCodes.from_config(load_config(config, overrides or ()))
         written = FORMATS[kind].write(codes, target)
-    if codes.deltas:
+    if not FORMATS[kind].whole and codes.deltas:
         progress.warn(
             "the images have deltas or tuned weights, which this format leaves out; from w_plus alone, they look as in "
             "W+"

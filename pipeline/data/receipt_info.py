@@ -6,7 +6,7 @@ The order of the fields is that of the JSON, which therefore stays the same byte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -86,7 +86,13 @@ class AdoptionInfo(ReceiptInfo):
     finished: float
 
 
-class IndexInfo(ReceiptInfo):
+class LeadsTo(ReceiptInfo):
+    """The results that an index leads to."""
+
+    stages: Mapping[str, str] | None = None  # the fingerprint of each stage; missing in earlier versions
+
+
+class IndexInfo(LeadsTo):
     """Information on the rows of the index."""
 
     samples: int
@@ -95,7 +101,17 @@ class IndexInfo(ReceiptInfo):
     finished: float
 
 
-class SupervisionIndexInfo(ReceiptInfo):
+class PartInfo(ReceiptInfo):
+    """Information on one part of an index."""
+
+    rows: int
+    recorded: int
+    tallies: Mapping[str, Any]  # `Tally`, which is made of receipts; by the digest of a stage's bundles
+    started: float
+    finished: float
+
+
+class SupervisionIndexInfo(LeadsTo):
     """Information on the rows of the supervision's index."""
 
     samples: int
@@ -103,7 +119,7 @@ class SupervisionIndexInfo(ReceiptInfo):
     finished: float
 
 
-class OwnIndexInfo(ReceiptInfo):
+class OwnIndexInfo(LeadsTo):
     """Information on the rows of a stage's own index."""
 
     rows: int

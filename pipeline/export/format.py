@@ -19,3 +19,5 @@ class Format:
     """Writes the codes to a target that does not exist yet; returns what was written, in words."""
     about: str
     """What reads it, for the help."""
+    whole: bool = False
+    """Whether it has everything that an image is rendered from, not w_plus alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.export import npy, pt, pti
+from pipeline.export import dataset, npy, pt, pti
 from pipeline.export.format import Format
 
-FORMATS: Mapping[str, Format] = {"npy": npy.FORMAT, "pt": pt.FORMAT, "pti": pti.FORMAT}
+FORMATS: Mapping[str, Format] = {"dataset": dataset.FORMAT, "npy": npy.FORMAT, "pt": pt.FORMAT, "pti": pti.FORMAT}

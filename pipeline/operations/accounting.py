@@ -84,9 +84,7 @@ class Account:
 
 def whole(ledger: Ledger, receipt: AnyReceipt) -> list[Problem]:
     """Return the damage of a bundle's files."""
-    wrong = ledger.verify(receipt)
-    stage = receipt.address.stage
-    return [Problem(stage, what, REPAIR, damage_of(receipt, "; ".join(wrong))) for what in wrong]
+    return [damaged_problem(damage) for damage in ledger.damages(receipt)]
 
 
 def wholes(ledger: Ledger, receipts: Sequence[AnyReceipt]) -> list[Problem]:

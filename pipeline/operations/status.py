@@ -12,14 +12,16 @@ from infra.receipts import Address, ReceiptHead
 from pipeline.data import inventory
 from pipeline.data.input_check import check_input
 from pipeline.data.receipt_info import WorkInfo
+from pipeline.data.tally import Rate, Tally
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.errors import RunError
 from pipeline.operations.expected import Expected, expected_of
 from pipeline.operations.guessed import bytes_at_most
 from pipeline.operations.redone import cut_warning, settings_warning
-from pipeline.operations.tally import Rate, Tally
 from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
+from pipeline.plan.steps import MapStep
+from pipeline.publish.tallies import Tallies
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,11 @@ def status_of(plan: Plan, *, ahead: bool = False) -> Status:
     expected = expected_of(plan, shards, missing) if ahead else Expected()
     segmenter = plan.ledger.receipt(plan.train_segmenter())
     steps, units, trainings = plan.steps(segmenter), _units(plan, shards), plan.trainings(segmenter)
-    counts = _Counts(plan, expected, ahead)
+    counts = _Counts(plan, Tallies(plan.ledger), expected, ahead)
     stages = [counts.inventory(shards.values(), len(missing))]
     for stage in plan.stages:
         if maps_samples(stage):
-            digest = steps.fingerprints.get(stage.name)
-            stages.append(counts.mapped(stage.name, digest, units[stage.name], plan.selection(stage)))
+            stages.append(counts.mapped(stage.name, steps.get(stage), units[stage.name], plan.selection(stage)))
         else:
             stages.append(counts.trained(stage.name, trainings[stage.name]))
     stages = _with_guesses(plan, stages) if ahead else stages
@@ -100,23 +101,23 @@ class _Counts:
     """Counts the units of stages, including the estimated ones of new shards."""
 
     plan: Plan
+    tallies: Tallies
     expected: Expected
     ahead: bool
 
     def inventory(self, heads: Iterable[ReceiptHead], missing: int) -> Stage:
         tally, new = Tally.from_heads(heads), sum(self.expected.samples.values())
-        units, samples = tally.units + missing, tally.samples + new
+        units, samples = tally.units + missing, tally.outcomes + new
         return _stage(inventory.STAGE, inventory.FINGERPRINT, tally, units=units, samples=samples, rate=tally.rate)
 
-    def mapped(self, name: str, digest: str | None, units: Sequence[Unit], selection: Selection) -> Stage:
-        names = {unit.name for unit in units}
-        heads = self.plan.ledger.heads(name, digest) if digest is not None else ()
-        tally = Tally.from_heads(head for head in heads if head.unit in names)
+    def mapped(self, name: str, step: MapStep | None, units: Sequence[Unit], selection: Selection) -> Stage:
+        tally = Tally() if step is None else self.tallies.of(step, units)
         new = self.expected.chosen(selection)
         size = self.plan.config.unit_samples
         samples = sum(unit.stop - unit.first for unit in units) + sum(new)
         count = len(units) + sum(math.ceil(chosen / size) for chosen in new)
         rate = tally.rate or Tally.from_heads(self._others(name)).rate
+        digest = None if step is None else step.fingerprint
         return _stage(name, digest, tally, units=count, samples=samples, rate=rate)
 
     def trained(self, name: str, address: Address | None) -> Stage:
@@ -125,7 +126,7 @@ class _Counts:
         digest = None if address is None else address.fingerprint
         if receipt is not None:
             tally = Tally.from_heads([receipt.head])
-            return _stage(name, digest, tally, units=1, samples=tally.samples, rate=None)
+            return _stage(name, digest, tally, units=1, samples=tally.outcomes, rate=None)
         stage = _stage(name, digest, Tally(), units=1, samples=0, rate=None)
         earlier = next(iter(self._others(name)), None)
         if earlier is None:
@@ -183,7 +184,7 @@ def _lacks(plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> tuple[str, ...]:
 
 
 def _stage(name: str, fingerprint: str | None, tally: Tally, *, units: int, samples: int, rate: Rate | None) -> Stage:
-    left = max(0, samples - tally.samples)
+    left = max(0, samples - tally.outcomes)
     if units == tally.units:
         rate = rate or Rate(0.0, 0.0)
     return Stage(

@@ -1,4 +1,4 @@
-"""Write the parts of an index: unchanged parts of the published one are copied, others are made.
+"""Write the parts of an index: those that exist already are included, others are made from committed bundles.
 
 Memory holds at most one part, and the rows of a few units' bundles.
 """
@@ -6,6 +6,8 @@ Memory holds at most one part, and the rows of a few units' bundles.
 from __future__ import annotations
 
 import itertools
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,22 +15,42 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from infra.bundles import read_table
+from infra.bundles import read_table, write_table
 from infra.damage import Damages
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
 from pipeline.data.records import ARRAYS, ROWS
+from pipeline.data.tally import Tally
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.plan.steps import MapStep, Steps
-from pipeline.publish.blocks import Block, block_of, roles_of
-from pipeline.publish.contents import EarlierParts, Part, Slice, digest_of_parts, sliced
+from pipeline.publish.blocks import (
+    NAMED,
+    OWN,
+    aligned,
+    empty,
+    figures_of,
+    recorded_in,
+    roles_of,
+    side_by_side,
+    stacked,
+)
+from pipeline.publish.contents import STAGE, Made, Part, Parts, digest_of
+from pipeline.publish.grouping import grouped
 from pipeline.publish.held import Held
-from pipeline.publish.parts import ROWS_PER_PART, STAGE
 
 _READERS = 8
-_READ_TOGETHER = 128
+_READ_TOGETHER = 256
 """Number of units whose bundles are read before their rows are joined."""
 _SHARDS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class _Bundles:
+    """What is committed for a unit: the receipts and rows of the stages that have one; complete for the last stage."""
+
+    unit: Unit
+    receipts: Mapping[str, Receipt]
+    tables: Mapping[str, pa.Table]
 
 
 @dataclass
@@ -46,111 +68,193 @@ class PartsWriter:
     damages: Damages = field(default_factory=Damages)
 
     def put(self, attempt: Attempt) -> list[Part]:
-        """Write all parts, and return their inputs.
+        """Include all parts in an attempt, and return them.
 
         Raises:
             DamagedBundleError: after the last part, with every bundle that is damaged.
         """
-        parts, earlier = list[Part](), EarlierParts.from_pointer(self.ledger)
+        parts, committed = list[Part](), Parts(self.ledger)
         with ThreadPoolExecutor(_READERS, "bundles") as readers:
-            for number, slices in enumerate(sliced(self._with_rows(), ROWS_PER_PART)):
-                made_of = digest_of_parts([self.version, self.held.fingerprints], map(self._described, slices))
-                name = f"part-{number:05d}.parquet"
-                data, recorded = earlier.bytes_of(self.ledger, made_of) or self._made(slices, readers)
-                attempt.put(name, data)
-                parts.append(Part(name, made_of, recorded, sum(s.stop - s.first for s in slices)))
+            for numbers in self._groups():
+                made_of = digest_of(self.version, self.held.fingerprints, *self._described(numbers))
+                part = committed.get(made_of)
+                if part is None:
+                    started, damaged = time.time(), len(self.damages.found)
+                    made = self._made(numbers, readers)
+                    if len(self.damages.found) > damaged:
+                        continue
+                    part = committed.put(made_of, made, started)
+                attempt.include(part.file)
+                parts.append(part)
         self.damages.check()
         return parts
 
-    def _with_rows(self) -> Iterator[tuple[int, Unit]]:
-        last = self.steps.last.stage.name
-        return ((number, unit) for number, unit in enumerate(self.units) if self.held.has(last, number))
+    def _groups(self) -> Iterator[Sequence[int]]:
+        """Yield the numbers of the units of each part that has rows; one part without units if none has any."""
+        last, some = self.steps.last.stage.name, False
+        for numbers in grouped(self.units):
+            if any(self.held.has(last, number) for number in numbers):
+                some = True
+                yield numbers
+        if not some:
+            yield ()
 
-    def _described(self, piece: Slice) -> list[object]:
-        """Return the inputs of a slice's rows."""
-        shard = piece.unit.shard
-        states = [self.held.state(step.stage.name, piece.number) for step in self.steps]
-        supervised = [
-            (self.supervised[number].name, self.held.state(self.error_maps.stage.name, number))
-            for number in self._supervised_of.get(shard, ())
-        ]
-        chosen, below = self.selection.of_shard(shard.name)
-        identity = None if chosen is None else chosen.identity
-        return [piece.unit.name, piece.first, piece.stop, states, supervised, identity, str(below)]
+    def _described(self, numbers: Sequence[int]) -> Iterator[object]:
+        """Yield everything that the rows of some units are made of."""
+        for step in self.steps:
+            yield self.held.digest_of(step.stage.name, [(number, self.units[number]) for number in numbers])
+        for shard in dict.fromkeys(self.units[number].shard for number in numbers):
+            chosen, below = self.selection.of_shard(shard.name)
+            yield self._supervision_digest(shard), None if chosen is None else chosen.identity, str(below)
+
+    def _supervision_digest(self, shard: Shard) -> str:
+        numbered = [(number, self.supervised[number]) for number in self._supervised_of.get(shard, ())]
+        return self.held.digest_of(self.error_maps.stage.name, numbered)
 
     @cached_property
     def _supervised_of(self) -> Mapping[Shard, Sequence[int]]:
         """The numbers of the supervised units, by shard."""
-        numbers: dict[Shard, list[int]] = {}
+        numbers = defaultdict[Shard, list[int]](list)
         for number, unit in enumerate(self.supervised):
-            numbers.setdefault(unit.shard, []).append(number)
+            numbers[unit.shard].append(number)
         return numbers
 
-    def _made(self, slices: Sequence[Slice], readers: ThreadPoolExecutor) -> tuple[bytes, int]:
-        blocks, remaining = [Block(0, {})], iter(slices)
-        while some := list(itertools.islice(remaining, _READ_TOGETHER)):
-            shards = dict.fromkeys(piece.unit.shard for piece in some)
-            measured = {shard: self._measured(shard, readers) for shard in shards}
-            made = readers.map(lambda piece: self._block(piece, measured[piece.unit.shard]), some)  # noqa: B023
-            blocks.append(Block.joined([block for block in made if block is not None]))
-        block = Block.joined(blocks)
-        return block.parquet({"stage": STAGE}), block.recorded
+    @cached_property
+    def _templates(self) -> Mapping[str, pa.Schema]:
+        """The columns of each stage's rows, as its first unit with a recorded sample has them."""
+        every = [(step, self.units) for step in self.steps] + [(self.error_maps, self.supervised)]
+        return {step.stage.name: self._template(step, units) for step, units in every}
 
-    def _block(self, piece: Slice, measured: _Measured) -> Block | None:
-        """Return the rows of a slice, None if a bundle is damaged."""
-        tables, receipt, unit = dict[str, Sequence[pa.Table]](), None, piece.unit
+    def _template(self, step: MapStep, units: Sequence[Unit]) -> pa.Schema:
+        for number, unit in enumerate(units):
+            if self.held.has(step.stage.name, number):
+                with self.damages.noted():
+                    receipt = self.ledger.receipt(_address(step, unit))
+                    if receipt is not None and receipt.head.recorded:
+                        return self._rows(step, receipt).schema
+        return pa.schema([("key", pa.string())])
+
+    def _made(self, numbers: Sequence[int], readers: ThreadPoolExecutor) -> Made:
+        last, tables = self.steps.last.stage.name, list[pa.Table]()
+        tallies: dict[str, list[Tally]] = {step.stage.name: [] for step in self.steps}
+        remaining = iter(numbers)
+        while some := [self.units[number] for number in itertools.islice(remaining, _READ_TOGETHER)]:
+            bundles = list(readers.map(self._read, some))
+            for stage, sums in tallies.items():
+                with self.damages.noted():
+                    sums.append(Tally.from_heads(b.receipts[stage].head for b in bundles if stage in b.receipts))
+            if complete := [bundle for bundle in bundles if last in bundle.tables]:
+                tables.append(self._block(complete, readers))
+        figures = {stage: figures_of(schema) for stage, schema in self._templates.items()}
+        table = stacked(tables, empty(figures).schema)
+        numbered = [(number, self.units[number]) for number in numbers]
+        return Made(
+            data=write_table(dict(zip(table.column_names, _arrays(table), strict=True)), {"stage": STAGE}),
+            rows=table.num_rows,
+            recorded=recorded_in(table),
+            tallies={self.held.digest_of(stage, numbered): Tally.summed(sums) for stage, sums in tallies.items()},
+        )
+
+    def _read(self, unit: Unit) -> _Bundles:
+        """Return the bundles of a unit; damaged ones are noted and omitted."""
+        receipts, tables = dict[str, Receipt](), dict[str, pa.Table]()
         for step in self.steps:
             with self.damages.noted():
-                receipt = self.ledger.receipt(Address(step.stage.name, step.fingerprint, unit.name))
-                tables[step.stage.name] = [] if receipt is None else [self._table(receipt)]
-        last = tables.get(self.steps.last.stage.name)
-        if not last or receipt is None:
-            return None
-        with self.damages.noted():
-            if last[0].num_rows != unit.stop - unit.first:
-                what = f"{ROWS} has {last[0].num_rows} rows, its unit has {unit.stop - unit.first} samples"
-                raise DamagedBundleError([damage_of(receipt, what)])
-            table = last[0].slice(piece.first, piece.stop - piece.first)
-            tables[self.error_maps.stage.name] = measured.of(table)
-            named = {"unit": unit.name, "arrays": receipt.file(ARRAYS).name, "records": receipt.file(ROWS).name}
-            return block_of(table, named, roles_of(self.selection, unit.shard.name, table), tables)
-        return None
+                receipt = self.ledger.receipt(_address(step, unit))
+                if receipt is not None:
+                    receipts[step.stage.name] = receipt
+                    tables[step.stage.name] = self._checked(step, receipt, unit)
+        return _Bundles(unit, receipts, tables)
 
-    def _table(self, receipt: Receipt) -> pa.Table:
-        return read_table(self.ledger.read_file(receipt, ROWS))
+    def _checked(self, step: MapStep, receipt: Receipt, unit: Unit) -> pa.Table:
+        table, samples = self._rows(step, receipt), unit.stop - unit.first
+        if table.num_rows != samples:
+            what = f"{ROWS} has {table.num_rows} rows, its unit has {samples} samples"
+            raise DamagedBundleError([damage_of(receipt, what)])
+        return table
 
-    def _measured(self, shard: Shard, readers: ThreadPoolExecutor) -> _Measured:
+    def _rows(self, step: MapStep, receipt: Receipt) -> pa.Table:
+        """Return the rows of a bundle; of all but the last stage, without the columns that the last one has too."""
+        twice = () if step.stage.name == self.steps.last.stage.name else OWN[1:]
+        return read_table(self.ledger.read_file(receipt, ROWS), without=twice)
+
+    def _block(self, bundles: Sequence[_Bundles], readers: ThreadPoolExecutor) -> pa.Table:
+        """Return the rows of some units."""
+        last = self.steps.last.stage.name
+        rows = self._stacked(last, bundles)
+        figures = {
+            step.stage.name: rows if step.stage.name == last else self._aligned(step.stage.name, bundles, rows)
+            for step in self.steps
+        }
+        figures[self.error_maps.stage.name] = self._measured(bundles, rows, readers)
+        return side_by_side(rows, self._named(bundles, rows), figures)
+
+    def _stacked(self, stage: str, bundles: Sequence[_Bundles]) -> pa.Table:
+        tables = [bundle.tables[stage] for bundle in bundles if stage in bundle.tables]
+        return stacked(tables, self._templates[stage])
+
+    def _aligned(self, stage: str, bundles: Sequence[_Bundles], rows: pa.Table) -> pa.Table:
+        """Return the rows of an earlier stage: usually of the same keys, otherwise they are found unit by unit."""
+        whole = self._stacked(stage, bundles)
+        if whole.column("key").equals(rows.column("key")):
+            return whole
+        found, first = list[pa.Table](), 0
+        for bundle in bundles:
+            keys = rows.column("key").slice(first, bundle.unit.stop - bundle.unit.first)
+            found.append(aligned(bundle.tables.get(stage), keys, self._templates[stage]))
+            first += len(keys)
+        return stacked([table.select([n for n in table.column_names if n not in OWN]) for table in found],
+                       figures_of(self._templates[stage]))  # fmt: skip
+
+    def _measured(self, bundles: Sequence[_Bundles], rows: pa.Table, readers: ThreadPoolExecutor) -> pa.Table:
+        """Return the rows of error maps, found shard by shard: their units are cut differently."""
+        template = self._templates[self.error_maps.stage.name]
+        found, first = list[pa.Table](), 0
+        for shard, of_shard in itertools.groupby(bundles, key=lambda bundle: bundle.unit.shard):
+            samples = sum(bundle.unit.stop - bundle.unit.first for bundle in of_shard)
+            table = aligned(self._of_shard(shard, readers), rows.column("key").slice(first, samples), template)
+            found.append(table.select([name for name in table.column_names if name not in OWN]))
+            first += samples
+        return stacked(found, figures_of(template))
+
+    def _of_shard(self, shard: Shard, readers: ThreadPoolExecutor) -> pa.Table:
         """Return the rows of error maps of a shard."""
         if shard not in self._kept:
             if len(self._kept) >= _SHARDS_KEPT:
                 self._kept.pop(next(iter(self._kept)))
             units = [self.supervised[number] for number in self._supervised_of.get(shard, ())]
-            tables = readers.map(self._measured_table, units)
-            self._kept[shard] = _Measured([table for table in tables if table is not None])
+            tables = [table for table in readers.map(self._measured_rows, units) if table is not None]
+            self._kept[shard] = stacked(tables, self._templates[self.error_maps.stage.name])
         return self._kept[shard]
 
-    def _measured_table(self, unit: Unit) -> pa.Table | None:
+    def _measured_rows(self, unit: Unit) -> pa.Table | None:
         with self.damages.noted():
-            receipt = self.ledger.receipt(Address(self.error_maps.stage.name, self.error_maps.fingerprint, unit.name))
-            return None if receipt is None else self._table(receipt)
+            receipt = self.ledger.receipt(_address(self.error_maps, unit))
+            return None if receipt is None else self._rows(self.error_maps, receipt)
         return None
 
     @cached_property
-    def _kept(self) -> dict[Shard, _Measured]:
+    def _kept(self) -> dict[Shard, pa.Table]:
         return {}
 
+    def _named(self, bundles: Sequence[_Bundles], rows: pa.Table) -> dict[str, pa.Array]:
+        """Return the columns that lead to each row's unit, role and files."""
+        columns: dict[str, list[str | None]] = {name: [] for name in NAMED}
+        last, keys = self.steps.last.stage.name, rows.column("key").to_pylist()
+        for bundle in bundles:
+            unit, receipt = bundle.unit, bundle.receipts[last]
+            first, count = len(columns["unit"]), unit.stop - unit.first
+            roles = roles_of(self.selection, unit.shard.name, keys[first : first + count])
+            files = {"arrays": receipt.file(ARRAYS).name, "records": receipt.file(ROWS).name}
+            for name, value in {"unit": unit.name, **files}.items():
+                columns[name] += [value] * count
+            columns["role"] += roles
+        return {name: pa.array(values, pa.string()) for name, values in columns.items()}
 
-class _Measured:
-    """The rows of a shard's error maps, and which of their tables has a key."""
 
-    def __init__(self, tables: Sequence[pa.Table]) -> None:
-        self._tables = tables
-        self._table_of = {key: n for n, table in enumerate(tables) for key in table.column("key").to_pylist()}
+def _address(step: MapStep, unit: Unit) -> Address:
+    return Address(step.stage.name, step.fingerprint, unit.name)
 
-    def of(self, table: pa.Table) -> list[pa.Table]:
-        """Return the tables that have rows of some samples."""
-        if not self._tables:
-            return []
-        keys = table.column("key").to_pylist()
-        numbers = {number for key in keys if (number := self._table_of.get(key)) is not None}
-        return [self._tables[number] for number in sorted(numbers)]
+
+def _arrays(table: pa.Table) -> list[pa.Array]:
+    return [column.combine_chunks() for column in table.columns]

@@ -1,102 +1,129 @@
-"""The inputs of an index's parts, known from listings, so that an unchanged part is not made again."""
+"""The parts of an index: bundles of their own, addressed by what they are made of, so that every version shares them.
+
+`contents.json` of an index lists its parts with the sums over the receipts of their units. Reports and `status` read
+these sums instead of the receipts, as long as the units are the same.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
-from infra.errors import BundleError
-from infra.receipts import Ledger, Receipt
-from pipeline.data.units import Unit
+from infra.damage import set_aside
+from infra.errors import BundleError, DamagedBundleError
+from infra.receipts import BUNDLES, Address, FileEntry, Ledger, Receipt
+from pipeline.data.receipt_info import PartInfo
+from pipeline.data.tally import Tally
 from pipeline.publish.pointer import address_in, read_pointer
 
 CONTENTS = "contents.json"
-"""The file of an index that lists the inputs of each of its parts."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The samples of a unit, numbers `first` up to `stop` of the unit, whose rows are in one part."""
-
-    number: int  # of the unit, among those of the index
-    unit: Unit
-    first: int
-    stop: int
+"""The file of an index that lists its parts."""
+STAGE = "publish"
+UNIT = "part"
+"""The unit of a part's bundle; its fingerprint is the digest of what the part is made of."""
+_DIGITS = 32
 
 
 @validated(frozen=True)
 class Part:
-    """One part of an index that is committed."""
+    """One part of an index, committed as a bundle."""
 
-    name: str
     made_of: str
-    recorded: int
+    file: FileEntry
     rows: int
+    recorded: int
+    tallies: Mapping[str, Tally]
+    """By the digest of a stage's bundles, as `Held.digest_of` returns it."""
+
+    @classmethod
+    def from_receipt(cls, receipt: Receipt) -> Part:
+        """Return the part of a bundle; raise `DamagedBundleError` if the bundle is not a part's."""
+        info = PartInfo.from_receipt(receipt)
+        (entry,) = receipt.files
+        return cls(receipt.fingerprint, entry, info.rows, info.recorded, info.tallies)
 
 
 _PARTS = TypeAdapter(tuple[Part, ...])
 
 
 @dataclass(frozen=True)
-class EarlierParts:
-    """The parts of the published index, by their inputs."""
+class Made:
+    """The content of a part that is not committed yet."""
 
-    receipt: Receipt | None
-    parts: Mapping[str, Part]
+    data: bytes
+    rows: int
+    recorded: int
+    tallies: Mapping[str, Tally]
 
-    @classmethod
-    def from_pointer(cls, ledger: Ledger) -> EarlierParts:
-        """Return the parts of what is published; none if nothing is, or if an earlier version published it."""
+
+class Parts:
+    """The committed parts of a store that a new index can include."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._published = {part.made_of: part for part in published_parts(ledger)}
+        self._sizes = {entry.name: entry.size for entry in ledger.store.list(f"{BUNDLES}/{STAGE}/")}
+
+    def get(self, made_of: str) -> Part | None:
+        """Return a part by the digest of what it is made of, None if there is none.
+
+        A part whose file is missing or has another size is set aside. Its content is not read: readers and `verify`
+        compare the checksum.
+        """
+        part = self._published.get(made_of)
+        if part is not None and self._present(part.file):
+            return part
         try:
-            pointer = read_pointer(ledger)
-            receipt = None if pointer is None else ledger.receipt(address_in(ledger, pointer.receipt))
-            if receipt is None or not any(entry.filename == CONTENTS for entry in receipt.files):
-                return cls(None, {})
-            parts = _PARTS.validate_json(ledger.read_file(receipt, CONTENTS))
-        except (BundleError, ValidationError):  # a damaged part is made again, and `verify` reports it
-            return cls(None, {})
-        return cls(receipt, {part.made_of: part for part in parts})
+            return self._committed(made_of)
+        except DamagedBundleError as error:
+            for damage in error.damages:
+                set_aside(self._ledger.store, damage)
+            return None
 
-    def bytes_of(self, ledger: Ledger, made_of: str) -> tuple[bytes, int] | None:
-        """Return a part and how many recorded samples it has; None if there is no such part, or it is damaged."""
-        part = self.parts.get(made_of)
-        if part is None or self.receipt is None:
+    def put(self, made_of: str, made: Made, started: float) -> Part:
+        """Commit a part."""
+        attempt = self._ledger.begin(Address(STAGE, made_of, UNIT))
+        attempt.put(f"part-{made_of}.parquet", made.data)
+        info = PartInfo(
+            rows=made.rows, recorded=made.recorded, tallies=made.tallies, started=started, finished=time.time()
+        )
+        return Part.from_receipt(attempt.commit({}, info.plain()))
+
+    def _committed(self, made_of: str) -> Part | None:
+        receipt = self._ledger.receipt(Address(STAGE, made_of, UNIT))
+        if receipt is None:
             return None
-        try:
-            return ledger.read_file(self.receipt, part.name), part.recorded
-        except BundleError:
-            return None
+        if damages := self._ledger.listed_damages(receipt):
+            raise DamagedBundleError(damages)
+        return Part.from_receipt(receipt)
+
+    def _present(self, entry: FileEntry) -> bool:
+        return self._sizes.get(entry.name) == entry.size
+
+
+def published_parts(ledger: Ledger) -> tuple[Part, ...]:
+    """Return the parts of the published index; none if nothing is, or if an earlier version published it."""
+    try:
+        pointer = read_pointer(ledger)
+        receipt = None if pointer is None else ledger.receipt(address_in(ledger, pointer.receipt))
+        if receipt is None or not any(entry.filename == CONTENTS for entry in receipt.files):
+            return ()
+        return _PARTS.validate_json(ledger.read_file(receipt, CONTENTS))
+    except (BundleError, ValidationError):  # what is damaged is made again, and `verify` reports it
+        return ()
 
 
 def written(parts: Sequence[Part]) -> bytes:
-    """Return the list of the inputs of an index's parts."""
+    """Return the list of an index's parts."""
     return _PARTS.dump_json(tuple(parts), indent=1)
 
 
-def sliced(units: Iterator[tuple[int, Unit]], rows_per_part: int) -> Iterator[list[Slice]]:
-    """Yield the rows of numbered units in parts of equal size; one empty part if there are none."""
-    part, free, count = list[Slice](), rows_per_part, 0
-    for number, unit in units:
-        first, size = 0, unit.stop - unit.first
-        while first < size:
-            stop = min(size, first + free)
-            part.append(Slice(number, unit, first, stop))
-            free, first = free - (stop - first), stop
-            if not free:
-                yield part
-                part, free, count = [], rows_per_part, count + 1
-    if part or not count:
-        yield part
-
-
-def digest_of_parts(origin: object, slices: Iterator[object]) -> str:
-    """Return a digest of a part's content."""
-    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
-    for described in slices:
-        digest.update(json.dumps(described).encode())
-    return digest.hexdigest()
+def digest_of(*inputs: object) -> str:
+    """Return the digest of what a part is made of."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:_DIGITS]

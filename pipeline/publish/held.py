@@ -29,6 +29,7 @@ class Held:
             inventories: units of the inventory, which the digest covers too.
         """
         self._states: dict[str, array[int]] = {}
+        self._origins: dict[str, str] = {}
         self.fingerprints: list[str] = []
         digest = hashlib.sha256(b"{")
         comma = ""
@@ -44,7 +45,7 @@ class Held:
                 digest.update(f"{', ' if number else ''}{json.dumps([unit.name, version])}".encode())
                 states.append(_MISSING if version is None else _state(version))
             digest.update(b"]")
-            self._states[step.stage.name] = states
+            self._states[step.stage.name], self._origins[step.stage.name] = states, step.fingerprint
             self.fingerprints.append(step.fingerprint)
         digest.update(b"}")
         self.digest = digest.hexdigest()
@@ -56,6 +57,14 @@ class Held:
     def state(self, stage: str, number: int) -> int:
         """Return a number that changes if the bundle of a unit is made again; 0 if there is none."""
         return self._states[stage][number]
+
+    def digest_of(self, stage: str, units: Sequence[tuple[int, Unit]]) -> str:
+        """Return a digest of the bundles of some units, given with their numbers; it changes with any of them."""
+        states = self._states[stage]
+        digest = hashlib.blake2b(f"{stage} {self._origins[stage]}\n".encode(), digest_size=16)
+        for number, unit in units:
+            digest.update(f"{unit.name} {states[number]}\n".encode())
+        return digest.hexdigest()
 
     def missing(self, stage: str) -> list[int]:
         """Return the numbers of the units that have no bundle."""

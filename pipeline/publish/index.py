@@ -177,7 +177,9 @@ class Index:
         attempt.put(INVENTORIES, json.dumps(list(self.inventories)).encode())
         attempt.put(CONTENTS, written(parts))
         samples, recorded = sum(part.rows for part in parts), sum(part.recorded for part in parts)
-        info = IndexInfo(samples=samples, recorded=recorded, started=started, finished=time.time())
+        info = IndexInfo(
+            samples=samples, recorded=recorded, started=started, finished=time.time(), stages=self.fingerprints
+        )
         return attempt.commit({}, info.plain())
 
     def _receipt(self, step: MapStep, unit: Unit) -> Receipt | None:
@@ -188,10 +190,7 @@ def read_index(ledger: Ledger, receipt: Receipt) -> list[dict[str, Any]]:
     """Return all rows of a published index."""
     parts = set(parts_of(receipt))
     return [
-        row
-        for entry in receipt.files
-        if entry.name in parts
-        for row in read_rows(ledger.read_file(receipt, entry.filename))
+        row for entry in receipt.files if entry.name in parts for row in read_rows(ledger.read_entry(receipt, entry))
     ]
 
 

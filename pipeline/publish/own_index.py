@@ -14,11 +14,15 @@ from pipeline.data.receipt_info import OwnIndexInfo
 from pipeline.data.records import ARRAYS, FILES, OWN_COLUMNS, ROWS
 from pipeline.data.units import Unit
 from pipeline.plan.steps import MapStep
+from pipeline.publish.contents import Made, Parts, digest_of
+from pipeline.publish.grouping import grouped
 from pipeline.publish.held import Held
-from pipeline.publish.parts import index_address, parts_of, put_rows, standing
+from pipeline.publish.parts import index_address, parquet_of, parts_of, standing
 from pipeline.publish.pointer import OwnPointer
 from stages.base.stage import OwnIndex
 
+SAMPLES_PER_PART = 5_000
+"""Average number of samples whose rows are in one part: a sample may have many rows."""
 _TARS = {"arrays": ARRAYS, "files": FILES}
 
 
@@ -32,8 +36,9 @@ class OwnIndexOf:
 
     def commit(self) -> OwnPointer:
         """Commit the index if it is new; return where it is."""
-        address = index_address(Held(self.ledger, [(self.step, self.units)]), self.declared.version, self.declared.name)
-        receipt = standing(self.ledger, address) or self._write(address)
+        held = Held(self.ledger, [(self.step, self.units)])
+        address = index_address(held, self.declared.version, self.declared.name)
+        receipt = standing(self.ledger, address) or self._write(address, held)
         return OwnPointer(
             index=parts_of(receipt), receipt=receipt.address.receipt_name, fingerprint=self.step.fingerprint
         )
@@ -50,20 +55,51 @@ class OwnIndexOf:
         """The columns that name the tars of the stage's records, and the files of a bundle."""
         return {part: _TARS[part] for part in sorted(self.step.stage.keeps)}
 
-    def _write(self, address: Address) -> Receipt:
-        started, attempt = time.time(), self.ledger.begin(address)
-        types = {**OWN_COLUMNS, **dict.fromkeys(("unit", *self._tars), str), **self.step.stage.index_columns()}
-        info = OwnIndexInfo(rows=put_rows(attempt, self._rows(), types), started=started, finished=time.time())
-        return attempt.commit({}, info.plain())
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of each recorded sample, and one for each quarantined sample.
+    def _write(self, address: Address, held: Held) -> Receipt:
+        """Commit the index, with the parts that exist already and others made of bundles.
 
         Raises:
-            DamagedBundleError: after the last row, with every bundle that is damaged.
+            DamagedBundleError: after the last part, with every bundle that is damaged.
         """
-        stage, damages = self.step.stage, Damages()
-        for unit in self.units:
+        started, attempt, damages = time.time(), self.ledger.begin(address), Damages()
+        rows, committed = 0, Parts(self.ledger)
+        for numbers in self._groups(held):
+            units = [(number, self.units[number]) for number in numbers]
+            bundles = held.digest_of(self.step.stage.name, units)
+            made_of = digest_of(self.declared.name, self.declared.version, self.step.fingerprint, bundles)
+            part = committed.get(made_of)
+            if part is None:
+                begun, damaged = time.time(), len(damages.found)
+                made = self._made([unit for _, unit in units], damages)
+                if len(damages.found) > damaged:
+                    continue
+                part = committed.put(made_of, made, begun)
+            attempt.include(part.file)
+            rows += part.rows
+        damages.check()
+        stages = {self.step.stage.name: self.step.fingerprint}
+        info = OwnIndexInfo(rows=rows, started=started, finished=time.time(), stages=stages)
+        return attempt.commit({}, info.plain())
+
+    def _groups(self, held: Held) -> Iterator[Sequence[int]]:
+        """Yield the numbers of the units of each part that has rows; one part without units if none has any."""
+        stage, some = self.step.stage.name, False
+        for numbers in grouped(self.units, SAMPLES_PER_PART):
+            if any(held.has(stage, number) for number in numbers):
+                some = True
+                yield numbers
+        if not some:
+            yield ()
+
+    def _made(self, units: Sequence[Unit], damages: Damages) -> Made:
+        types = {**OWN_COLUMNS, **dict.fromkeys(("unit", *self._tars), str), **self.step.stage.index_columns()}
+        rows = list(self._rows(units, damages))
+        return Made(parquet_of(rows, types), len(rows), sum(row["outcome"] == "recorded" for row in rows), {})
+
+    def _rows(self, units: Sequence[Unit], damages: Damages) -> Iterator[dict[str, Any]]:
+        """Yield the rows of each recorded sample, and one for each quarantined sample; note damaged bundles."""
+        stage = self.step.stage
+        for unit in units:
             rows, tars = list[dict[str, Any]](), dict[str, str]()
             with damages.noted():
                 receipt = self.ledger.receipt(Address(stage.name, self.step.fingerprint, unit.name))
@@ -79,4 +115,3 @@ class OwnIndexOf:
                 values = {name: value for name, value in row.items() if name not in OWN_COLUMNS}
                 for of_sample in stage.index_rows(row["key"], values):
                     yield {**own, **tars, **of_sample}
-        damages.check()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from infra.bundles import write_rows
 from infra.errors import DamagedBundleError
-from infra.receipts import Address, Attempt, Ledger, Receipt, damage_of
+from infra.receipts import Address, Attempt, Ledger, Receipt
 from pipeline.data.fingerprint import fingerprint
 from pipeline.data.records import OWN_COLUMNS
+from pipeline.publish.contents import STAGE
 from pipeline.publish.held import Held
 
-STAGE = "publish"
 ROWS_PER_PART = 100_000
 _TYPES = {**OWN_COLUMNS, "role": str}
 
@@ -27,14 +27,16 @@ def index_address(held: Held, version: int, unit: str) -> Address:
 
 
 def standing(ledger: Ledger, address: Address) -> Receipt | None:
-    """Return the receipt of an index that exists and is whole, None if there is none.
+    """Return the receipt of an index that exists with all its files, None if there is none.
+
+    The files are not read: readers and `verify` compare their checksums.
 
     Raises:
-        DamagedBundleError: it exists and is damaged.
+        DamagedBundleError: files are missing, or have another size.
     """
     receipt = ledger.receipt(address)
-    if receipt is not None and (wrong := ledger.verify(receipt)):
-        raise DamagedBundleError([damage_of(receipt, "; ".join(wrong))])
+    if receipt is not None and (damages := ledger.listed_damages(receipt)):
+        raise DamagedBundleError(damages)
     return receipt
 
 
@@ -52,11 +54,15 @@ def put_rows(
     """
     count = 0
     for number, part in enumerate(_parts(rows)):
-        names = list(dict.fromkeys([*(name for row in part for name in row), *types]))
-        whole = [{name: row.get(name) for name in names} for row in part]
-        attempt.put(f"part-{number:05d}.parquet", write_rows(whole, {"stage": STAGE}, types))
+        attempt.put(f"part-{number:05d}.parquet", parquet_of(part, types))
         count += len(part)
     return count
+
+
+def parquet_of(rows: Sequence[dict[str, Any]], types: Mapping[str, type[str] | type[float]]) -> bytes:
+    """Return rows as parquet, with at least the columns of `types`; missing values are null."""
+    names = list(dict.fromkeys([*(name for row in rows for name in row), *types]))
+    return write_rows([{name: row.get(name) for name in names} for row in rows], {"stage": STAGE}, types)
 
 
 def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

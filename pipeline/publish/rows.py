@@ -29,7 +29,7 @@ class IndexRows:
         parts = set(parts_of(self.receipt))
         for entry in self.receipt.files:
             if entry.name in parts:
-                yield read_table(self.ledger.read_file(self.receipt, entry.filename), columns)
+                yield read_table(self.ledger.read_entry(self.receipt, entry), columns)
 
     def rows(self, **values: str) -> list[dict[str, Any]]:
         """Return the rows in which some columns have some values; for few of them."""

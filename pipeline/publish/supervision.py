@@ -63,7 +63,8 @@ class SupervisionIndex:
         samples = put_rows(attempt, self._rows(shards))
         listed = [asdict(one) for one in shards.values() if one.tars]
         attempt.put(SHARDS, json.dumps(listed, indent=1).encode())
-        info = SupervisionIndexInfo(samples=samples, started=started, finished=time.time())
+        stages = {self.error_maps.stage.name: self.error_maps.fingerprint}
+        info = SupervisionIndexInfo(samples=samples, started=started, finished=time.time(), stages=stages)
         return attempt.commit({}, info.plain())
 
     def _rows(self, shards: dict[Shard, _Listed]) -> Iterator[dict[str, Any]]:

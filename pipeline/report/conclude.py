@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from infra.errors import StoreError
 from infra.files import staged
 from infra.receipts import Receipt, ReceiptHead
 from infra.stores.os_errors import explained
 from pipeline.data import inventory
-from pipeline.data.receipt_info import WorkInfo
-from pipeline.data.units import Shard, Unit
+from pipeline.data.tally import Tally
+from pipeline.data.trained_networks import SEGMENTER_FILE
+from pipeline.data.units import Shard
 from pipeline.errors import RunError
 from pipeline.execution.run import RunResult
 from pipeline.plan.graph import GRAPH, maps_samples
 from pipeline.plan.plan import Plan
-from pipeline.plan.steps import MapStep
+from pipeline.publish.contents import STAGE as PUBLISH
 from pipeline.publish.index import POINTER, Index
-from pipeline.publish.parts import STAGE as PUBLISH
 from pipeline.publish.parts import parts_of
-from pipeline.publish.rows import IndexRows, concatenated, numbers_of
+from pipeline.publish.rows import IndexRows, concatenated, figure, numbers_of
+from pipeline.publish.tallies import Tallies
+from pipeline.report.card import Card
 from pipeline.report.described import REPORTS
 from pipeline.report.distributions import Numbers
 from pipeline.report.gallery import Gallery
@@ -44,7 +48,6 @@ from pipeline.report.summary import (
     Samples,
     StageTiming,
     Summary,
-    busy_seconds,
     columns_of,
     evaluate,
 )
@@ -52,6 +55,7 @@ from pipeline.report.training import TrainingReport
 from pipeline.tune.trade_off import committed_curve
 from stages.inversion.viewer import Viewer
 from stages.invert import Invert
+from stages.maps.spaces import column
 from stages.segmenter.choice import Published
 
 NO_PICTURES = (
@@ -73,11 +77,12 @@ class Conclusion:
     training: TrainingReport | None = None
     psnr_db: Numbers = ()  # of every recorded sample
     latents: Mapping[str, str] = field(default_factory=dict)  # the locations of the bundles
+    card: Card | None = None  # of the data set, without a report of its own
 
     def write(self, plan: Plan, *, published: bool = True) -> Path:
         """Write `report.html` and `summary.json` into the run's folder and return the report.
 
-        A report of what is published is written next to the bundles as well.
+        A report of what is published is written next to the bundles as well, and so is the data set's card.
         """
         folder = plan.config.folder
         summary, report = folder / "summary.json", folder / "report.html"
@@ -90,6 +95,8 @@ class Conclusion:
             ) from error
         for path in (report, summary) if published else ():
             plan.ledger.store.write(f"{REPORTS}/{path.name}", path)
+        if published and self.card is not None:
+            self.card.write(plan.ledger.store)
         return report
 
     def _write_locally(self, plan: Plan, report: Path, summary: Path) -> None:
@@ -153,8 +160,11 @@ def conclude(finished: RunResult) -> Conclusion:
     if means.counts["recorded"] and not pictures:
         about["note on pictures"] = NO_PICTURES
     psnr_db = concatenated(numbers_of(table, PSNR_DB) for table in rows.tables([PSNR_DB]))
+    distributions = {"PSNR, dB": psnr_db, **_distributions(rows, plan)}
+    card = Card(plan.config.folder.name, summary, pictures, _provenance(plan, index, about), distributions,
+                   parts_of(published))  # fmt: skip
     return Conclusion(
-        summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published)
+        summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published), card
     )
 
 
@@ -166,16 +176,45 @@ def viewer_of(plan: Plan) -> Viewer:
 def _timings(
     plan: Plan, shards: Mapping[Shard, ReceiptHead], index: Index, published: Receipt
 ) -> Iterable[StageTiming]:
-    """Yield the work of each stage, from the receipts of its bundles."""
-    yield _timing(inventory.STAGE, shards.values())
+    """Yield the work of each stage, from the receipts of its bundles, or the sums that the index has of them."""
+    tallies = Tallies(plan.ledger)
+    yield _timing(inventory.STAGE, Tally.from_heads(shards.values()))
     trained = plan.ledger.receipt(plan.train_segmenter())
     for stage in plan.stages:
         if maps_samples(stage):
             step = index.every_step[stage]
-            yield _timing(stage.name, _receipts(plan, step, index.units_of(step)))
+            yield _timing(stage.name, tallies.of(step, index.units_of(step)))
         else:
-            yield _timing(stage.name, [trained.head] if trained else [])
-    yield _timing(PUBLISH, [published.head])
+            yield _timing(stage.name, Tally.from_heads([trained.head] if trained else []))
+    yield _timing(PUBLISH, Tally.from_heads([published.head]))
+
+
+def _distributions(rows: IndexRows, plan: Plan) -> dict[str, NDArray[np.float64]]:
+    """Return figures of every recorded sample, by name with unit."""
+    first = plan.spaces[0]
+    names = {
+        "perceptual distance": figure(Invert, "lpips"),
+        f"share of pixels left in {first}": figure(Invert, f"share_{column(first)}"),
+    }
+    tables = list(rows.tables(names.values()))
+    return {title: concatenated(numbers_of(table, name) for table in tables) for title, name in names.items()}
+
+
+def _provenance(plan: Plan, index: Index, about: Mapping[str, str]) -> dict[str, str]:
+    """Return what the codes were made with; neither paths nor versions that decide no result."""
+    segmenter = plan.ledger.receipt(plan.train_segmenter())
+    named = ("generator", "generator digest", "note on the generator", "perceptual distance", "perceptual digest")
+    digest = None if segmenter is None else segmenter.file(SEGMENTER_FILE).sha256
+    return {
+        **{name: about[name] for name in named if name in about},
+        "segmenter": f"{plan.config.segmenter.kind}, SHA-256 {digest}",
+        "spaces": ", ".join(plan.spaces),
+        "thresholds": str(plan.config.refine_maps.threshold),
+        "segmentation": plan.config.refine_maps.segmentation.kind,
+        "size, height and width in px": "{} x {}".format(*plan.region.size),
+        "maps, height and width in px": "{} x {}".format(*plan.map_size),
+        **{f"fingerprint of {stage}": digest for stage, digest in index.fingerprints.items()},
+    }
 
 
 def _training(plan: Plan) -> TrainingReport | None:
@@ -185,21 +224,8 @@ def _training(plan: Plan) -> TrainingReport | None:
     return None if receipt is None else TrainingReport.from_receipt(plan.ledger, receipt, plan.spaces)
 
 
-def _receipts(plan: Plan, step: MapStep, units: Sequence[Unit]) -> Iterable[ReceiptHead]:
-    wanted = {unit.name for unit in units}
-    return (head for head in plan.ledger.heads(step.stage.name, step.fingerprint) if head.unit in wanted)
-
-
-def _timing(name: str, receipts: Iterable[ReceiptHead]) -> StageTiming:
-    units, samples = 0, 0
-    intervals, devices, worked_s = list[tuple[float, float]](), set[str](), 0.0
-    for receipt in receipts:
-        work = WorkInfo.from_receipt(receipt)
-        units, samples = units + 1, samples + (receipt.samples if work.samples is None else work.samples)
-        intervals.append((work.started, work.finished))
-        worked_s += work.busy_s
-        devices |= {work.device} if work.device is not None else set()
-    return StageTiming(name, units, samples, busy_seconds(intervals), tuple(sorted(devices)), worked_s)
+def _timing(name: str, tally: Tally) -> StageTiming:
+    return StageTiming(name, tally.units, tally.samples, tally.seconds, tally.devices, tally.busy_s)
 
 
 def _about(plan: Plan, viewer: Viewer) -> dict[str, str]:

@@ -279,12 +279,3 @@ def columns_of(spaces: Sequence[str]) -> set[str]:
     columns = {figure(stage, f"{name}_{column(space)}") for stage, name in each for space in spaces}
     columns |= {"outcome", "role", OCCLUDED, figure(ErrorMaps, "auroc"), figure(PredictMaps, "auroc")}
     return columns | {PSNR_DB, figure(Invert, "lpips"), figure(Invert, "steps")}
-
-
-def busy_seconds(intervals: Iterable[tuple[float, float]]) -> float:
-    """Return the length of the union of intervals: the time in which anything ran."""
-    total, end = 0.0, float("-inf")
-    for start, stop in sorted(intervals):
-        total += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return total

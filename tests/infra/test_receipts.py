@@ -10,7 +10,7 @@ from threading import Barrier
 
 import pytest
 
-from infra.errors import BundleError, StoreError
+from infra.errors import BundleError, DamagedBundleError, StoreError
 from infra.leftovers import collect
 from infra.receipts import Address, Ledger, Receipt
 from infra.stores.folder import FolderStore
@@ -227,6 +227,48 @@ def test_an_attempt_can_be_abandoned(folder_ledger):
     attempt.put("rows.parquet", b"rows")
     attempt.abandon()
     assert names(folder_ledger) == set()
+
+
+def test_a_bundle_that_includes_a_file_of_another_does_not_write_or_delete_it(folder_ledger):
+    owner = folder_ledger.begin(Address("publish", "f1", "part"))
+    entry = owner.put("rows", b"rows")
+    owner.commit({}, {})
+    index = folder_ledger.begin(Address("publish", "f2", "index"))
+    index.include(entry)
+    index.put("contents", b"{}")
+    with pytest.raises(BundleError, match="two files named 'rows'"):
+        index.put("rows", b"")
+    receipt = index.commit({}, {})
+    assert folder_ledger.read_file(receipt, "rows") == b"rows"
+    lost = folder_ledger.begin(Address("publish", "f2", "index"))
+    lost.include(entry)
+    assert lost.commit({}, {}) == receipt
+    lost.abandon()
+    assert folder_ledger.read_file(receipt, "rows") == b"rows"
+
+
+def test_damage_of_an_included_file_is_that_of_both_bundles(folder_ledger):
+    owner = folder_ledger.begin(Address("publish", "f1", "part"))
+    entry = owner.put("rows", b"rows")
+    owner.commit({}, {})
+    index = folder_ledger.begin(Address("publish", "f2", "index"))
+    index.include(entry)
+    receipt = index.commit({}, {})
+    assert folder_ledger.damages(receipt) == folder_ledger.listed_damages(receipt) == []
+    folder_ledger.store.write(entry.name, b"rot!")
+    assert folder_ledger.listed_damages(receipt) == [], "of the same size"
+    found = folder_ledger.damages(receipt)
+    assert [(damage.receipt, damage.attempt) for damage in found] == [
+        ("receipts/publish/f1/part.json", owner.identity),
+        ("receipts/publish/f2/index.json", index.identity),
+    ]
+    assert "SHA-256" in found[0].what
+    assert found[1].what == "its rows is damaged"
+    with pytest.raises(DamagedBundleError) as caught:
+        folder_ledger.read_file(receipt, "rows")
+    assert list(caught.value.damages) == found
+    folder_ledger.store.delete([entry.name])
+    assert [damage.receipt for damage in folder_ledger.listed_damages(receipt)] == [damage.receipt for damage in found]
 
 
 def test_two_files_of_one_name_are_refused(folder_ledger):

@@ -1,10 +1,12 @@
 """What a run that ended well removes: nothing that anybody needs."""
 
+import json
 import os
 import time
 
 import pytest
 
+from infra.receipts import Address
 from pipeline.execution.leftovers import remove_leftovers
 from pipeline.operations.verify import verify_run
 from pipeline.publish.pointer import POINTER, read_pointer
@@ -69,3 +71,28 @@ def test_a_run_with_leftovers_is_whole_after_they_are_removed(committed, plan):
     plan.ledger.store.write(f"{unit}/{'0' * 16}/records.parquet", b"dead")
     assert remove_leftovers(plan) == 1
     assert verify_run(committed.plan())[0] == []
+
+
+def test_a_part_goes_a_week_after_it_was_made_if_no_index_includes_it(committed, plan):
+    store, month = plan.ledger.store, time.time() - 30 * 86400
+    included = json.loads(store.read(POINTER))["index"]
+    own = committed.file("receipts/publish/*/part.json")
+    for name, age in (("0" * 32, month), ("1" * 32, time.time() - 86400)):
+        attempt = plan.ledger.begin(Address("publish", name, "part"))
+        attempt.put(f"part-{name}.parquet", b"rows")
+        attempt.commit({}, {})
+        os.utime(store.root / f"receipts/publish/{name}/part.json", (age, age))
+    os.utime(own, (month, month))
+    assert remove_leftovers(plan) == 2
+    assert not list(store.list("bundles/publish/" + "0" * 32))
+    assert len(list(store.list("bundles/publish/" + "1" * 32))) == 1
+    assert all(store.exists(name) for name in included)
+
+
+def test_no_part_goes_while_an_index_cannot_be_read(committed, plan):
+    for path in (committed.folder / "store/receipts/publish").rglob("*.json"):
+        os.utime(path, (time.time() - 30 * 86400,) * 2)
+    committed.file("receipts/publish/*/index.json").write_text("{")
+    before = committed.files()
+    assert remove_leftovers(plan) == 0
+    assert committed.files() == before

@@ -14,6 +14,7 @@ from pipeline.data.records import put_records, rows_of
 from pipeline.data.units import Selection, Shard, Unit
 from pipeline.plan.graph import GRAPH
 from pipeline.plan.steps import MapStep
+from pipeline.publish import own_index
 from pipeline.publish.index import read_index
 from pipeline.publish.own_index import OwnIndexOf
 from pipeline.publish.pointer import POINTER, OwnPointer, Pointer, address_in, move_pointer, read_pointer
@@ -97,6 +98,18 @@ def test_a_stage_may_make_several_rows_of_a_sample(ledger, units):
     own = committed(ledger, Split(), units).commit()
     found = [(row["key"], row["half"], row["psnr_db"]) for row in rows(ledger, own)]
     assert found == [("x", "x/left", 10.75), ("x", "x/right", 10.75), ("y", None, None)]
+
+
+def test_parts_of_unchanged_units_are_shared_by_the_next_index(ledger, units, monkeypatch):
+    monkeypatch.setattr(own_index, "SAMPLES_PER_PART", 1)
+    index = committed(ledger, Split(), units)
+    first = index.commit()
+    committed(ledger, Split(), units[::-1])
+    second = index.commit()
+    assert second.receipt != first.receipt
+    assert second.index[0] == first.index[0]
+    assert len(second.index) == 2
+    assert len(rows(ledger, second)) == 2 * len(rows(ledger, first))
 
 
 def test_another_version_of_the_rows_is_another_index(ledger, units, monkeypatch):

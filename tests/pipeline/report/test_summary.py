@@ -5,7 +5,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from pipeline.report.summary import Means, StageTiming, busy_seconds, evaluate
+from pipeline.report.summary import Means, StageTiming, evaluate
 from stages.inversion.methods import Optimise
 from tests.pipeline.report_page import SUMMARY
 
@@ -14,11 +14,6 @@ SPACES = ("W+", "F4")
 
 def row(role, occluded, **values):
     return {"role": role, "outcome": "recorded", "error_maps.occluded": occluded, **values}
-
-
-def test_overlapping_work_counts_once_and_pauses_do_not():
-    assert busy_seconds([(0, 2), (1, 3), (10, 11), (10.5, 10.8)]) == 4
-    assert busy_seconds([]) == 0
 
 
 def test_a_mean_leaves_out_what_is_missing():
