@@ -6,7 +6,8 @@ A synthetic complete run is written to a folder, of N units and of a fifth of th
 units per shard; every receipt, bundle and inventory by the product's own code). Each command then works on it in a
 separate process. `_per_unit` figures are the difference of the two sizes per additional unit:
 costs that do not grow with a run (imports, networks) are excluded. `publish_again` is the index after
-one more shard, of a fiftieth of the units, was committed.
+one more shard, of a fiftieth of the units, was committed; `written_again` counts the parts of the index and their
+bytes, before and written then.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ def report_of(units: int) -> dict[str, Any]:
     sizes = (max(1, units // FIFTH), units)
     small, large = (_of_size(size) for size in sizes)
     more = sizes[1] - sizes[0]
+    written = large.pop("written_again")
     commands = {name: large[name] | _per_unit(small[name], large[name], more) for name in large}
     for name, row in commands.items():
         print("  ".join([f"{name:14}", *(f"{figure} {value}" for figure, value in row.items())]), flush=True)
+    print("written again  " + "  ".join(f"{name} {count:.0f}" for name, count in written.items()), flush=True)
     return {
         "benchmark": "driver",
         "units": {
@@ -60,6 +63,7 @@ def report_of(units: int) -> dict[str, Any]:
         "unit_samples": UNIT_SAMPLES,
         "shard_units": SHARD_UNITS,
         "results": commands,
+        "written_again": written,
         **circumstances(torch.device("cpu")),
     }
 
@@ -69,8 +73,17 @@ def _of_size(units: int) -> dict[str, dict[str, float]]:
         folder = Path(name)
         write_run(folder, units)
         figures = {command: measured(command, folder) for command in COMMANDS}
+        before = _parts(folder)
         add_shard(folder, max(1, units // FIFTIETH))
-        return figures | {"publish_again": measured("publish", folder)}
+        figures["publish_again"] = measured("publish", folder)
+        new = _parts(folder).items() - before.items()
+        written = {"parts_before": len(before), "parts_written": len(new), "bytes_before": sum(before.values())}
+        return figures | {"written_again": {**written, "bytes_written": sum(size for _, size in new)}}
+
+
+def _parts(folder: Path) -> dict[str, int]:
+    """Return the size of each part of the index."""
+    return {str(path): path.stat().st_size for path in (folder / "store/bundles/publish").glob("*/part/*/*.parquet")}
 
 
 def _per_unit(small: Mapping[str, float], large: Mapping[str, float], units: int) -> dict[str, float]:

@@ -80,7 +80,7 @@ def test_exported_codes_are_a_start(committed, invertmill, name: str):
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(committed, invertmill):
     target = committed.folder / "codes.npy"
-    assert "no format 'csv'; choose among npy, pt, pti" in invertmill(
+    assert "no format 'csv'; choose among dataset, npy, pt, pti" in invertmill(
         "export", committed.folder / "run.yaml", "--format", "csv", "--out", target
     )[2].replace("\n", " ")
     target.write_bytes(b"mine")
