@@ -133,7 +133,8 @@ class Campaign:
             if struck:
                 outcome = _judged(disturbance, said, took_s, below)
                 self.trials.append(Trial(disturbance.name, round(at_s, 2), said.code, round(took_s, 2), outcome))
-                print(f"{disturbance.name:14} at {at_s:6.2f} s: {said.code:4} after {took_s:5.1f} s, {outcome}")
+                trial = f"{disturbance.name:14} at {at_s:6.2f} s: {said.code:4} after {took_s:5.1f} s, {outcome}"
+                print(trial, flush=True)  # hours may follow
                 if outcome not in (AS_IT_SHOULD, TOO_LATE):
                     print(said.text[-2000:], file=sys.stderr)
             if said.code == 0:
@@ -208,6 +209,8 @@ def main() -> int:
         made.random.shuffle(planned)
         for disturbance in planned:
             made.disturb(disturbance)
+            if arguments.json:
+                arguments.json.write_text(json.dumps([asdict(trial) for trial in made.trials], indent=2))
         made.finish()
     table = Counter((trial.disturbance, trial.outcome) for trial in made.trials)
     for (name, outcome), count in sorted(table.items()):
@@ -215,8 +218,6 @@ def main() -> int:
     print(f"{made.compared} runs that ended compared with the undisturbed one: {len(made.wrong)} differences")
     for text in made.wrong[:20]:
         print(text)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(trial) for trial in made.trials], indent=2))
     return 1 if made.wrong or any(trial.outcome not in (AS_IT_SHOULD, TOO_LATE) for trial in made.trials) else 0
 
 
