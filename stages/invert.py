@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
 
+from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Sizes, Value, Worker
 from stages.inversion.methods import Method, Optimise
@@ -19,7 +22,7 @@ from stages.inversion.methods.method import Assigned, Found
 from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
 from stages.inversion.stage import InvertingStage
 from stages.inversion.tuned import tuned_generator
-from stages.inversion.viewer import Measures, Viewer
+from stages.inversion.viewer import Viewer
 from stages.maps.spaces import column
 
 REFINED = "refine_maps"  # the stage whose records it reads
@@ -81,30 +84,74 @@ class Invert(InvertingStage):
             return Assigned(self.photograph(sample, pixels_HW3, viewer), method.assign(assignment_HW))
 
         def compute(images: Sequence[Assigned]) -> Iterator[Record | Rejected]:
-            return map(functools.partial(_record, viewer), images, method.find(images))
+            found = method.find(images)
+            if method.together:
+                return _records(viewer, images, found)
+            return itertools.chain.from_iterable(
+                _records(viewer, [image], [one]) for image, one in zip(images, found, strict=True)
+            )
 
         return batched_worker(prepare, compute, method.batch, method.begins)
 
+    def with_encoder(self, checkpoint: Path) -> Self:
+        """Return this stage with the encoder that its run has trained."""
+        return self.model_copy(update={"method": self.method.model_copy(update={"checkpoint": checkpoint})})
 
-def _record(viewer: Viewer, image: Assigned, found: Found) -> Record | Rejected:
-    """Return the record of an inversion: its packed codes, and the measures of the picture that they form."""
-    key, photograph, inversion = image.photograph.key, image.photograph, found.inversion
+
+@dataclass(frozen=True)
+class _Stored:
+    """Codes in the form in which they are stored, and as that form is read."""
+
+    w_plus_RD: NDArray[np.generic]
+    packed: Arrays
+    codes: Codes
+
+
+def _records(viewer: Viewer, images: Sequence[Assigned], found: Iterable[Found]) -> Iterator[Record | Rejected]:
+    """Yield the records of inversions: packed codes, and the measures of the pictures that they form.
+
+    The pictures are made and measured in one pass. Images whose generator was tuned come one by one.
+    """
+    results = list(found)
+    stored = [_stored(result) for result in results]
+    good = [i for i, one in enumerate(stored) if isinstance(one, _Stored)]
+    measured = dict(zip(good, _measured(viewer, images, results, stored), strict=True)) if good else {}
+    for i, (image, result, one) in enumerate(zip(images, results, stored, strict=True)):
+        if isinstance(one, str):
+            yield Rejected(image.photograph.key, one)
+        elif not math.isfinite(measured[i][0]):
+            reason = "the picture of the codes as stored is not finite; lower the learning rate"
+            yield Rejected(image.photograph.key, reason)
+        else:
+            trace_K, loss_K = result.inversion.trace.steps, result.inversion.trace.terms["total"][:, 0]
+            row = _row(viewer, image, *measured[i])
+            row |= {"w_plus": one.w_plus_RD, "loss": result.loss, "steps": result.steps}
+            trace = {"trace_step": trace_K.numpy(), "trace_loss": loss_K.float().numpy()}
+            arrays = one.packed | {"assignment_HW": image.assignment_HW} | trace | dict(result.arrays)
+            yield Record(image.photograph.key, row, arrays)
+
+
+def _stored(found: Found) -> _Stored | str:
+    """Return the codes of an inversion as they are stored, or why they cannot be."""
     if found.reason:
-        return Rejected(key, found.reason)
-    w_plus, packed = inversion.codes.w_plus[0].half().cpu().numpy(), pack_codes(inversion.codes, 0)
-    if too_large := _beyond_half(w_plus, packed):
-        return Rejected(key, f"{too_large} of the inversion do not fit float16; lower the learning rate")
-    stored = stack_codes([unpack_codes(w_plus, packed)], viewer.generator.feature_shapes)
-    formed_by = replace(viewer, generator=tuned_generator(viewer.generator, found.arrays))
-    picture_13HW = formed_by.picture(stored.to(viewer.device))
-    measures = viewer.measure(picture_13HW, photograph.image_3HW[None].to(viewer.device))
-    if not bool(measures.psnr_db.isfinite().all()):
-        return Rejected(key, "the picture of the codes as stored is not finite; lower the learning rate")
-    trace_K, loss_K = inversion.trace.steps, inversion.trace.terms["total"][:, 0]
-    row = _row(viewer, image, measures)
-    row |= {"w_plus": w_plus, "loss": found.loss, "steps": found.steps}
-    trace = {"trace_step": trace_K.numpy(), "trace_loss": loss_K.float().numpy()}
-    return Record(key, row, packed | {"assignment_HW": image.assignment_HW} | trace | dict(found.arrays))
+        return found.reason
+    w_plus_RD, packed = found.inversion.codes.w_plus[0].half().cpu().numpy(), pack_codes(found.inversion.codes, 0)
+    if too_large := _beyond_half(w_plus_RD, packed):
+        return f"{too_large} of the inversion do not fit float16; lower the learning rate"
+    return _Stored(w_plus_RD, packed, unpack_codes(w_plus_RD, packed))
+
+
+def _measured(
+    viewer: Viewer, images: Sequence[Assigned], found: Sequence[Found], stored: Sequence[_Stored | str]
+) -> list[tuple[float, float]]:
+    """Return PSNR and LPIPS of the pictures of those images whose codes are stored."""
+    good = [(image, one) for image, one in zip(images, stored, strict=True) if isinstance(one, _Stored)]
+    codes = stack_codes([one.codes for _, one in good], viewer.generator.feature_shapes)
+    formed_by = replace(viewer, generator=tuned_generator(viewer.generator, found[0].arrays))
+    picture_N3HW = formed_by.picture(codes.to(viewer.device))
+    target_N3HW = torch.stack([image.photograph.image_3HW for image, _ in good]).to(viewer.device)
+    measures = viewer.measure(picture_N3HW, target_N3HW)
+    return list(zip(measures.psnr_db.tolist(), measures.lpips.tolist(), strict=True))
 
 
 def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:
@@ -114,12 +161,12 @@ def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:
     return " and ".join(name for name, array in stored.items() if not np.isfinite(array.astype(np.float32)).all())
 
 
-def _row(viewer: Viewer, image: Assigned, measures: Measures) -> dict[str, Value]:
+def _row(viewer: Viewer, image: Assigned, psnr_db: float, lpips: float) -> dict[str, Value]:
     shares = np.bincount(image.assignment_HW.ravel(), minlength=len(viewer.spaces)) / image.assignment_HW.size
     label = image.photograph.label
     return {
-        "psnr_db": float(measures.psnr_db),
-        "lpips": float(measures.lpips),
+        "psnr_db": psnr_db,
+        "lpips": lpips,
         **{f"share_{column(space)}": float(s) for space, s in zip(viewer.spaces, shares, strict=True)},
         "generator": viewer.generator.digest,
         "perceptual": viewer.perceptual.name,

@@ -19,7 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.data.input_check import check_first_shards, check_input
 from pipeline.data.inventory import FINGERPRINT, STAGE
 from pipeline.data.stores import Stores
-from pipeline.data.trained_networks import SEGMENTER_UNIT
+from pipeline.data.trained_networks import SEGMENTER_UNIT, TrainedEncoder
 from pipeline.data.units import Shard, Unit
 from pipeline.data.unread import Unread
 from pipeline.data.weights import weights_of
@@ -333,6 +333,7 @@ class Run:
         start = plan.start_codes(step.stage)
         if start is not None:
             start.check(todo, plan.generator.digest)
+        encoder = None if step.encoder is None else plan.ledger.receipt(step.encoder)
         job = MapJob(
             stage=step.stage,
             fingerprint=step.fingerprint,
@@ -342,6 +343,7 @@ class Run:
             inventories=inventories,
             selection=step.selection,
             segmenter=step.segmenter,
+            encoder=None if encoder is None else TrainedEncoder(encoder),
             weights=weights_of(step.stage, plan.ledger.store, self.config.compute, committed),
             threads=self.config.compute.cpus_per_worker,
             start=start,

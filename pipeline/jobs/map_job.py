@@ -16,12 +16,13 @@ from pipeline.data.reading import Chosen, Reader, Recorded, no_members
 from pipeline.data.receipt_info import UnitInfo
 from pipeline.data.records import put_records, rows_of, with_reason
 from pipeline.data.start_codes import StartCodes, starting
-from pipeline.data.trained_networks import TrainedSegmenter
+from pipeline.data.trained_networks import TrainedEncoder, TrainedSegmenter
 from pipeline.data.units import Selection, Shard, Unit, outcome_key
 from pipeline.data.weights import Weights, localised, with_paths
 from pipeline.jobs.job import UnitResult
 from pipeline.jobs.shared_time import SharedTime
 from stages.base.stage import Record, Sample, Stage, Worker
+from stages.invert import Invert
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class MapJob:
     inventories: Mapping[Shard, str]  # the inventory's unit of each shard
     selection: Selection
     segmenter: TrainedSegmenter | None = None  # the stage loads it, and this machine may not have it yet
+    encoder: TrainedEncoder | None = None  # likewise
     weights: tuple[Weights, ...] = ()  # named by the stage, by paths on the driver
     threads: int = 1
     start: StartCodes | None = None  # earlier inversions that samples carry, if the stage starts from some
@@ -63,6 +65,9 @@ class MapJob:
         stage = localised(self.stage, self.weights, self.ledger.store)
         if self.segmenter is not None:
             stage = with_paths(stage, {self.segmenter.path: self.segmenter.fetch(self.ledger)})
+        if self.encoder is not None:
+            assert isinstance(stage, Invert)
+            stage = stage.with_encoder(self.encoder.fetch(self.ledger))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return _MapRunner(self, stage.setup(device), _describe(device)).run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from stages.error_maps import ErrorMaps
 from stages.images.image_member import ImageMember
 from stages.images.labels import Label, check_label
 from stages.inversion.starts import Bundle
+from stages.invert import Invert
 from stages.maps.reduction import reduced_size
 from stages.maps.region import Region
 from stages.maps.spaces import chosen_spaces
@@ -289,23 +290,40 @@ class Plan:
         steps = []
         for stage in self.stages:
             if maps_samples(stage) and not stage.supervision_only:
-                steps.append(self._step(stage, known, trained))
+                encoder = self._own_encoder(stage, steps)
+                steps.append(self._step(stage, known, trained, encoder))
                 known[stage.name] = steps[-1].fingerprint
         return Steps(steps)
+
+    def _own_encoder(self, stage: type[Stage], steps: Iterable[MapStep]) -> Address | None:
+        """Return the address of the run's own encoder if a stage uses it; raise `ConfigError` if none is trained."""
+        if stage is not Invert or not self.config.invert.method.needs_training:
+            return None
+        if self.config.train_encoder is None:
+            raise ConfigError(
+                "invert.method: sam_encoder without a checkpoint uses the encoder of this run, and the configuration "
+                "has no train_encoder: add that section, or name a checkpoint"
+            )
+        return self.train_encoder(Steps(steps))
 
     def steps(self, segmenter: Receipt | None) -> Steps:
         """Return all steps that are known, in order: before a segmenter is trained, those that need none."""
         return Steps([self.error_maps(), *(self.map_steps(segmenter) if segmenter is not None else ())])
 
     def _step(
-        self, stage: type[Stage], fingerprints: Mapping[str, str], trained: TrainedSegmenter | None = None
+        self,
+        stage: type[Stage],
+        fingerprints: Mapping[str, str],
+        trained: TrainedSegmenter | None = None,
+        encoder: Address | None = None,
     ) -> MapStep:
         """Return the step of a stage; those of the stages that it reads have these fingerprints."""
         trained = trained if "segmenter" in stage.model_fields else None
         configured = self.stage(stage, **({"segmenter": trained.path} if trained is not None else {}))
         upstream = {read.name: fingerprints[read.name] for read in GRAPH.upstream(stage)}
-        digest = self._fingerprint(configured, upstream, trained)
-        return MapStep(configured, digest, upstream, self.selection(stage), trained)
+        extra = None if encoder is None else {"encoder": encoder.fingerprint}
+        digest = self._fingerprint(configured, upstream, trained, extra)
+        return MapStep(configured, digest, upstream, self.selection(stage), trained, encoder)
 
     def _fingerprint(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from infra.receipts import Address
 from pipeline.data.trained_networks import TrainedSegmenter
 from pipeline.data.units import Selection
 from pipeline.plan.graph import GRAPH
@@ -23,6 +24,7 @@ class MapStep:
     upstream: Mapping[str, str]
     selection: Selection
     segmenter: TrainedSegmenter | None = None  # workers fetch it before they load the stage
+    encoder: Address | None = None  # of the run's own encoder, which the stage uses
 
 
 class Steps:

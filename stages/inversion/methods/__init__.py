@@ -9,7 +9,8 @@ from stages.inversion.methods.gaussian_prior import GaussianPrior
 from stages.inversion.methods.hybrid import Hybrid
 from stages.inversion.methods.optimise import Optimise
 from stages.inversion.methods.pivotal import Pivotal
+from stages.inversion.methods.sam_encoder import FromSamEncoder
 
-__all__ = ["Encode", "GaussianPrior", "Hybrid", "Method", "Optimise", "Pivotal"]
+__all__ = ["Encode", "FromSamEncoder", "GaussianPrior", "Hybrid", "Method", "Optimise", "Pivotal"]
 
-Method = Annotated[Optimise | GaussianPrior | Hybrid | Encode | Pivotal, Field(discriminator="kind")]
+Method = Annotated[Optimise | GaussianPrior | Hybrid | Encode | Pivotal | FromSamEncoder, Field(discriminator="kind")]

@@ -49,12 +49,13 @@ class Encode(MethodSource):
         def find(images: Sequence[Assigned]) -> Iterator[Found]:
             masks = viewer.masks(np.stack([image.assignment_HW for image in images])) if masked else {}
             codes = encoder.encode([image.photograph for image in images], masks)
-            return (_found(codes, number, encoder.passes) for number in range(len(images)))
+            return (found_at(codes, number, encoder.passes) for number in range(len(images)))
 
-        return Finder(find, width, assign=as_assigned if masked else assign_to(viewer.spaces[0], viewer.spaces))
+        assign = as_assigned if masked else assign_to(viewer.spaces[0], viewer.spaces)
+        return Finder(find, width, assign=assign, together=True)
 
 
-def _found(codes: Codes, number: int, passes: int) -> Found:
+def found_at(codes: Codes, number: int, passes: int) -> Found:
     """Return the result of an image of a batch; its loss is not computed."""
     image = slice(number, number + 1)
     own = Codes(

@@ -65,6 +65,8 @@ class Finder:
     """Called with the number of images of a unit before its first batch, for progress reports."""
     assign: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = as_assigned
     """Returns the assignment that the method uses, given that of the maps; it is the one recorded."""
+    together: bool = False
+    """Whether all images of a batch are done at once, so that their pictures are made and measured in one pass too."""
 
 
 class MethodSource(Variant, ABC):
@@ -72,6 +74,11 @@ class MethodSource(Variant, ABC):
 
     tunes: ClassVar[bool] = False
     """Whether it tunes the generator, so that its results hold the change of one."""
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether it uses the encoder that the run trains (`train_encoder`)."""
+        return False
 
     @property
     @abstractmethod
