@@ -5,9 +5,9 @@
 On the demo's generator, encoder and held-out scenes, whose occluders no network was trained on; the occluder is
 assigned to F6 and all else to W+, as a perfect map would.
 
-`share_of_bare_forward`: images per second of `invert` with `sam_encoder`, decoding, packing and measuring included, over
-those of the same networks (encoder, generator, perceptual distance) on batches that are on the device already. On a CPU
-both sides run networks on one thread; the worker decodes and makes records on others. Sides take turns in one process.
+`share_of_bare_forward`: images per second of `invert` with `sam_encoder`, decoding, packing and measuring included,
+over those of the same networks (encoder, generator, perceptual distance) on batches that are on the device already. On
+a CPU both sides run networks on one thread; the worker decodes and makes records on others. Sides take turns.
 `share_of_bare_cpu`: seconds of the processor of the bare networks over those of the worker, all threads together: it
 does not depend on other work of the machine.
 `psnr_db`: mean over occluded scenes, of the codes as stored: `sam_encoder`, and optimised for the demo's steps in W+
@@ -38,7 +38,7 @@ from stages.base.stage import Record, Sample
 from stages.encoder.checkpoint import load_sam_encoder
 from stages.engine.schedule import Schedule
 from stages.images.image_member import pixels_of
-from stages.inversion.methods import FromSamEncoder, Optimise
+from stages.inversion.methods import FromSamEncoder, Method, Optimise
 from stages.inversion.methods.method import Assigned
 from stages.inversion.methods.sam_encoder import codes_of
 from stages.inversion.starts import Learnt
@@ -99,29 +99,34 @@ def occluded_scenes(count: int) -> list[Sample]:
     """Return held-out scenes with occluders, each with the assignment of a perfect map."""
     scenes = []
     for made in demo_samples("held-out-000000", 2 * count, UNSEEN, SEED):
-        sample = Sample(str(made["__key__"]), "shard", {"png": bytes(made["png"]), "seg.png": bytes(made["seg.png"])})
-        occluded_HW = pixels_of(Sample(sample.key, "shard", {"png": sample.members["seg.png"]}))[
-            ..., 0
-        ] == LABELS.index("occluder")
+        key, png, labels = str(made["__key__"]), _bytes(made["png"]), _bytes(made["seg.png"])
+        labels_HW3 = pixels_of(Sample(key, "shard", {"png": labels}))
+        occluded_HW = labels_HW3[..., 0] == LABELS.index("occluder")
         if occluded_HW.any():
-            record = Record(sample.key, {}, {"assignment_HW": np.where(occluded_HW, F6, 0).astype(np.uint8)})
-            scenes.append(Sample(sample.key, "shard", {"png": sample.members["png"]}, {"refine_maps": record}))
+            record = Record(key, {}, {"assignment_HW": np.where(occluded_HW, F6, 0).astype(np.uint8)})
+            scenes.append(Sample(key, "shard", {"png": png}, {"refine_maps": record}))
     return scenes[:count]
 
 
-def stage_of(**settings: Any) -> Invert:
-    """Return the demo's `invert` with some settings changed."""
+def _bytes(data: bytes | str) -> bytes:
+    return data.encode() if isinstance(data, str) else data
+
+
+def stage_of(method: Method) -> Invert:
+    """Return the demo's `invert` with a method."""
     return Invert(
         generator=GeneratorSource(checkpoint=ASSETS / "generator.safetensors"),
         perceptual=PerceptualSource(backbone="small", weights=ASSETS / "perceptual.safetensors"),
         objective=OBJECTIVE,
-        **{"schedule": Schedule(steps=DEMO_STEPS, learning_rate=0.1), "start": Learnt(), **settings},
+        schedule=Schedule(steps=DEMO_STEPS, learning_rate=0.1),
+        start=Learnt(),
+        method=method,
     )
 
 
 def encoding() -> Invert:
     """Return `invert` in the encoder regime, with the demo's encoder."""
-    return stage_of(method=FromSamEncoder(checkpoint=ASSETS / "encoder.safetensors"))
+    return stage_of(FromSamEncoder(checkpoint=ASSETS / "encoder.safetensors"))
 
 
 def _speed(samples: Sequence[Sample], turns: int, device: torch.device) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def _speed(samples: Sequence[Sample], turns: int, device: torch.device) -> dict[
 
 
 def _fidelity(scenes: Sequence[Sample], device: torch.device) -> dict[str, Any]:
-    stages = {"sam_encoder": encoding(), "w_plus": stage_of(method=Optimise(spaces="W+")), "sam": stage_of()}
+    stages = {"sam_encoder": encoding(), "w_plus": stage_of(Optimise(spaces="W+")), "sam": stage_of(Optimise())}
     psnr_db, seconds = dict[str, float](), dict[str, float]()
     for name, stage in stages.items():
         worker = stage.setup(device)

@@ -287,7 +287,7 @@ class Plan:
     def map_steps(self, segmenter: Receipt) -> Steps:
         """Return the steps over all samples, in order, with the segmenter that was trained."""
         trained, known = TrainedSegmenter(segmenter), dict[str, str]()
-        steps = []
+        steps = list[MapStep]()
         for stage in self.stages:
             if maps_samples(stage) and not stage.supervision_only:
                 encoder = self._own_encoder(stage, steps)

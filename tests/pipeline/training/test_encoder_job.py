@@ -12,12 +12,14 @@ from infra.receipts import Address
 from pipeline.config import load_config
 from pipeline.data.trained_networks import CURVE_FILE, ENCODER_FILE, TrainedEncoder
 from pipeline.errors import ConfigError, RunError
+from pipeline.jobs.map_job import MapJob
 from pipeline.operations.status import status_of
 from pipeline.operations.verify import repair, verify_run
 from pipeline.training.encoder_examples import Assigned, AssignedExamples
 from pipeline.training.encoder_job import EncoderJob
 from stages.base.stage import Rejected
 from stages.encoder.checkpoint import load_sam_encoder
+from stages.invert import Invert
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, Committed
 
@@ -166,3 +168,34 @@ def test_relative_addresses_of_codes_are_the_configurations(committed):
     assert Path(encoder.codes) == committed.folder / "store"
     with pytest.raises(ConfigError, match=r"train_encoder.*belong together"):
         load_config(committed.folder / "run.yaml", (ENCODER, FLYWHEEL[0]))
+
+
+OWN = "invert.method={kind: sam_encoder}"
+
+
+def test_inversions_by_the_runs_own_encoder_follow_its_settings_and_use_it(committed):
+    plan = committed.plan(ENCODER, OWN)
+    step, other = steps(plan)[Invert], steps(committed.plan(ENCODER, OWN, "train_encoder.seed=1"))[Invert]
+    assert step.encoder == plan.train_encoder(steps(plan))
+    assert len({step.fingerprint, other.fingerprint, steps(committed.plan())[Invert].fingerprint}) == 3
+    job(committed, OWN).run(CPU)
+    shards = plan.inventories()
+    inverting = MapJob(
+        step.stage,
+        step.fingerprint,
+        plan.sources,
+        plan.ledger,
+        step.upstream,
+        {shard: receipt.unit for shard, receipt in shards.items()},
+        step.selection,
+        encoder=TrainedEncoder(plan.ledger.receipt(step.encoder)),
+    )
+    (unit, *_) = plan.units(shards, step.selection)
+    inverting.open()(unit)
+    records = committed.records(step, unit)
+    assert {record.row["steps"] for record in records.values()} == {1}
+
+
+def test_a_run_without_an_encoder_to_use_is_refused_before_it_starts(committed):
+    with pytest.raises(ConfigError, match="the configuration has no train_encoder: add that section, or name a"):
+        steps(committed.plan(OWN))

@@ -10,6 +10,8 @@ import torch
 
 from generators.source import GeneratorSource
 from stages.base.stage import Record, Rejected, Sample
+from stages.encoder.checkpoint import save_encoder
+from stages.encoder.network import EncoderNetwork, new_encoder
 from stages.engine.schedule import Schedule
 from stages.invert import Invert
 from stages.objective.objective import Objective
@@ -18,6 +20,7 @@ from tests import tiny
 
 CPU = torch.device("cpu")
 SIDE = tiny.SIDE_PX
+NETWORK = EncoderNetwork(side_px=32, channels=8, max_channels=8, hidden=16)
 STRIPES_HW = np.repeat(np.arange(SIDE, dtype=np.uint8)[None] % 3, SIDE, axis=0)
 """Columns in W+, F2 and F4 in turn."""
 
@@ -30,6 +33,16 @@ def sources(folder: Path) -> dict[str, Any]:
         "perceptual": PerceptualSource(backbone="small", weights=networks["perceptual"]),
         "objective": Objective(shrinkage=1e-3),
     }
+
+
+def sam_encoder(sources: dict[str, Any]) -> bytes:
+    """Return the file of a SAM encoder of the tiny generator in which every layer acts."""
+    generator = sources["generator"].load(CPU)
+    encoder = new_encoder(NETWORK, generator, tiny.SPACES, torch.zeros(generator.w_dim), seed=0)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.03 * torch.randn(parameter.shape, generator=torch.manual_seed(parameter.numel())))
+    return save_encoder(encoder, "random, for tests")
 
 
 def sample(number: int) -> Sample:

@@ -8,9 +8,9 @@ import pytest
 
 from stages.base.stage import Record, Rejected
 from tests.generators.encoders.small import published
-from tests.stages.inversion.methods.inverted import CPU, inverted, sample, sources, stage_of
+from tests.stages.inversion.methods.inverted import CPU, inverted, sam_encoder, sample, sources, stage_of
 
-ENCODER = "the encoder"
+ENCODER, SAM_ENCODER = "the encoder", "the SAM encoder"
 METHODS = {
     "in the spaces of maps": {"kind": "optimise"},
     "in W": {"kind": "optimise", "spaces": "W"},
@@ -18,6 +18,7 @@ METHODS = {
     "from an encoder": {"kind": "hybrid", "encoder": ENCODER, "spaces": "W+"},
     "from an encoder, in the spaces of maps": {"kind": "hybrid", "encoder": ENCODER},
     "by an encoder": {"kind": "encode", "encoder": ENCODER},
+    "by a SAM encoder": {"kind": "sam_encoder", "checkpoint": SAM_ENCODER},
     "with a tuned generator": {
         "kind": "pivotal",
         "pivot": {"steps": 4, "learning_rate": 0.05},
@@ -33,14 +34,16 @@ def networks(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def e4e(tmp_path_factory):
+def e4e(tmp_path_factory, networks):
     path = tmp_path_factory.mktemp("encoder") / "e4e.pt"
     path.write_bytes(published("Encoder4Editing", resolution=32, rows=8, w_dim=8).data)
+    path.with_name("sam.safetensors").write_bytes(sam_encoder(networks))
     return path
 
 
 def configured(networks, e4e, name: str, **settings):
-    method = {key: {"checkpoint": e4e} if value == ENCODER else value for key, value in METHODS[name].items()}
+    files = {ENCODER: {"checkpoint": e4e}, SAM_ENCODER: e4e.with_name("sam.safetensors")}
+    method = {key: files.get(value, value) if isinstance(value, str) else value for key, value in METHODS[name].items()}
     return stage_of(networks, method, **settings)
 
 
