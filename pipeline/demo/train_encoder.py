@@ -134,22 +134,24 @@ def encode(encoder: SamEncoder, generator: Generator, image_N3HW: Tensor, assign
 
 
 @torch.no_grad()
-def figures(training: Training, count: int = 96) -> dict[str, float]:
-    """Return mean PSNR in dB of new scenes with occluders never trained on: all in W+, and occluders in F6."""
-    found = {}
-    for name, spaces in (("w_plus_only", (0, 0)), ("occluders_in_f6", (0, 3))):
-        batch = scenes(count, HELD_OUT_SEED, tuple(UNSEEN), occluded=1.0)
-        occluded = _occluded(count)
-        assignment = torch.where(occluded, spaces[1], spaces[0]).to(torch.uint8)
-        codes = encode(training.encoder, training.generator, batch.image_N3HW, assignment)
-        image = training.generator.synthesize(codes.w_plus, codes.deltas, codes.masks)
-        found[f"psnr_db_{name}"] = round(float(psnr_db(image, batch.image_N3HW).mean()), 2)
+def figures(encoder: SamEncoder, generator: Generator, count: int = 96) -> dict[str, float]:
+    """Return mean PSNR in dB of new scenes: occluded as none that was trained on, in W+ or occluders in F6; clean."""
+    side = generator.resolution
+    occluded = scenes(count, HELD_OUT_SEED, tuple(UNSEEN), occluded=1.0)
     clean = scenes(count, HELD_OUT_SEED, tuple(UNSEEN), occluded=0.0)
-    codes = encode(
-        training.encoder, training.generator, clean.image_N3HW, torch.zeros(count, 64, 64, dtype=torch.uint8)
-    )
-    image = training.generator.synthesize(codes.w_plus)
-    return found | {"psnr_db_clean_w_plus": round(float(psnr_db(image, clean.image_N3HW).mean()), 2)}
+    nowhere = torch.zeros(count, side, side, dtype=torch.uint8)
+    f6 = torch.where(_occluded(count), encoder.spaces.index("F6"), 0).to(torch.uint8)
+    cases = {
+        "w_plus_only": (occluded, nowhere),
+        "occluders_in_f6": (occluded, f6),
+        "clean_w_plus": (clean, nowhere),
+    }
+    found = {}
+    for name, (batch, assignment_NHW) in cases.items():
+        codes = encode(encoder, generator, batch.image_N3HW, assignment_NHW)
+        image = generator.synthesize(codes.w_plus, codes.deltas, codes.masks)
+        found[f"psnr_db_{name}"] = round(float(psnr_db(image, batch.image_N3HW).mean()), 2)
+    return found
 
 
 def _occluded(count: int) -> Tensor:
@@ -173,7 +175,7 @@ def main() -> None:
     if arguments.first_step:
         training.encoder.load_state_dict(load_sam_encoder(arguments.out).state_dict())
     training.run(arguments.out, arguments.first_step)
-    measured = figures(training) | {"steps": arguments.steps, "batch": [BATCH_ALONE, BATCH]}
+    measured = figures(training.encoder, training.generator) | {"steps": arguments.steps, "batch": [BATCH_ALONE, BATCH]}
     arguments.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
     print(json.dumps(measured))
 
