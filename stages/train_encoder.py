@@ -14,10 +14,11 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import cached_prior
 from generators.source import GeneratorSource
-from stages.base.errors import StageError
+from stages.base.errors import SettingError, StageError
 from stages.base.progress import report_progress
 from stages.base.stage import GraphStage, sample_seed
 from stages.encoder.checkpoint import save_encoder
@@ -86,6 +87,19 @@ class TrainEncoder(GraphStage):
             )
         return self
 
+    def check(self, generator: Generator, workers: int) -> None:
+        """Raise `SettingError` if the network does not fit the generator, or workers cannot share a batch equally."""
+        if self.batch % workers:
+            raise SettingError(
+                f"train_encoder.batch is {self.batch}, which {workers} workers cannot share equally: make it a "
+                "multiple of compute.training_workers"
+            )
+        try:
+            with torch.device("meta"):
+                new_encoder(self.network, generator, self.spaces, torch.empty(generator.w_dim), self.seed)
+        except ValueError as error:
+            raise SettingError(f"train_encoder.{error}") from error
+
     def holds_out(self, key: str) -> bool:
         """Return whether the example of this key is held out for validation."""
         return sample_seed(self.seed, f"held out/{key}") / 2**56 < self.validation_share
@@ -133,15 +147,10 @@ def train_encoder(
         wrap: makes the network data-parallel.
 
     Raises:
-        StageError: there are no examples, the loss is not finite, the batch is smaller than the number of workers, or
-            the state belongs to another training.
-        ValueError: region or spaces are not the generator's, or the network does not fit them.
+        StageError: there are no examples, the loss is not finite, the network or the batch does not suit generator and
+            workers, or the state belongs to another training.
+        ValueError: the region is not the generator's.
     """
-    if stage.batch % workers.world:
-        raise StageError(
-            f"train_encoder.batch is {stage.batch}, which {workers.world} workers cannot share equally: make it a "
-            "multiple of compute.training_workers"
-        )
     changeable: dict[str, Any] = dict.fromkeys(stage.indifferent, True)
     changeable |= {"generator": True, "perceptual": True}  # paths differ between machines; fingerprints have digests
     with Stream(source, stage.holds_out, stage.shuffle_window, stage.seed, workers) as stream:
@@ -185,6 +194,7 @@ class _Training:
         self.stage, self.stream, self.device, self.states = stage, stream, device, states
         self.workers = stream.workers
         self.generator, self.perceptual = stage.generator.load(device), stage.perceptual.load(device)
+        stage.check(self.generator, self.workers.world)
         self.region = stage.region.inside(self.generator.resolution)
         objective = stage.objective
         prior = cached_prior(self.generator, published_mean=objective.published_mean, shrinkage=objective.shrinkage).to(
@@ -192,7 +202,7 @@ class _Training:
         )
         parts = (self.generator, self.perceptual, prior, objective, self.region)
         self.loss_of_codes = loss_of(*parts, stage.precision)
-        encoder = new_encoder(stage.network, self.generator, stage.spaces, prior.mean_w, stage.seed)
+        encoder = new_encoder(stage.network, self.generator, stage.spaces, prior.mean_w.cpu(), stage.seed)
         self.encoder = encoder.to(device)
         self.alone = _Fitted(self.encoder)  # for validation, where workers have different numbers of batches
         self.network = wrap(self.alone)

@@ -127,6 +127,8 @@ class Plan:
         for stage in self.stages:
             if maps_samples(stage) and stage.name in GRAPH.optional:
                 self.stage(stage).check(self.generator)
+        if TrainEncoder in self.stages:
+            self.stage(TrainEncoder).check(self.generator, self.config.compute.training_workers)
         if self.ledger.receipt(self.train_segmenter()) is None:
             if isinstance(self.config.segmenter, Published):
                 self.config.segmenter.load(self.spaces)

@@ -142,7 +142,7 @@ class SamEncoder(nn.Module):
 def new_encoder(
     config: EncoderNetwork, generator: Generator, spaces: Sequence[str], mean_w: Tensor, seed: int
 ) -> SamEncoder:
-    """Return an untrained encoder on the CPU, whose random weights depend on `seed` only.
+    """Return an untrained encoder on the current default device, whose random weights depend on `seed` only.
 
     Raises:
         ValueError: see `SamEncoder`.
@@ -152,7 +152,7 @@ def new_encoder(
             config,
             spaces,
             generator.feature_shapes,
-            mean_w=mean_w.cpu(),
+            mean_w=mean_w,
             num_ws=generator.num_ws,
             resolution=generator.resolution,
         )

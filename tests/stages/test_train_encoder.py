@@ -208,7 +208,7 @@ def test_codes_without_a_weight_or_a_weight_without_codes_are_refused(networks, 
 def test_a_network_too_small_for_a_feature_space_is_refused(networks):
     recipe = stage(networks)
     small = recipe.network.model_copy(update={"side_px": 16})
-    with pytest.raises(ValueError, match=r"network\.side_px must be at least 32 for features of 16 px"):
+    with pytest.raises(StageError, match=r"train_encoder\.network\.side_px must be at least 32 for features of 16 px"):
         train_encoder(recipe.model_copy(update={"network": small}), InMemory(examples(3)), CPU)
 
 

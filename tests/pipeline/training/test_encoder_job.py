@@ -17,6 +17,7 @@ from pipeline.operations.status import status_of
 from pipeline.operations.verify import repair, verify_run
 from pipeline.training.encoder_examples import Assigned, AssignedExamples
 from pipeline.training.encoder_job import EncoderJob
+from stages.base.errors import SettingError
 from stages.base.stage import Rejected
 from stages.encoder.checkpoint import load_sam_encoder
 from stages.invert import Invert
@@ -199,3 +200,18 @@ def test_inversions_by_the_runs_own_encoder_follow_its_settings_and_use_it(commi
 def test_a_run_without_an_encoder_to_use_is_refused_before_it_starts(committed):
     with pytest.raises(ConfigError, match="the configuration has no train_encoder: add that section, or name a"):
         steps(committed.plan(OWN))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train_encoder.network.side_px=16",
+            r"train_encoder\.network\.side_px must be at least 32 for features of 16 px",
+        ),
+        ("compute.training_workers=3", r"train_encoder\.batch is 2, which 3 workers cannot share equally"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_any_work(committed, override, message):
+    with pytest.raises(SettingError, match=message):
+        committed.plan(ENCODER, override).check_weights()
