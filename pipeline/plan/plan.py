@@ -124,6 +124,7 @@ class Plan:
             start.check_fits(self.generator)
         self.config.invert.method.check()
         self.config.invert.method.check_fits(self.generator, self.spaces)
+        self._check_own_encoder()
         for stage in self.stages:
             if maps_samples(stage) and stage.name in GRAPH.optional:
                 self.stage(stage).check(self.generator)
@@ -301,12 +302,15 @@ class Plan:
         """Return the address of the run's own encoder if a stage uses it; raise `ConfigError` if none is trained."""
         if stage is not Invert or not self.config.invert.method.needs_training:
             return None
-        if self.config.train_encoder is None:
+        self._check_own_encoder()
+        return self.train_encoder(Steps(steps))
+
+    def _check_own_encoder(self) -> None:
+        if self.config.invert.method.needs_training and self.config.train_encoder is None:
             raise ConfigError(
                 "invert.method: sam_encoder without a checkpoint uses the encoder of this run, and the configuration "
                 "has no train_encoder: add that section, or name a checkpoint"
             )
-        return self.train_encoder(Steps(steps))
 
     def steps(self, segmenter: Receipt | None) -> Steps:
         """Return all steps that are known, in order: before a segmenter is trained, those that need none."""

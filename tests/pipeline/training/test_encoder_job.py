@@ -200,6 +200,8 @@ def test_inversions_by_the_runs_own_encoder_follow_its_settings_and_use_it(commi
 def test_a_run_without_an_encoder_to_use_is_refused_before_it_starts(committed):
     with pytest.raises(ConfigError, match="the configuration has no train_encoder: add that section, or name a"):
         steps(committed.plan(OWN))
+    with pytest.raises(ConfigError, match="add that section, or name a checkpoint"):
+        committed.plan(OWN).check_weights()
 
 
 @pytest.mark.parametrize(
