@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
+from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Sizes, Worker
 from stages.engine.batch import Item
@@ -22,6 +23,7 @@ from stages.engine.engine import Engine, in_turn
 from stages.engine.result import Inversion, Trace, fate
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
+from stages.inversion.single import pack_single
 from stages.inversion.stage import InvertingStage
 from stages.inversion.starts import Bundle
 from stages.inversion.viewer import Photograph
@@ -48,6 +50,7 @@ class _InOneSpace:
     error_hw: NDArray[np.float16]
     image_HW3: NDArray[np.uint8]
     trace: Trace
+    codes: Codes
 
 
 class ErrorMaps(InvertingStage):
@@ -58,7 +61,8 @@ class ErrorMaps(InvertingStage):
     Records `psnr_db_SPACE` and `lpips_SPACE` for every space, the digest of the generator, name and digest of the
     perceptual distance, and, most editable space first, the arrays `spaces` (their names), `error_LHW` (float16) and
     `loss_LK`, the loss before the update of each of the steps in `loss_step`; with `truth`, also `occluded` and
-    `auroc`, of the first space's map against the known occluder; `label`, where configured.
+    `auroc`, of the first space's map against the known occluder; `label`, where configured; with `keep_codes`, the
+    codes of every space (`stages.inversion.single`).
     """
 
     name: ClassVar[str] = "error_maps"
@@ -71,6 +75,9 @@ class ErrorMaps(InvertingStage):
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
     schedule: Schedule = Schedule(steps=501)
     keep_images: bool = False  # also keep the single-space inversions, `image_LHW3` uint8
+    keep_codes: bool = False  # also keep their codes, so that edits in one space can be compared with those of SAM
+
+    added: ClassVar[Mapping[str, object]] = {"keep_codes": False}
 
     @model_validator(mode="after")
     def _starts_by_itself(self) -> Self:
@@ -139,6 +146,8 @@ class ErrorMaps(InvertingStage):
         }
         if self.keep_images:
             arrays["image_LHW3"] = np.stack([result.image_HW3 for result in measured])
+        if self.keep_codes:
+            arrays |= pack_single([result.codes for result in measured])
         return Record(target.photograph.key, row, arrays)
 
     def _measured(self, inverter: Inverter, target: _Target, inversion: Inversion) -> _InOneSpace:
@@ -153,6 +162,7 @@ class ErrorMaps(InvertingStage):
             error_1hw[0].half().cpu().numpy(),
             to_uint8(image_13HW)[0],
             inversion.trace,
+            inversion.codes,
         )
 
 

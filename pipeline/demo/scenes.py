@@ -8,6 +8,7 @@ Everything is drawn for a whole batch at once, in torch, so that training can dr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,27 @@ PARAMETERS = (
 )  # fmt: skip
 """What each of the first components of z controls."""
 
+NOT_MOVED: Mapping[str, float] = {}
 
-def scene_parameters(z: Tensor) -> Tensor:
-    """Return the parameters `[N, 22]` in [0, 1] of latent codes `z [N, 32]`; the length of z has no effect."""
-    unit_z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
-    unit: Tensor = torch.special.ndtr(unit_z[:, : len(PARAMETERS)])
+
+def scene_parameters(z: Tensor, moved: Mapping[str, float] = NOT_MOVED) -> Tensor:
+    """Return the parameters `[N, 22]` in [0, 1] of latent codes `z [N, 32]`; the length of z has no effect.
+
+    Args:
+        z: the codes.
+        moved: parameters to move, by name, in standard deviations over scenes.
+    """
+    scores = scene_scores(z)
+    for name, move in moved.items():
+        scores[:, PARAMETERS.index(name)] += move
+    unit: Tensor = torch.special.ndtr(scores)
     return unit
+
+
+def scene_scores(z: Tensor) -> Tensor:
+    """Return what the parameters of `z [N, 32]` are made of, `[N, 22]`: each about normal over scenes."""
+    unit_z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+    return unit_z[:, : len(PARAMETERS)].clone()
 
 
 @dataclass(frozen=True)
@@ -41,22 +57,21 @@ class Scene:
     labels: Tensor
 
 
-def draw_scenes(z: Tensor, resolution: int = 64) -> Scene:
-    """Return the scenes of latent codes `z [N, 32]`."""
-    return _Canvas(z, resolution).draw()
+def draw_scenes(z: Tensor, resolution: int = 64, moved: Mapping[str, float] = NOT_MOVED) -> Scene:
+    """Return the scenes of latent codes `z [N, 32]`, edited if parameters are `moved` by some standard deviations."""
+    return _Canvas(scene_parameters(z, moved), resolution).draw()
 
 
 class _Canvas:
     """Paints shapes back to front; coordinates run from 0 to 1, y downwards."""
 
-    def __init__(self, z: Tensor, resolution: int) -> None:
-        unit = scene_parameters(z)
+    def __init__(self, unit: Tensor, resolution: int) -> None:
         self.parameters = {name: unit[:, i, None, None] for i, name in enumerate(PARAMETERS)}
         self.resolution = resolution
-        axis = (torch.arange(resolution, device=z.device, dtype=z.dtype) + 0.5) / resolution
+        axis = (torch.arange(resolution, device=unit.device, dtype=unit.dtype) + 0.5) / resolution
         self.x, self.y = axis[None, None, :], axis[None, :, None]
-        self.image = torch.zeros(z.shape[0], 3, resolution, resolution, device=z.device, dtype=z.dtype)
-        self.labels = torch.zeros(z.shape[0], resolution, resolution, device=z.device, dtype=torch.long)
+        self.image = torch.zeros(unit.shape[0], 3, resolution, resolution, device=unit.device, dtype=unit.dtype)
+        self.labels = torch.zeros(unit.shape[0], resolution, resolution, device=unit.device, dtype=torch.long)
 
     def between(self, name: str, low: float, high: float) -> Tensor:
         """Return parameter `name` scaled to [low, high], `[N, 1, 1]`."""

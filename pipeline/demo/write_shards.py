@@ -3,7 +3,8 @@
     python -m pipeline.demo.write_shards demo-run/shards
 
 Each sample holds the picture, its exact segment labels, the occluder's mask and a description. Shards of supervision
-contain only the occluders that a segmenter may learn from; held-out shards only the others.
+contain only the occluders that a segmenter may learn from; held-out shards only the others. Held-out samples also hold
+their true edits (`pipeline.demo.edits`).
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ CLEAN_EVERY = 3
 """One scene in this number has no occluder."""
 
 
-def demo_samples(name: str, count: int, kinds: Mapping[str, Any], seed: int = 0) -> Iterator[dict[str, bytes | str]]:
-    """Yield the samples of one shard in webdataset's form."""
+def demo_samples(
+    name: str, count: int, kinds: Mapping[str, Any], seed: int = 0, *, edits: bool = False
+) -> Iterator[dict[str, bytes | str]]:
+    """Yield the samples of one shard in webdataset's form; with `edits`, each with its true edits."""
     import torch  # takes seconds, and shards are written once
 
+    from pipeline.demo.edits import pixels, true_edits
     from pipeline.demo.occluders import Occluded, paste_occluder
     from pipeline.demo.scenes import Z_DIM, draw_scenes
 
     random = np.random.default_rng([seed, *name.encode()])
     z = torch.from_numpy(random.standard_normal((count, Z_DIM), dtype=np.float32))
     scenes = draw_scenes(z)
-    pictures = ((scenes.image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pictures = pixels(scenes)
     names = list(kinds)
     for i in range(count):
         labels = scenes.labels[i].numpy().astype(np.uint8)
@@ -43,13 +47,14 @@ def demo_samples(name: str, count: int, kinds: Mapping[str, Any], seed: int = 0)
         scene = Occluded(pictures[i], labels, np.zeros(labels.shape, bool))
         if kind is not None:
             scene = paste_occluder(pictures[i], labels, kind, random)
-        yield {
+        sample: dict[str, bytes | str] = {
             "__key__": f"{name}-{i:04d}",
             "png": _png(scene.image),
             "seg.png": _png(scene.labels),
             "occluder.png": _png(scene.mask.astype(np.uint8) * 255),
             "json": json.dumps({"occluder": kind, "z": [round(float(v), 6) for v in z[i]]}),
         }
+        yield sample | ({"edits.npz": true_edits(z[i], scene)} if edits else {})
 
 
 def write_demo_shards(folder: Path) -> None:
@@ -62,8 +67,9 @@ def write_demo_shards(folder: Path) -> None:
     from pipeline.demo.occluders import SEEN, UNSEEN
 
     for name in missing:
-        kinds = UNSEEN if name.startswith("held-out") else SEEN
-        write_shard(folder / f"{name}.tar", demo_samples(name, SHARDS[name], kinds))
+        held_out = name.startswith("held-out")
+        samples = demo_samples(name, SHARDS[name], UNSEEN if held_out else SEEN, edits=held_out)
+        write_shard(folder / f"{name}.tar", samples)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
