@@ -142,6 +142,9 @@ class RunConfig(Section):
     input_check: Literal["listing", "digest"] = "listing"
     """How a changed shard is detected: by size and ETag or modification time, or by reading it in every run."""
     truth: Member | None = None  # member of a sample that masks a known occluder, if the shards have one
+    true_edits: Member | None = None
+    """Member of a sample with the true images of edits, if the shards have one: an npz of `[H, W, 3]` uint8 by
+    NAME.MAGNITUDE. The report then measures how close the edits come to them."""
     unit_samples: PositiveInt = 64  # consecutive samples that an actor processes and commits at a time
     supervision: Supervision = Supervision()
     error_maps: Settings[ErrorMaps] = defaults(ErrorMaps)  # how supervision is made

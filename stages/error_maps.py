@@ -89,9 +89,10 @@ class ErrorMaps(InvertingStage):
         return self
 
     def bytes_at_most(self, sizes: Sizes) -> int:
-        """Return the bytes of maps and loss curves, and of images if they are kept."""
+        """Return the bytes of maps and loss curves, and of images and codes if they are kept."""
         images = sizes.region_px * 3 if self.keep_images else 0
-        return sizes.spaces * (2 * sizes.map_px + 4 * self.schedule.steps + images)
+        codes = sizes.codes_bytes if self.keep_codes else 0
+        return sizes.spaces * (2 * sizes.map_px + 4 * self.schedule.steps + images + codes)
 
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance; the worker inverts `batch` items, an image in a space, at a time."""

@@ -91,6 +91,11 @@ def draw_image(image_HW3: NDArray[np.uint8]) -> Drawing:
     return _drawing(_reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS))
 
 
+def draw_compact(image_HW3: NDArray[np.uint8]) -> Drawing:
+    """Return an image, reduced if it is large, as WebP: a tenth of PNG's bytes, for pages of many images."""
+    return _drawing(_reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS), "webp", quality=90)
+
+
 def draw_error(error_HW: NDArray[np.float32], ceiling: float) -> Drawing:
     """Return an error map in colours, dark where the error is low; `ceiling` and all above it are brightest."""
     reduced_HW = np.asarray(_reduced(Image.fromarray(error_HW.astype(np.float32)), Image.Resampling.BOX))
@@ -298,8 +303,8 @@ def _reduced(image: Image.Image, resample: Image.Resampling) -> Image.Image:
     return image.resize((max(1, round(width * scale)), max(1, round(height * scale))), resample)
 
 
-def _drawing(image: Image.Image) -> Drawing:
+def _drawing(image: Image.Image, kind: str = "png", **options: int) -> Drawing:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, format=kind, **options)
+    uri = f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return Drawing(uri, *image.size)

@@ -35,7 +35,10 @@ from pipeline.publish.tallies import Tallies
 from pipeline.report.card import Card
 from pipeline.report.described import REPORTS
 from pipeline.report.distributions import Numbers
-from pipeline.report.gallery import Gallery
+from pipeline.report.edited import PICTURES as EDITED
+from pipeline.report.edited import EditedPicture, EditedSamples
+from pipeline.report.edits_page import EDITS_PAGE, write_edits_page
+from pipeline.report.gallery import Gallery, choose
 from pipeline.report.held_out import HeldOutSamples
 from pipeline.report.map_quality import judge
 from pipeline.report.page import render_report, write_page
@@ -78,6 +81,7 @@ class Conclusion:
     psnr_db: Numbers = ()  # of every recorded sample
     latents: Mapping[str, str] = field(default_factory=dict)  # the locations of the bundles
     card: Card | None = None  # of the data set, without a report of its own
+    edited: Sequence[EditedPicture] = ()
 
     def write(self, plan: Plan, *, published: bool = True) -> Path:
         """Write `report.html` and `summary.json` into the run's folder and return the report.
@@ -93,7 +97,8 @@ class Conclusion:
             raise RunError(
                 f"{error}. The results are committed: `invertmill report` writes the report again"
             ) from error
-        for path in (report, summary) if published else ():
+        written = [report, *([folder / EDITS_PAGE] if self.edited else []), summary]
+        for path in written if published else ():
             plan.ledger.store.write(f"{REPORTS}/{path.name}", path)
         if published and self.card is not None:
             self.card.write(plan.ledger.store)
@@ -103,6 +108,8 @@ class Conclusion:
         """Write both files, each whole or not at all, the summary last: it identifies the result."""
         folder = plan.config.folder
         folder.mkdir(parents=True, exist_ok=True)
+        if self.edited:
+            write_edits_page(folder / EDITS_PAGE, title=folder.name, spaces=self.summary.spaces, pictures=self.edited)
         page = render_report(
             title=folder.name,
             summary=self.summary,
@@ -114,6 +121,7 @@ class Conclusion:
             training=self.training,
             psnr_db=self.psnr_db,
             latents=self.latents,
+            edited=self.edited,
         )
         write_page(report, page)
         with staged(summary) as partial:
@@ -128,7 +136,9 @@ def conclude(finished: RunResult) -> Conclusion:
     timings = list(_timings(plan, shards, index, published))
     viewer = viewer_of(plan)
     gallery = Gallery(plan.ledger, plan.sources, index, shards, viewer, plan.image, plan.config.maps.side_px)
-    shown = list(gallery.pictures(shown_rows(rows)))
+    of_gallery = shown_rows(rows)
+    shown = list(gallery.pictures(of_gallery))
+    edited = EditedSamples(index, plan.sources, shards, viewer, plan.image, plan.config.truth, plan.config.true_edits)
     unread = finished.unread
     summary = Summary(
         samples=Samples(
@@ -145,6 +155,7 @@ def conclude(finished: RunResult) -> Conclusion:
         seconds_per_image=next((t.seconds_per_image for t in timings if t.name == Invert.name), None),
         steps_single=plan.config.error_maps.schedule.steps,
         maps=judge(HeldOutSamples(index, plan.sources, shards).read(rows.rows(role="held_out")), plan.spaces),
+        edits=edited.against_truth(rows.rows(role="held_out")),
         trade_off=committed_curve(plan),
         zero_edit_difference=max((change for _, change in shown), default=None),
         shard_faults=unread.messages(),
@@ -163,8 +174,9 @@ def conclude(finished: RunResult) -> Conclusion:
     distributions = {"PSNR, dB": psnr_db, **_distributions(rows, plan)}
     card = Card(plan.config.folder.name, summary, pictures, _provenance(plan, index, about), distributions,
                    parts_of(published))  # fmt: skip
+    latents, shown_edits = _latents(plan, published), edited.pictures(choose(of_gallery, EDITED))
     return Conclusion(
-        summary, timings, pictures, quarantine, about, _training(plan), psnr_db, _latents(plan, published), card
+        summary, timings, pictures, quarantine, about, _training(plan), psnr_db, latents, card, shown_edits
     )
 
 

@@ -22,6 +22,11 @@ def signed(value: float | None, digits: int = 4) -> str:
     return ABSENT if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def ratio(value: float | None) -> str:
+    """Return a ratio as text; None is one without a limit, since nothing changes on its other side."""
+    return "∞ : 1" if value is None else f"{decimal(value, 1)} : 1"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as text."""
     return ABSENT if value is None else decimal(100 * value, digits, "%")

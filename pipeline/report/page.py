@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from infra.files import staged
 from pipeline.report.charts import (
@@ -27,12 +24,14 @@ from pipeline.report.charts import (
     draw_trade_off,
     error_ceiling,
     mean_position,
-    space_colour,
 )
 from pipeline.report.distributions import Numbers, draw_convergence, draw_histogram
-from pipeline.report.figures import count, decimal, devices, duration, percent, signed
+from pipeline.report.edited import EditedPicture
+from pipeline.report.edits_page import EDITS_PAGE, names_of_all, rows_of_edits
+from pipeline.report.figures import count, decimal, percent
 from pipeline.report.map_quality import MapQuality
 from pipeline.report.summary import SAM, Picture, Quarantined, StageTiming, Summary, steps
+from pipeline.report.templates import page_environment, verbatim
 from pipeline.report.training import TrainingReport
 from pipeline.tune.curve import Point, TradeOffCurve
 
@@ -102,6 +101,7 @@ def render_report(
     training: TrainingReport | None = None,
     psnr_db: Numbers = (),
     latents: Mapping[str, str] = {},
+    edited: Sequence[EditedPicture] = (),
 ) -> str:
     """Return the report as one HTML page that needs no other file.
 
@@ -116,18 +116,19 @@ def render_report(
         training: of the segmenter.
         psnr_db: of the SAM inversion of every recorded sample.
         latents: the locations of the bundles, by content.
+        edited: samples with their edits; the first of them are shown.
     """
     ceiling = error_ceiling(error_HW for picture in pictures for error_HW in (*picture.predicted_LHW, picture.error_HW))
     groups = group_quarantine(quarantine)
     samples = summary.samples
     height_px, width_px = summary.resolution_px
-    environment = _environment()
+    environment = page_environment()
     return environment.get_template("report.html.j2").render(
         title=title,
         size=f"{width_px} × {height_px} px",
         sam=SAM,
-        style=_verbatim(environment, "report.css"),
-        script=_verbatim(environment, "report.js"),
+        style=verbatim(environment, "report.css"),
+        script=verbatim(environment, "report.js"),
         summary=summary,
         tiles=headline(summary),
         unaccounted=samples.inventory - samples.recorded - samples.quarantined,
@@ -144,6 +145,9 @@ def render_report(
         rows=_rows([picture for picture in pictures if not picture.worst], summary.spaces, ceiling),
         worst=_rows(_worst_first(pictures), summary.spaces, ceiling),
         distributions=_distributions(pictures, psnr_db),
+        edited=rows_of_edits(edited, summary.spaces, ceiling),
+        edits_page=EDITS_PAGE,
+        method_names=names_of_all(summary.spaces),
         health=health(summary),
         latents=latents,
         scale={"colours": colour_scale(), "ceiling": ceiling},
@@ -219,32 +223,6 @@ def group_quarantine(quarantine: Sequence[Quarantined]) -> list[Group]:
         left -= shown[reason]
     commonest = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     return [Group(reason, len(samples), tuple(samples[: shown[reason]])) for reason, samples in commonest]
-
-
-def script_digest(script: str) -> str:
-    """Return the hash by which a content security policy allows an inline script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def _verbatim(environment: Environment, name: str) -> str:
-    """Return a file of the template unchanged, as a part of the page."""
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pipeline.report", "template"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        function.__name__: function
-        for function in (decimal, signed, percent, count, duration, devices, script_digest, space_colour)
-    }
-    return environment
 
 
 def _alone(summary: Summary, psnr_db: float | None) -> str:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.publish.rows import figure, having, numbers_of
 from pipeline.report.checks import Check, psnr_order
+from pipeline.report.edit_truth import EditTruth
+from pipeline.report.figures import ratio
 from pipeline.report.map_quality import MapQuality
 from pipeline.tune.curve import TradeOffCurve
 from stages.error_maps import ErrorMaps
@@ -87,6 +89,7 @@ class Summary:
     auroc_predicted_map: float | None
     zero_edit_difference: float | None  # largest, between a zero edit and the stored reconstruction
     maps: MapQuality = field(default_factory=MapQuality)
+    edits: EditTruth | None = None  # of edits against the truth, where the shards hold it
     trade_off: TradeOffCurve | None = None  # of other thresholds, if `tune --invert` measured it
     shard_faults: dict[str, list[str]] = field(default_factory=dict)  # unread input
     shard_notes: dict[str, list[str]] = field(default_factory=dict)  # notes for its owner
@@ -140,6 +143,8 @@ class Summary:
             ("correlation per segment", _figures(self.spaces, self.maps.correlation_per_segment)),
             ("predicted minus achieved error", _figures(self.spaces, self.maps.bias_per_segment, "+.4f")),
             ("zero edit differs by", _figure(self.zero_edit_difference, 6)),
+            ("edits, PSNR to the truth", self._edits_to_truth()),
+            ("edits, change inside : occluder", self._edits_inside()),
             ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())),
         ]
         return [(name, figure) for name, figure in figures if figure not in ("", UNKNOWN)]
@@ -151,6 +156,17 @@ class Summary:
     def _order(self) -> str:
         check = self.checks["psnr_order"]
         return "" if check.holds is None else f"{check.rule}: {check.verdict}"
+
+    def _edits_to_truth(self) -> str:
+        if self.edits is None:
+            return ""
+        return ", ".join(f"{name} {value:.2f}" for name, value in self.edits.all.psnr_to_truth_db.items()) + " dB"
+
+    def _edits_inside(self) -> str:
+        if self.edits is None:
+            return ""
+        ratios = self.edits.all.inside_outside_ratio
+        return ", ".join(f"{name} {ratio(value)}" for name, value in ratios.items())
 
     def _by_space(self) -> str:
         """Return PSNR in every space alone, with the signs of its order (it rises in thesis Fig. 3.2)."""
