@@ -24,6 +24,9 @@ from PIL import Image
 MAX_SIDE_PX = 384
 """Side to which larger pictures are reduced, so that a page of many opens quickly."""
 
+LOSSLESS_SIDE_PX = 128
+"""Side up to which WebP's half resolution of colour would show."""
+
 LABEL_CHARACTERS = 26  # that fit next to the axis of a curve
 
 _COLOURS = {
@@ -92,8 +95,9 @@ def draw_image(image_HW3: NDArray[np.uint8]) -> Drawing:
 
 
 def draw_compact(image_HW3: NDArray[np.uint8]) -> Drawing:
-    """Return an image, reduced if it is large, as WebP: a tenth of PNG's bytes, for pages of many images."""
-    return _drawing(_reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS), "webp", quality=90)
+    """Return an image, reduced if it is large, as WebP, for pages of many images; small ones without loss."""
+    image = _reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS)
+    return _drawing(image, "webp", quality=90, lossless=max(image.size) <= LOSSLESS_SIDE_PX)
 
 
 def draw_error(error_HW: NDArray[np.float32], ceiling: float) -> Drawing:

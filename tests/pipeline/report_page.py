@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from pipeline.report.edit_truth import EditFigures, EditTruth
+from pipeline.report.edited import EditedImage, EditedPicture
 from pipeline.report.map_quality import MapQuality
 from pipeline.report.page import render_report, write_page
 from pipeline.report.summary import Picture, Quarantined, Samples, StageTiming, Summary
@@ -68,6 +70,35 @@ PICTURES = [picture(seed) for seed in range(7)] + [
     picture(7, key=HOSTILE, role="supervision", w_plus_HW3=None, w_plus_psnr_db=None),
     picture(8, 192, 256, role=None, worst=True, psnr_db=19.02),
 ]
+
+
+def edited_picture(seed: int, **changes: object) -> EditedPicture:
+    """Return a picture with edits that shift it and that darken it, by SAM and in W+ alone."""
+    seen = picture(seed, **changes)
+    alone = seen.image_HW3 if seen.w_plus_HW3 is None else seen.w_plus_HW3
+
+    def edits_of(image_HW3: np.ndarray, direction: str, magnitude: float) -> np.ndarray:
+        if direction == "shift":
+            return np.roll(image_HW3, round(8 * magnitude), axis=1)
+        return (image_HW3 * (1 - 0.2 * magnitude)).clip(0, 255).astype(np.uint8)
+
+    before = {"sam": seen.sam_HW3, "w_plus": alone}
+    edits = tuple(
+        EditedImage(name, magnitude, {m: edits_of(image, name, magnitude) for m, image in before.items()})
+        for name, magnitudes in (("shift", (-2.0, -1.0, 1.0, 2.0)), ("darken", (0.5, 1.0)))
+        for magnitude in magnitudes
+    )
+    return EditedPicture(seen.key, seen.shard, seen.image_HW3, seen.predicted_LHW[0], seen.assignment_HW, before, edits)
+
+
+EDITED = [edited_picture(seed) for seed in range(5)] + [edited_picture(5, key=HOSTILE)]
+_METHODS = {"sam": 27.41, "w_plus": 23.87, "f4": 22.1, "f6": 21.5, "f8": 21.2, "f10": 21.0}
+_FIGURES = EditFigures(
+    psnr_to_truth_db=_METHODS | {"unedited": 18.61},
+    inside_outside_ratio={"sam": 12.64, "w_plus": 6.2, "f4": 3.1, "f6": 2.0, "f8": 1.1, "f10": None},
+    change_inside=dict.fromkeys(_METHODS, 0.2),
+    change_occluder=dict.fromkeys(_METHODS, 0.02),
+)
 MAPS = MapQuality(
     average_precision_error_map=0.7126,
     average_precision_predicted_map=0.8449,
@@ -115,6 +146,7 @@ SUMMARY = Summary(
     auroc_predicted_map=0.9311,
     zero_edit_difference=0.0,
     maps=MAPS,
+    edits=EditTruth(samples=12, magnitudes=(-1.0, 1.0), all=_FIGURES, by_direction={"shift": _FIGURES}),
     trade_off=TRADE_OFF,
     maps_px=(96, 128),
     steps_single=501,
@@ -149,6 +181,7 @@ REPORT = {
         "devices": "8 × NVIDIA H200",
         "note": "demo assets: not a published GAN, not LPIPS-VGG",
     },
+    "edited": EDITED,
     "psnr_db": (19.02, 28.0, 28.4, 29.1, 30.2),
     "latents": {
         "store": "s3://latents/cars",
@@ -156,6 +189,7 @@ REPORT = {
     },
 }
 EMPTY = REPORT | {
+    "edited": [],
     "psnr_db": (),
     "summary": replace(
         SUMMARY,
@@ -171,6 +205,7 @@ EMPTY = REPORT | {
         auroc_predicted_map=None,
         zero_edit_difference=None,
         maps=MapQuality(),
+        edits=None,
         trade_off=None,
         shard_faults={},
         failed_units={},

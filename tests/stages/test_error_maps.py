@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from generators.source import GeneratorSource
+from pipeline.data.fingerprint import settings_of
 from stages.base.stage import Record, Rejected, Sample
 from stages.engine.adam import step
 from stages.engine.schedule import Schedule
 from stages.error_maps import ErrorMaps
 from stages.images.image_member import pixels_of
+from stages.inversion.single import unpack_single
 from stages.maps.reduction import fit_reduced
-from stages.maps.region import Region
+from stages.maps.region import Region, to_uint8
 from stages.objective.objective import Objective
 from stages.perceptual.source import PerceptualSource
 from tests import tiny
@@ -214,3 +216,23 @@ def test_no_samples_give_no_records(sources):
 def test_a_stage_can_be_pickled(sources):
     stage = ErrorMaps(**sources)
     assert pickle.loads(pickle.dumps(stage)) == stage
+
+
+def test_kept_codes_form_the_pictures_that_were_measured(sources):
+    taken = samples(2)
+    for record in results(sources, taken, keep_codes=True, keep_images=True):
+        codes = unpack_single(record.arrays)
+        assert list(codes) == SPACES
+        viewer = ErrorMaps(**sources).viewer(CPU)
+        for place, space in enumerate(SPACES):
+            assert set(codes[space].deltas) == ({space} if place else set())
+            image_HW3 = to_uint8(viewer.picture(codes[space]))[0].astype(int)
+            assert abs(image_HW3 - record.arrays["image_LHW3"][place]).max() <= 2  # stored in half precision
+
+
+def test_codes_are_kept_only_if_asked_for_and_then_change_the_fingerprint(sources):
+    (record,) = results(sources, samples(1))
+    assert unpack_single(record.arrays) == {}
+    plain, keeping = (settings_of(ErrorMaps(**sources, keep_codes=keep)) for keep in (False, True))
+    assert "keep_codes" not in plain  # stores made before there were kept codes stay complete
+    assert keeping == plain | {"keep_codes": True}

@@ -98,6 +98,11 @@ def test_the_z_that_is_written_draws_the_scene_outside_the_mask(shards):
         assert abs(pixels(sample["png"])[clean] - image[clean]).max() < 1
 
 
+def test_held_out_scenes_come_with_their_true_edits_and_others_without(shards):
+    assert all("edits.npz" in sample for sample in read(shards, "held-out-000000"))
+    assert not any("edits.npz" in sample for sample in read(shards, "supervision-000000"))
+
+
 def test_shards_do_not_share_scenes(shards):
     codes = {tuple(json.loads(sample["json"])["z"]) for name in SHARDS for sample in read(shards, name)}
     assert len(codes) == sum(SHARDS.values())
