@@ -31,6 +31,7 @@ class TrueEdits:
     pixels_HW3: NDArray[np.uint8]
     occluded_HW: NDArray[np.bool_]  # of the region
     images: Mapping[str, NDArray[np.uint8]]  # `[H, W, 3]`, of the size of the input
+    label: int | None = None  # its class, if the inversion knew one
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def measured(
     known = [edit for edit in edits if edit.label in truth.images]
     against = {edit.label: _Against.from_truth(editor, truth, edit.label) for edit in known}
     for method, codes in methods.items():
-        pictures = editor.pictures(codes, known)
+        pictures = editor.pictures(codes, known, [truth.label])
         before_3HW = next(pictures).image_N3HW[0].cpu()
         for edit, after in zip(known, pictures, strict=True):
             yield against[edit.label].measure(method, edit, after.image_N3HW[0].cpu(), before_3HW)

@@ -118,13 +118,18 @@ class EditedSamples:
 
     @functools.cached_property
     def _editor(self) -> Editor:
-        return Editor(self.viewer.generator, self.viewer.region)
+        return Editor(self.viewer.generator, self.viewer.region, published=self._stage.published)
 
-    @functools.cached_property
-    def _edits(self) -> tuple[EditOfCodes, ...]:
+    @property
+    def _stage(self) -> Edit:
         assert self._step is not None
         stage = self._step.stage
         assert isinstance(stage, Edit)
+        return stage
+
+    @functools.cached_property
+    def _edits(self) -> tuple[EditOfCodes, ...]:
+        stage = self._stage
         return edits_of(stage.directions, stage.magnitudes, stage.sequences, self.viewer.generator)
 
     def _read(self, rows: Sequence[Row], *, files: bool) -> Iterator[tuple[Row, Sample]]:
@@ -172,7 +177,7 @@ class EditedSamples:
         unedited = {SAM_METHOD: to_uint8(sam.image_N3HW)[0]}
         rendered: dict[str, NDArray[np.uint8]] = {}  # in the first space alone, by label
         for of_alone in alone.values():
-            pictures = self._editor.pictures(of_alone, self._edits)
+            pictures = self._editor.pictures(of_alone, self._edits, [_class_of(sample)])
             unedited[first] = to_uint8(next(pictures).image_N3HW)[0]
             for edit, picture in zip(self._edits, pictures, strict=True):
                 rendered[edit.label] = to_uint8(picture.image_N3HW)[0]
@@ -204,4 +209,10 @@ class EditedSamples:
         if occluded_HW is None:
             return None
         images = read_true_edits(sample.members[self.truth], f"{sample.key}.{self.truth}")
-        return TrueEdits(sample.key, picture.pixels_HW3, occluded_HW, images)
+        return TrueEdits(sample.key, picture.pixels_HW3, occluded_HW, images, _class_of(sample))
+
+
+def _class_of(sample: Sample) -> int | None:
+    """Return the class that the inversion of a sample recorded."""
+    label = sample.records[Invert.name].row.get("label")
+    return None if label is None else int(str(label))
