@@ -29,6 +29,8 @@ from stages.base.stage import Record
 from stages.maps.region import to_uint8
 
 SCENES, QUICK_SCENES = 16, 4
+SETTINGS: tuple[str, ...] = ()
+"""Settings of the demo that are changed for its scenes."""
 FULL, NO_DELTA_TERM, UNREFINED = "full", "without L_F", "without refinement"
 DIRECTION, MAGNITUDE = "car-position", 1.0
 """The edit in the picture."""
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("ablations", __doc__, f"{QUICK_SCENES} scenes instead of {SCENES}")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="PNG to write as well")
     options = parser.parse_args(arguments)
-    scenes = Scenes.from_demo(QUICK_SCENES if options.quick else SCENES)
+    scenes = Scenes.from_demo(QUICK_SCENES if options.quick else SCENES, SETTINGS)
     refined, by_pixel = scenes.assignments(), scenes.assignments(refined=False)
     without = scenes.config.invert.objective.model_copy(update={"lambda_delta": 0.0})
     variants = {
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     units = {
         "psnr_db": "dB of the inversion, mean over scenes",
         "psnr_to_truth_db": "dB of edits against the renderer's, mean over scenes and edits",
+        "psnr_inside_db": "the same over the pixels that the true edit changes",
         "inside_outside_ratio": "mean change where the true edit changes the image over that of the occluder",
         "delta_rms": "root mean square of the deltas where they act",
     }
@@ -76,6 +79,7 @@ def _figures(scenes: Scenes, variants: Mapping[str, Sequence[Record]]) -> dict[s
         name: {
             "psnr_db": round(float(np.mean([float(str(record.row["psnr_db"])) for record in records])), 2),
             "psnr_to_truth_db": round(summary.all.psnr_to_truth_db[name], 2),
+            "psnr_inside_db": round(summary.all.psnr_inside_db[name], 2),
             "inside_outside_ratio": None if (ratio := ratios[name]) is None else round(ratio, 2),
             "delta_rms": round(float(np.mean([_rms(codes_of(record)) for record in records])), 3),
         }

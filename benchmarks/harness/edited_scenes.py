@@ -36,6 +36,13 @@ from stages.objective.objective import Objective
 DEMO = Path(__file__).parents[2] / "demo.yaml"
 HELD_OUT = "held-out-000000"
 CPU = torch.device("cpu")
+HASTY = (
+    "error_maps.schedule.steps=2",
+    "invert.schedule.steps=2",
+    "error_maps.start.samples=8",
+    "invert.start.samples=8",
+)
+"""Settings under which inversions take a second and are worth nothing, for tests of what is done with them."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,14 @@ class Scenes:
     alone: Sequence[Record]
 
     @classmethod
-    def from_demo(cls, count: int) -> Scenes:
-        """Invert the first occluded ones of the demo's held-out scenes in every single space, as `demo.yaml` says."""
-        config = load_config(DEMO)
+    def from_demo(cls, count: int, settings: Sequence[str] = ()) -> Scenes:
+        """Invert the first occluded ones of the demo's held-out scenes in every single space.
+
+        Args:
+            count: of the scenes, at most 16.
+            settings: that differ from `demo.yaml`, as `--set` takes them.
+        """
+        config = load_config(DEMO, settings)
         scenes = demo_samples(HELD_OUT, SHARDS[HELD_OUT], UNSEEN, edits=True)
         members = [{name: data for name, data in scene.items() if isinstance(data, bytes)} for scene in scenes]
         occluded = [one for number, one in enumerate(members) if number % CLEAN_EVERY][:count]

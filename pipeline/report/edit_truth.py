@@ -17,6 +17,7 @@ from generators.latents import Codes
 from pipeline.errors import RunError
 from stages.editing.editor import Editor
 from stages.editing.settings import EditOfCodes
+from stages.inversion.viewer import MAX_PSNR_DB
 from stages.maps.region import fit, psnr_db
 
 UNEDITED = "unedited"
@@ -42,6 +43,7 @@ class EditMeasure:
     direction: str
     magnitude: float
     psnr_db: float
+    psnr_inside_db: float  # of the pixels that the true edit changes
     inside: float  # change where the true edit changes the image
     occluder: float  # change of the occluder, which no true edit changes
 
@@ -51,6 +53,7 @@ class EditFigures:
     """Means over images and edits, by method."""
 
     psnr_to_truth_db: dict[str, float]
+    psnr_inside_db: dict[str, float]
     inside_outside_ratio: dict[str, float | None]
     change_inside: dict[str, float]
     change_occluder: dict[str, float]
@@ -130,9 +133,19 @@ class _Against:
     def measure(self, method: str, edit: EditOfCodes, after_3HW: Tensor, before_3HW: Tensor) -> EditMeasure:
         change_HW = (after_3HW - before_3HW).abs().mean(0) / 2
         changed_HW = ((self.true_3HW - self.input_3HW).abs().amax(0) > 1 / 255) & ~self.occluded_HW
-        psnr = float(psnr_db(after_3HW[None], self.true_3HW[None])[0])
+        whole = float(psnr_db(after_3HW[None], self.true_3HW[None])[0])
+        of_changed = psnr_db(after_3HW[None, :, None, changed_HW], self.true_3HW[None, :, None, changed_HW])
+        psnr_inside = float(of_changed[0]) if bool(changed_HW.any()) else whole
         inside, occluder = _mean(change_HW, changed_HW), _mean(change_HW, self.occluded_HW)
-        return EditMeasure(method, edit.name, edit.magnitude, psnr, inside, occluder)
+        return EditMeasure(
+            method=method,
+            direction=edit.name,
+            magnitude=edit.magnitude,
+            psnr_db=min(whole, MAX_PSNR_DB),
+            psnr_inside_db=min(psnr_inside, MAX_PSNR_DB),
+            inside=inside,
+            occluder=occluder,
+        )
 
 
 def _mean(change_HW: Tensor, mask_HW: Tensor) -> float:
@@ -156,6 +169,7 @@ def _figures(measures: Sequence[EditMeasure]) -> EditFigures:
     occluder = {method: fmean(m.occluder for m in some) for method, some in of.items() if method != UNEDITED}
     return EditFigures(
         psnr_to_truth_db={method: fmean(measure.psnr_db for measure in some) for method, some in of.items()},
+        psnr_inside_db={method: fmean(measure.psnr_inside_db for measure in some) for method, some in of.items()},
         inside_outside_ratio={
             method: inside[method] / occluder[method] if occluder[method] > 0 else None for method in inside
         },

@@ -1,32 +1,35 @@
-"""The demo's spaces, inverted in as the demo does: the order of thesis Fig. 3.2 holds."""
+"""The demo's spaces, inverted in as the demo does: the order of thesis Fig. 3.2 holds, and SAM's edits come closest."""
 
-from pathlib import Path
 from statistics import fmean
 
-import torch
+import pytest
 
-from pipeline.config import load_config
-from pipeline.demo.occluders import UNSEEN
-from pipeline.demo.write_shards import demo_samples
+from benchmarks.harness.edited_scenes import Scenes, codes_of
 from pipeline.report.checks import psnr_order
-from stages.base.stage import Record, Sample
-from stages.error_maps import ErrorMaps
+from pipeline.report.edit_truth import UNEDITED, summarised
 from stages.maps.spaces import column
 
-DEMO = Path(__file__).parents[3] / "demo.yaml"
 SCENES = 4
 
 
-def test_psnr_rises_from_each_of_the_demos_spaces_to_the_next():
-    config, device = load_config(DEMO), torch.device("cpu")
-    settings = {name: getattr(config.error_maps, name) for name in type(config.error_maps).model_fields}
-    stage = ErrorMaps(generator=config.generator, perceptual=config.perceptual, **settings)
-    scenes = demo_samples("held-out-000000", SCENES, UNSEEN)
-    members = [{name: data for name, data in scene.items() if isinstance(data, bytes)} for scene in scenes]
-    samples = [Sample(str(number), "shard", one) for number, one in enumerate(members)]
-    records = list(stage.setup(device)(samples))
-    assert all(isinstance(record, Record) for record in records)
-    spaces = config.generator.load(device).spaces
-    values = {space: fmean(record.row[f"psnr_db_{column(space)}"] for record in records) for space in spaces}
+@pytest.fixture(scope="module")
+def scenes() -> Scenes:
+    return Scenes.from_demo(SCENES)
+
+
+def test_psnr_rises_from_each_of_the_demos_spaces_to_the_next(scenes):
+    spaces = scenes.generator.spaces
+    values = {space: fmean(record.row[f"psnr_db_{column(space)}"] for record in scenes.alone) for space in spaces}
     check = psnr_order(values)
     assert check.holds, values
+
+
+def test_edits_of_occluded_scenes_come_closest_to_the_renderers_own_by_sam(scenes):
+    sam = scenes.inverted(scenes.assignments())
+    methods = [{"sam": codes_of(record)} | codes for record, codes in zip(sam, scenes.codes_alone(), strict=True)]
+    summary = summarised(scenes.measures(methods), SCENES)
+    for psnr_db in (summary.all.psnr_to_truth_db, summary.all.psnr_inside_db):
+        alone = {method: value for method, value in psnr_db.items() if method not in ("sam", UNEDITED)}
+        assert psnr_db["sam"] > psnr_db["w_plus"] + 2, psnr_db
+        assert psnr_db["sam"] > max(alone.values()), psnr_db
+    assert summary.all.inside_outside_ratio["sam"] > 10

@@ -65,6 +65,9 @@ def test_changes_are_of_the_region_that_truly_changes_and_of_the_occluder(case):
     assert sam.inside == pytest.approx(change_HW[changed_HW].mean(), rel=0.03)
     assert sam.occluder == pytest.approx(change_HW[occluded_HW].mean(), rel=0.03)
     assert (unedited.inside, unedited.occluder) == (0, 0)
+    squared = ((before.astype(float) - true)[changed_HW] / 255) ** 2
+    assert unedited.psnr_inside_db == pytest.approx(-10 * np.log10(squared.mean()), abs=0.01)
+    assert unedited.psnr_inside_db < unedited.psnr_db
 
 
 def test_edits_without_a_true_image_are_left_out(case):
@@ -74,20 +77,21 @@ def test_edits_without_a_true_image_are_left_out(case):
 
 def test_summaries_are_means_and_their_ratio_is_one_of_means():
     measures = [
-        EditMeasure("sam", "size", 1.0, 30.0, 0.4, 0.1),
-        EditMeasure("sam", "hue", -1.0, 20.0, 0.2, 0.02),
-        EditMeasure(UNEDITED, "size", 1.0, 15.0, 0.0, 0.0),
+        EditMeasure("sam", "size", 1.0, 30.0, 25.0, 0.4, 0.1),
+        EditMeasure("sam", "hue", -1.0, 20.0, 15.0, 0.2, 0.02),
+        EditMeasure(UNEDITED, "size", 1.0, 15.0, 5.0, 0.0, 0.0),
     ]
     summary = summarised(measures, 1)
     assert summary.samples == 1
     assert summary.magnitudes == (-1.0, 1.0)
     assert summary.all.psnr_to_truth_db == {"sam": 25.0, UNEDITED: 15.0}
+    assert summary.all.psnr_inside_db == {"sam": 20.0, UNEDITED: 5.0}
     assert summary.all.inside_outside_ratio == {"sam": pytest.approx(0.6 / 0.12)}
     assert summary.by_direction["size"].inside_outside_ratio == {"sam": pytest.approx(4)}
 
 
 def test_a_ratio_over_no_change_at_all_is_unknown():
-    summary = summarised([EditMeasure("f6", "size", 1.0, 30.0, 0.4, 0.0)], 1)
+    summary = summarised([EditMeasure("f6", "size", 1.0, 30.0, 25.0, 0.4, 0.0)], 1)
     assert summary.all.inside_outside_ratio == {"f6": None}
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from pipeline.report import charts, summary
 from pipeline.report.figures import decimal, devices, duration, percent
 from pipeline.report.map_quality import MapQuality
-from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, render_report, script_digest, write_page
+from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, render_report, write_page
 from pipeline.report.summary import SAM, Quarantined, Samples
+from pipeline.report.templates import script_digest
 from tests.pipeline.report_page import (
     EMPTY,
     MAPS,
