@@ -127,7 +127,7 @@ class Scenes:
         return [
             measure
             for sample, codes in zip(self.samples, methods, strict=True)
-            for measure in measured(self.editor, codes, self.edits, self.truth(sample))
+            for measure in measured(dict.fromkeys(codes, self.editor), codes, self.edits, self.truth(sample))
         ]
 
 

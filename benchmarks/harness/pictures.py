@@ -42,29 +42,26 @@ def main(arguments: list[str] | None = None) -> int:
     pictures = conclusion.edited[:ROWS]
     ceiling = error_ceiling(picture.predicted_HW for picture in pictures)
     edits = [f"{name}\n{magnitude:+g}" for name, magnitude in SHOWN]
-    headings = ["input", f"predicted\nerror, {spaces[0]}", "assignment", "SAM", *edits, f"{spaces[0]} alone", edits[0]]
+    headings = ["input", f"predicted\nerror, {spaces[0]}", "assignment", "SAM", *edits]
     write_sheet(options.out, headings, [(picture.key, row_of(picture, spaces, ceiling)) for picture in pictures])
     print(f"wrote {options.out}, {options.out.stat().st_size} bytes")
     return 0
 
 
 def row_of(picture: EditedPicture, spaces: Sequence[str], ceiling: float) -> list[NDArray[np.uint8]]:
-    """Return the images of a row: SAM's edits, then W+ alone with the first of them."""
-    alone = next(method for method in picture.unedited if method != SAM_METHOD)
+    """Return the images of a row."""
     return [
         picture.image_HW3,
         pixels_of_drawing(draw_error(picture.predicted_HW, ceiling), picture.image_HW3.shape),
         pixels_of_drawing(draw_assignment(picture.assignment_HW, picture.image_HW3, spaces), picture.image_HW3.shape),
         picture.unedited[SAM_METHOD],
-        *(_edited(picture, name, magnitude, SAM_METHOD) for name, magnitude in SHOWN),
-        picture.unedited[alone],
-        _edited(picture, *SHOWN[0], alone),
+        *(_edited(picture, name, magnitude) for name, magnitude in SHOWN),
     ]
 
 
-def _edited(picture: EditedPicture, direction: str, magnitude: float, method: str) -> NDArray[np.uint8]:
+def _edited(picture: EditedPicture, direction: str, magnitude: float) -> NDArray[np.uint8]:
     edits = picture.along(direction)
-    return min(edits, key=lambda edit: abs(edit.magnitude - magnitude)).by_method[method]
+    return min(edits, key=lambda edit: abs(edit.magnitude - magnitude)).by_method[SAM_METHOD]
 
 
 def pixels_of_drawing(drawing: Drawing, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from pipeline.errors import RunError
 from stages.editing.editor import Editor
 from stages.editing.settings import EditOfCodes
 from stages.inversion.viewer import MAX_PSNR_DB
-from stages.maps.region import fit, psnr_db
+from stages.maps.region import Region, fit, psnr_db
 
 UNEDITED = "unedited"
 """The input itself, compared with the truth: what doing nothing gives."""
@@ -95,20 +95,21 @@ def read_true_edits(data: bytes, name: str) -> dict[str, NDArray[np.uint8]]:
 
 @torch.no_grad()
 def measured(
-    editor: Editor, methods: Mapping[str, Codes], edits: Sequence[EditOfCodes], truth: TrueEdits
+    editors: Mapping[str, Editor], methods: Mapping[str, Codes], edits: Sequence[EditOfCodes], truth: TrueEdits
 ) -> Iterator[EditMeasure]:
     """Yield the measures of one image's edits that the truth has, by every method, then of the unedited input.
 
     Args:
-        editor: of the generator and region.
+        editors: by method, each of the generator that its codes belong to; of one region.
         methods: codes of the image (a batch of 1) by method.
         edits: the edits that are made; those without a true image are left out.
         truth: what the edits should be.
     """
     known = [edit for edit in edits if edit.label in truth.images]
-    against = {edit.label: _Against.from_truth(editor, truth, edit.label) for edit in known}
+    region = next(iter(editors.values())).region
+    against = {edit.label: _Against.from_truth(region, truth, edit.label) for edit in known}
     for method, codes in methods.items():
-        pictures = editor.pictures(codes, known, [truth.label])
+        pictures = editors[method].pictures(codes, known, [truth.label])
         before_3HW = next(pictures).image_N3HW[0].cpu()
         for edit, after in zip(known, pictures, strict=True):
             yield against[edit.label].measure(method, edit, after.image_N3HW[0].cpu(), before_3HW)
@@ -126,8 +127,8 @@ class _Against:
     occluded_HW: Tensor
 
     @classmethod
-    def from_truth(cls, editor: Editor, truth: TrueEdits, label: str) -> _Against:
-        images = (fit(pixels_HW3, editor.region) for pixels_HW3 in (truth.pixels_HW3, truth.images[label]))
+    def from_truth(cls, region: Region, truth: TrueEdits, label: str) -> _Against:
+        images = (fit(pixels_HW3, region) for pixels_HW3 in (truth.pixels_HW3, truth.images[label]))
         return cls(*images, torch.from_numpy(truth.occluded_HW))
 
     def measure(self, method: str, edit: EditOfCodes, after_3HW: Tensor, before_3HW: Tensor) -> EditMeasure:

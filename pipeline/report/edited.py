@@ -6,7 +6,7 @@ import functools
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from stages.images.decoding import decode_picture
 from stages.images.image_member import ImageMember
 from stages.inversion.packing import unpack_codes
 from stages.inversion.single import unpack_single
+from stages.inversion.tuned import tuned_generator
 from stages.inversion.viewer import Viewer
 from stages.invert import Invert
 from stages.maps.region import fit, to_uint8
@@ -107,7 +108,8 @@ class EditedSamples:
         measures, samples = list[EditMeasure](), 0
         for _, sample in self._read(occluded[:MEASURED], files=False):
             if (true := self._true_edits(sample)) is not None:
-                measures += measured(self._editor, self._codes(sample), self._edits, true)
+                by_method = self._editors(sample)
+                measures += measured(by_method, self._codes(sample), self._edits, true)
                 samples += 1
         return summarised(measures, samples)
 
@@ -169,11 +171,17 @@ class EditedSamples:
             column(space): codes for space, codes in alone.items()
         }
 
+    def _editors(self, sample: Sample) -> dict[str, Editor]:
+        """Return the editor of each method: pivotal tuning changes the generator of an image, a space alone does not."""
+        tuned = tuned_generator(self.viewer.generator, sample.records[Invert.name].arrays)
+        alone = {column(space): self._editor for space in self.viewer.spaces}
+        return {SAM_METHOD: replace(self._editor, generator=tuned)} | alone
+
     def _picture(self, row: Row, sample: Sample) -> EditedPicture:
         record, codes = sample.records[Edit.name], self._codes(sample)
         first = column(self.viewer.spaces[0])
         alone = {first: codes[first]} if first in codes else {}
-        sam = self._editor.reconstruction(codes[SAM_METHOD])
+        sam = self._editors(sample)[SAM_METHOD].reconstruction(codes[SAM_METHOD])
         unedited = {SAM_METHOD: to_uint8(sam.image_N3HW)[0]}
         rendered: dict[str, NDArray[np.uint8]] = {}  # in the first space alone, by label
         for of_alone in alone.values():
@@ -202,7 +210,7 @@ class EditedSamples:
         )
 
     def _true_edits(self, sample: Sample) -> TrueEdits | None:
-        if self.truth not in sample.members:
+        if self.truth is None or self.truth not in sample.members:
             return None
         picture = self.image.picture(sample)
         occluded_HW = known_occluder(sample, self.occluder, picture.geometry, self.viewer.region)

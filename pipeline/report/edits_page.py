@@ -136,14 +136,14 @@ def as_data(value: object) -> Markup:
 def _row(picture: EditedPicture, spaces: Sequence[str], ceiling: float, names: Mapping[str, str]) -> EditedRow:
     key = picture.key
     before = [
-        Shown(draw_compact(picture.image_HW3), f"Input of {key}", "input"),
-        Shown(draw_error(picture.predicted_HW, ceiling), f"Invertibility map of {key} in {spaces[0]}",
+        Shown(draw_compact(picture.image_HW3), f"Input of {key}, to be edited", "input"),
+        Shown(draw_error(picture.predicted_HW, ceiling), f"Invertibility map of {key} in {spaces[0]}, to be edited",
               f"predicted, {spaces[0]}"),
-        Shown(draw_assignment(picture.assignment_HW, picture.image_HW3, spaces), f"Assignment of {key}", "assignment"),
+        Shown(draw_assignment(picture.assignment_HW, picture.image_HW3, spaces), f"Assignment of {key}, to be edited", "assignment"),
     ]  # fmt: skip
     for method, image_HW3 in picture.unedited.items():
         name = names.get(method, method)
-        before.append(Shown(draw_compact(image_HW3), f"Reconstruction of {key}, {name}", name))
+        before.append(Shown(draw_compact(image_HW3), f"Reconstruction of {key} by {name}, to be edited", name))
     return EditedRow(key, picture.shard, tuple(before), tuple(_series(picture, d, names) for d in picture.directions))
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.report import charts, summary
+from pipeline.report.edits_page import EDITS_PAGE, REPORTED
 from pipeline.report.figures import decimal, devices, duration, percent
 from pipeline.report.map_quality import MapQuality
 from pipeline.report.page import MAX_ROWS, group_quarantine, headline, health, render_report, write_page
@@ -46,7 +47,8 @@ def test_a_report_is_one_file_that_refers_to_no_other(report):
     assert [path.name for path in report.parent.iterdir()] == ["report.html"]
     for _, attributes in page.elements:
         for name in ("src", "href", "data", "action", "poster", "srcset", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:")), attributes
+            address = attributes.get(name) or "#"
+            assert address.startswith(("#", "data:")) or (name, address) == ("href", EDITS_PAGE), attributes
     styles = " ".join([*(a.get("style") or "" for _, a in page.elements), report.read_text(encoding="utf-8")])
     assert not re.search(r"@import|url\((?!#)", styles)
 
@@ -55,6 +57,7 @@ def test_every_sample_has_every_image_with_a_text_of_its_own(report):
     images = Page(report.read_text(encoding="utf-8")).all("img")
     kinds = Counter((image["class"] or "").split()[0] for image in images)
     wanted = {kind: number * len(PICTURES) for kind, number in PER_SAMPLE.items()} | {"alone": len(PICTURES) - 1}
+    wanted |= {"before": 5 * REPORTED, "edit": 2 * (5 + 3) * REPORTED}  # two methods, two directions with 0
     assert kinds == wanted
     texts = [image["alt"] for image in images]
     assert all(texts)
