@@ -172,7 +172,7 @@ class EditedSamples:
         }
 
     def _editors(self, sample: Sample) -> dict[str, Editor]:
-        """Return the editor of each method: pivotal tuning changes the generator of an image, a space alone does not."""
+        """Return the editor of each method: SAM may have tuned the generator to the image, a space alone has not."""
         tuned = tuned_generator(self.viewer.generator, sample.records[Invert.name].arrays)
         alone = {column(space): self._editor for space in self.viewer.spaces}
         return {SAM_METHOD: replace(self._editor, generator=tuned)} | alone

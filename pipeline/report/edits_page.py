@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from infra.files import staged
 from pipeline.report.charts import Drawing, draw_assignment, draw_compact, draw_error, draw_image, error_ceiling
@@ -135,12 +134,13 @@ def as_data(value: object) -> Markup:
 
 def _row(picture: EditedPicture, spaces: Sequence[str], ceiling: float, names: Mapping[str, str]) -> EditedRow:
     key = picture.key
+    error = draw_error(picture.predicted_HW, ceiling)
+    assignment = draw_assignment(picture.assignment_HW, picture.image_HW3, spaces)
     before = [
         Shown(draw_compact(picture.image_HW3), f"Input of {key}, to be edited", "input"),
-        Shown(draw_error(picture.predicted_HW, ceiling), f"Invertibility map of {key} in {spaces[0]}, to be edited",
-              f"predicted, {spaces[0]}"),
-        Shown(draw_assignment(picture.assignment_HW, picture.image_HW3, spaces), f"Assignment of {key}, to be edited", "assignment"),
-    ]  # fmt: skip
+        Shown(error, f"Invertibility map of {key} in {spaces[0]}, to be edited", f"predicted, {spaces[0]}"),
+        Shown(assignment, f"Assignment of {key}, to be edited", "assignment"),
+    ]
     for method, image_HW3 in picture.unedited.items():
         name = names.get(method, method)
         before.append(Shown(draw_compact(image_HW3), f"Reconstruction of {key} by {name}, to be edited", name))
@@ -149,19 +149,14 @@ def _row(picture: EditedPicture, spaces: Sequence[str], ceiling: float, names: M
 
 def _series(picture: EditedPicture, direction: str, names: Mapping[str, str]) -> Series:
     edits = _some(picture.along(direction))
-    rows = {
-        names.get(method, method): tuple(
-            Shown(draw_compact(_image(edit, method)), f"{picture.key}, {direction} {signed(edit.magnitude)}, "
-                  f"{names.get(method, method)}")
+    rows = {}
+    for method in picture.unedited:
+        name = names.get(method, method)
+        rows[name] = tuple(
+            Shown(draw_compact(edit.by_method[method]), f"{picture.key}, {direction} {signed(edit.magnitude)}, {name}")
             for edit in edits
         )
-        for method in picture.unedited
-    }  # fmt: skip
     return Series(direction, tuple(signed(edit.magnitude) for edit in edits), rows)
-
-
-def _image(edit: EditedImage, method: str) -> NDArray[np.uint8]:
-    return edit.by_method[method]
 
 
 def _some(edits: Sequence[EditedImage]) -> list[EditedImage]:

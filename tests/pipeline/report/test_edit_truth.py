@@ -59,7 +59,9 @@ def test_an_edit_that_is_the_truth_is_equal_to_it_up_to_eight_bits(case):
 def test_changes_are_of_the_region_that_truly_changes_and_of_the_occluder(case):
     editor, codes, edit, before, after, occluded_HW = case
     true = np.where(occluded_HW[..., None], before, after)
-    sam, unedited = measured({"sam": editor}, {"sam": codes}, [edit], TrueEdits("k", before, occluded_HW, {edit.label: true}))
+    sam, unedited = measured(
+        {"sam": editor}, {"sam": codes}, [edit], TrueEdits("k", before, occluded_HW, {edit.label: true})
+    )
     change_HW = abs(after.astype(float) - before).mean(2) / 255
     changed_HW = (abs(true.astype(float) - before).max(2) > 2) & ~occluded_HW
     assert sam.inside == pytest.approx(change_HW[changed_HW].mean(), rel=0.03)
@@ -72,7 +74,10 @@ def test_changes_are_of_the_region_that_truly_changes_and_of_the_occluder(case):
 
 def test_edits_without_a_true_image_are_left_out(case):
     editor, codes, edit, before, _, occluded_HW = case
-    assert list(measured({"sam": editor}, {"sam": codes}, [edit], TrueEdits("k", before, occluded_HW, {"d.2": before}))) == []
+    assert (
+        list(measured({"sam": editor}, {"sam": codes}, [edit], TrueEdits("k", before, occluded_HW, {"d.2": before})))
+        == []
+    )
 
 
 def test_summaries_are_means_and_their_ratio_is_one_of_means():
