@@ -28,7 +28,7 @@ from pipeline.report.edit_truth import summarised
 from stages.base.stage import Record
 from stages.maps.region import to_uint8
 
-SCENES, QUICK_SCENES = 16, 4
+SCENES, QUICK_SCENES = 8, 4
 SETTINGS: tuple[str, ...] = ()
 """Settings of the demo that are changed for its scenes."""
 FULL, NO_DELTA_TERM, UNREFINED = "full", "without L_F", "without refinement"

@@ -48,7 +48,7 @@ EDITS, IMAGES, LARGE_IMAGES, ROUNDS, QUICK_ROUNDS = 8, 8, 1, 3, 3
 MIN_SHARE = 0.65
 """Limit of the editor. Of its nine passes eight are edits, so its share can be 0.89 at most; masks take the rest."""
 MAX_ZERO_EDIT = 1e-6
-SCENES, QUICK_SCENES = 16, 4
+SCENES, QUICK_SCENES = 8, 4
 """Occluded scenes whose edits are compared with the truth."""
 SETTINGS: tuple[str, ...] = ()
 """Settings of the demo that are changed for its scenes."""

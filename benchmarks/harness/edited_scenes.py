@@ -80,7 +80,7 @@ class Scenes:
         """
         assigned = []
         for sample, record in zip(self.samples, self.alone, strict=True):
-            error_LHW = record.arrays["error_LHW"]
+            error_LHW = record.arrays["error_LHW"].astype(np.float32)
             pixels_HW = np.arange(error_LHW[0].size).reshape(error_LHW.shape[1:])
             segments_HW = np.asarray(Image.open(io.BytesIO(sample.members["seg.png"])))
             labels_HW = segments_HW if refined else pixels_HW

@@ -128,8 +128,8 @@ class _Against:
 
     @classmethod
     def from_truth(cls, region: Region, truth: TrueEdits, label: str) -> _Against:
-        images = (fit(pixels_HW3, region) for pixels_HW3 in (truth.pixels_HW3, truth.images[label]))
-        return cls(*images, torch.from_numpy(truth.occluded_HW))
+        occluded_HW = torch.from_numpy(truth.occluded_HW)
+        return cls(fit(truth.pixels_HW3, region), fit(truth.images[label], region), occluded_HW)
 
     def measure(self, method: str, edit: EditOfCodes, after_3HW: Tensor, before_3HW: Tensor) -> EditMeasure:
         change_HW = (after_3HW - before_3HW).abs().mean(0) / 2
