@@ -245,5 +245,5 @@ class Page(HTMLParser):
 
 def page_of(folder: Path, **changes: object) -> Page:
     path = folder / "new" / "report.html"
-    write_page(path, render_report(**(REPORT | {"pictures": []} | changes)))
+    write_page(path, render_report(**(REPORT | {"pictures": [], "edited": []} | changes)))
     return Page(path.read_text(encoding="utf-8"))
