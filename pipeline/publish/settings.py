@@ -15,13 +15,16 @@ from pipeline.plan.graph import GRAPH
 from stages.base.variant import Variant
 
 LOCAL: dict[str, Any] = {
-    **dict.fromkeys(("input", "output", "folder", "compute", "storage"), True),
+    **dict.fromkeys(("input", "output", "folder", "compute", "storage", "true_edits"), True),
     **{stage.name: True for stage in GRAPH.stages if stage.on_demand or stage.name in GRAPH.optional},
     "generator": {"checkpoint", "sha256"},
 }
 """Settings that decide no result, or name a place on this machine."""
 LATER: dict[str, Any] = {"segmenter": {"kind": "trained"}}
 """Settings that earlier versions lacked, with what they did: omitted, so that earlier published files stay the same."""
+
+ADDED = {stage.name: dict(stage.added) for stage in GRAPH.stages if stage.added and stage.name not in LOCAL}
+"""The same for settings of stages."""
 
 SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
 """Pairs of settings, one of which replaces the other."""
@@ -39,7 +42,8 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         RunError: the published result needs weights that the configuration does not name.
     """
-    merged = _merged(_plain(config) | {"generator": dict(config.generator)}, LATER | dict(settings))
+    own = _merged(_plain(config) | {"generator": dict(config.generator)}, LATER | ADDED)
+    merged = _merged(own, settings)
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
@@ -60,11 +64,15 @@ def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # any value
     if not (isinstance(section, BaseModel) and isinstance(plain, Mapping)):
         return plain
     settings: dict[str, Any] = {}
+    stage = getattr(section, "declared_in", section)
+    added = getattr(stage, "added", {})
     for name, value in plain.items():
+        if name in added and value == added[name]:
+            continue
         variant = getattr(section, name)
         hashed = variant.hashed_as(name) if isinstance(variant, Variant) else {name: value}
         settings |= {name: value} if name in hashed else hashed
-    return settings | dict(getattr(getattr(section, "declared_in", section), "formerly", {}))
+    return settings | dict(getattr(stage, "formerly", {}))
 
 
 def _without_paths(value: Any) -> Any:  # noqa: ANN401  # any value of a configuration
