@@ -77,7 +77,7 @@ class ErrorMaps(InvertingStage):
     keep_images: bool = False  # also keep the single-space inversions, `image_LHW3` uint8
     keep_codes: bool = False  # also keep their codes, so that edits in one space can be compared with those of SAM
 
-    added: ClassVar[Mapping[str, object]] = {"keep_codes": False}
+    added: ClassVar[Mapping[str, object]] = {**InvertingStage.added, "keep_codes": False}
 
     @model_validator(mode="after")
     def _starts_by_itself(self) -> Self:
