@@ -54,7 +54,7 @@ BATCH = 6
 THRESHOLD = 0.055
 """The demo's."""
 DRAWS = {"kind": "learnt", "samples": 1024}
-SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+SHARES = (0.06, 0.12, 0.24, 0.5, 1.0)
 """Shares of the demo's steps that are tried for each start."""
 PLAIN = {"lambda_gaussian": 0.0, "lambda_variation": 0.0}
 PIVOTAL = {
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     measured = {name: _figures(stage, scenes, device) for name, stage in methods(options.encoder).items()}
     for name, figures in measured.items():
         print(name, figures, flush=True)
-    starts = _starts(options.encoder, scenes, SHARES[1::2] if options.quick else SHARES, device)
+    starts = _starts(options.encoder, scenes, SHARES, device)
     print(starts, flush=True)
     shares = encoder_shares(16 if options.quick else 128, 3, device)
     print(shares, flush=True)
