@@ -28,11 +28,15 @@ from infra.shards.shards import add_member, split_name
 Scalar: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = Mapping[str, Scalar | NDArray[Any]]
 
+ROW_GROUP = 2048
+"""Rows per group of a parquet file: a query skips those whose statistics exclude its rows."""
 TENSORS_KEY = "tensors"
 """The schema metadata entry with dtype and shape of each tensor column as JSON: most readers see flat lists."""
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_TAR_END = 2 * tarfile.BLOCKSIZE
+"""Every tar ends with this number of zeros, or more."""
 _parsing = threading.Lock()
 """numpy reads headers with `ast`, which sometimes raises SystemError if several threads parse at once
 (https://github.com/python/cpython/issues/106905; Python 3.11)."""
@@ -107,12 +111,20 @@ def write_table(columns: Mapping[str, pa.Array], metadata: Mapping[str, str]) ->
     return _parquet(list(columns), list(columns.values()), (), {**metadata, TENSORS_KEY: "{}"})
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the content of a member is in its tar, in bytes."""
+
+    offset: int
+    size: int
+
+
 def write_arrays(items: Iterable[tuple[str, Mapping[str, NDArray[Any]]]], suffix: str) -> bytes:
     """Return a tar with one member `KEY.SUFFIX.npz` for each item, in their order.
 
     Raises `BundleError` if a key would not survive webdataset's naming rule, or an array holds Python objects.
     """
-    return _tar((key, f"{suffix}.npz", _npz(key, arrays)) for key, arrays in items)
+    return write_files((key, {f"{suffix}.npz": write_npz(arrays, key)}) for key, arrays in items)
 
 
 def write_files(items: Iterable[tuple[str, Mapping[str, bytes]]]) -> bytes:
@@ -120,7 +132,22 @@ def write_files(items: Iterable[tuple[str, Mapping[str, bytes]]]) -> bytes:
 
     Raises `BundleError` if a key or name would not survive webdataset's naming rule.
     """
-    return _tar((key, name, content) for key, files in items for name, content in files.items())
+    return write_tar(items)[0]
+
+
+def write_tar(items: Iterable[tuple[str, Mapping[str, bytes]]]) -> tuple[bytes, dict[tuple[str, str], Place]]:
+    """Return the tar of `write_files`, and the place of each member by key and name."""
+    sink, places = io.BytesIO(), dict[tuple[str, str], Place]()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for key, files in items:
+            for name, content in files.items():
+                try:
+                    add_member(archive, key, name, content)
+                except ShardError as error:
+                    raise BundleError(str(error)) from error
+                padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                places[key, name] = Place(sink.tell() - padded, len(content))
+    return sink.getvalue(), places
 
 
 def read_files(
@@ -140,31 +167,26 @@ def read_arrays(
 ) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
     """Yield key and arrays of each member, or of those with a selected key; all arrays, or the named ones.
 
-    Raises `BundleError` if this is not a whole tar of npz files.
+    Files that follow a sample's npz, such as pictures, are skipped. Raises `BundleError` if this is not a whole tar of
+    npz files.
     """
-    for key, name, read in _members(data):
+    for key, members in itertools.groupby(_members(data), key=lambda member: member[0]):
+        _, name, read = next(members)
         if not name.endswith(".npz"):
             raise BundleError(f"member {key}.{name} is not a KEY.SUFFIX.npz; this tar was not written as a bundle")
-        if not wanted(key):
-            continue
-        npz = read()
-        try:
-            arrays = _arrays(npz, names)
-        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
-            raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {error}") from error
-        yield key, arrays
-
-
-def _tar(members: Iterable[tuple[str, str, bytes]]) -> bytes:
-    """Return a tar of members, given as key, what follows it in the name, and content."""
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for key, name, content in members:
+        if wanted(key):
             try:
-                add_member(archive, key, name, content)
-            except ShardError as error:
-                raise BundleError(str(error)) from error
-    return sink.getvalue()
+                yield key, read_npz(read(), names)
+            except BundleError as error:
+                raise BundleError(f"not a whole tar of npz files ({len(data)} bytes): {key}.{name}: {error}") from error
+
+
+def read_npz(data: bytes, names: Container[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Return all arrays of an npz, or the named ones, like `numpy.load`; raise `BundleError` if it is not whole."""
+    try:
+        return _arrays(data, names)
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
+        raise BundleError(f"not a whole npz ({len(data)} bytes): {error}") from error
 
 
 def _members(data: bytes) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
@@ -174,6 +196,8 @@ def _members(data: bytes) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
         with _whole(data), archive.extractfile(info) or io.BytesIO() as content:
             return content.read()
 
+    if len(data) < _TAR_END or data[-_TAR_END:].strip(b"\0"):  # between two members, tarfile would see no cut
+        raise BundleError(f"not a whole tar ({len(data)} bytes): it has no end")
     with _whole(data), tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for info in archive:
             split = split_name(info.name)
@@ -203,6 +227,7 @@ def _parquet(
         compression="zstd",
         use_dictionary=scalars or False,
         write_statistics=scalars or False,
+        row_group_size=ROW_GROUP,
     )
     return sink.getvalue()
 
@@ -220,8 +245,8 @@ def _arrays(npz: bytes, names: Container[str] | None) -> dict[str, NDArray[Any]]
     return loaded
 
 
-def _npz(key: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of `numpy.savez_compressed`, with fixed times."""
+def write_npz(arrays: Mapping[str, NDArray[Any]], key: str = "") -> bytes:
+    """Return the bytes of `numpy.savez_compressed`, with fixed times; raise `BundleError` for Python objects."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():

@@ -34,6 +34,7 @@ from stages.images.labels import Label
 from stages.images.members import Member
 from stages.inversion.encoders import AnyEncoder
 from stages.inversion.methods import Method
+from stages.inversion.rounding import Packing
 from stages.inversion.starts import Start
 from stages.invert import Invert
 from stages.maps.region import Region
@@ -138,6 +139,7 @@ class RunConfig(Section):
     """Class of every image, for a conditional generator: a number for all, or its place in samples, as {member: cls} or
     {member: json, field: class}. Start and prior of an inversion are then of that class; None uses the mean of all."""
     maps: MapSettings = MapSettings()
+    bundles: Packing = Packing()  # how codes are stored
     image: Member | None = None  # member of a sample that is its picture, as image.jpg; None selects it by extension
     input_check: Literal["listing", "digest"] = "listing"
     """How a changed shard is detected: by size and ETag or modification time, or by reading it in every run."""

@@ -13,7 +13,7 @@ from pipeline.config_keys import models_in
 from stages.base.stage import GraphStage
 
 FACTS = frozenset(
-    ("generator", "perceptual", "image", "region", "spaces", "label", "map_side_px", "truth", "segmenter"),
+    ("generator", "perceptual", "image", "region", "spaces", "label", "map_side_px", "truth", "segmenter", "bundles"),
 )
 """Names of the fields that a run gives to the stages that have them; they are not settings."""
 

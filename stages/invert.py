@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import model_validator
 
-from generators.latents import Codes
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Sizes, Value, Worker
+from stages.images.encoding import encoded
 from stages.inversion.methods import Method, Optimise
 from stages.inversion.methods.method import Assigned, Found
-from stages.inversion.packing import Arrays, pack_codes, stack_codes, unpack_codes
+from stages.inversion.rounding import Packed, Packing, pack_exactly, pack_within
 from stages.inversion.stage import InvertingStage
 from stages.inversion.tuned import tuned_generator
 from stages.inversion.viewer import Viewer
+from stages.maps.region import to_uint8
 from stages.maps.spaces import column
 
 REFINED = "refine_maps"  # the stage whose records it reads
+RECONSTRUCTION = "recon.webp"
+
 REMOVED = {"finish": None, "budget": None}
 """Removed settings, which gave images fewer steps where their loss no longer fell or little error was predicted."""
 
@@ -45,9 +46,10 @@ def without_steps_by_need(settings: Any) -> Any:  # noqa: ANN401  # what a model
 class Invert(InvertingStage):
     """Invert each image with every segment in its assigned space.
 
-    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, `loss` (null for an encoder), `steps` (taken, of
-    the attempt kept; passes of an encoder), `share_SPACE`, the digest of the generator, the name of the perceptual
-    distance and, where configured, `label`; the arrays are the packed deltas and masks (`stages.inversion.packing`),
+    Records `w_plus` (float16 `[num_ws, w_dim]`), `psnr_db`, `lpips`, what storing the codes cost of both
+    (`psnr_loss_db`, `lpips_loss`; null for an encoder), their `codes_format`, `loss` (null for an encoder), `steps`
+    (taken, of the attempt kept; passes of an encoder), `share_SPACE`, the digest of the generator, the name of the
+    perceptual distance and, where configured, `label`; the arrays are the packed codes (`stages.inversion.packing`),
     `assignment_HW`, the thinned loss curve and, of a tuned generator, its change (`stages.inversion.tuned`). All
     measures are of the codes as stored, after packing.
     """
@@ -55,12 +57,20 @@ class Invert(InvertingStage):
     name: ClassVar[str] = "invert"
     version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = (REFINED,)
+    member: ClassVar[str] = "codes"
+    with_arrays: ClassVar[frozenset[str]] = frozenset({RECONSTRUCTION})
+    located: ClassVar[bool] = True
 
     method: Method = Optimise()  # how codes are found
+    bundles: Packing = Packing()  # how they are stored
 
     formerly: ClassVar[Mapping[str, Value]] = REMOVED
 
-    columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"loss": float}
+    columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {
+        "loss": float,
+        "psnr_loss_db": float,
+        "lpips_loss": float,
+    }
 
     _removed = model_validator(mode="before")(without_steps_by_need)
 
@@ -86,10 +96,8 @@ class Invert(InvertingStage):
         def compute(images: Sequence[Assigned]) -> Iterator[Record | Rejected]:
             found = method.find(images)
             if method.together:
-                return _records(viewer, images, found)
-            return itertools.chain.from_iterable(
-                _records(viewer, [image], [one]) for image, one in zip(images, found, strict=True)
-            )
+                return _together(viewer, self.bundles, images, list(found))
+            return map(functools.partial(_alone, viewer, self.bundles), images, found)
 
         return batched_worker(prepare, compute, method.batch, method.begins)
 
@@ -98,75 +106,67 @@ class Invert(InvertingStage):
         return self.model_copy(update={"method": self.method.model_copy(update={"checkpoint": checkpoint})})
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Codes in the form in which they are stored, and as that form is read."""
+def _together(
+    viewer: Viewer, packing: Packing, images: Sequence[Assigned], found: Sequence[Found]
+) -> Iterator[Record | Rejected]:
+    """Yield the records of inversions by one pass of a network each: the search for steps would take longer than that.
 
-    w_plus_RD: NDArray[np.generic]
-    packed: Arrays
-    codes: Codes
-
-
-def _records(viewer: Viewer, images: Sequence[Assigned], found: Iterable[Found]) -> Iterator[Record | Rejected]:
-    """Yield the records of inversions: packed codes, and the measures of the pictures that they form.
-
-    The pictures are made and measured in one pass. Images whose generator was tuned come one by one.
+    Their codes are stored in float16, and their pictures are made and measured in one pass.
     """
-    results = list(found)
-    stored = [_stored(result) for result in results]
-    good = [i for i, one in enumerate(stored) if isinstance(one, _Stored)]
-    measured = dict(zip(good, _measured(viewer, images, results, stored), strict=True)) if good else {}
-    for i, (image, result, one) in enumerate(zip(images, results, stored, strict=True)):
-        if isinstance(one, str):
-            yield Rejected(image.photograph.key, one)
-        elif not math.isfinite(measured[i][0]):
-            reason = "the picture of the codes as stored is not finite; lower the learning rate"
-            yield Rejected(image.photograph.key, reason)
-        else:
-            trace_K, loss_K = result.inversion.trace.steps, result.inversion.trace.terms["total"][:, 0]
-            row = _row(viewer, image, *measured[i])
-            row |= {"w_plus": one.w_plus_RD, "loss": result.loss, "steps": result.steps}
-            trace = {"trace_step": trace_K.numpy(), "trace_loss": loss_K.float().numpy()}
-            arrays = one.packed | {"assignment_HW": image.assignment_HW} | trace | dict(result.arrays)
-            yield Record(image.photograph.key, row, arrays)
+    good = [i for i, result in enumerate(found) if not _reason(result)]
+    packed = dict[int, Packed]()
+    if good:
+        targets = torch.stack([images[i].photograph.image_3HW for i in good]).to(viewer.device)
+        formed_by = replace(viewer, generator=tuned_generator(viewer.generator, found[good[0]].arrays))
+        packed = dict(zip(good, pack_exactly([found[i].inversion.codes for i in good], targets, formed_by), strict=True))
+    for i, (image, result) in enumerate(zip(images, found, strict=True)):
+        key = image.photograph.key
+        yield _record(viewer, packing, image, result, packed[i]) if i in packed else Rejected(key, _reason(result))
 
 
-def _stored(found: Found) -> _Stored | str:
-    """Return the codes of an inversion as they are stored, or why they cannot be."""
+def _alone(viewer: Viewer, packing: Packing, image: Assigned, found: Found) -> Record | Rejected:
+    """Return the record of an inversion by optimisation, whose codes are stored with the largest steps."""
+    if reason := _reason(found):
+        return Rejected(image.photograph.key, reason)
+    formed_by = replace(viewer, generator=tuned_generator(viewer.generator, found.arrays))
+    target_13HW = image.photograph.image_3HW[None].to(viewer.device)
+    packed = pack_within(packing, found.inversion.codes, target_13HW, formed_by)
+    return _record(viewer, packing, image, found, packed)
+
+
+def _record(viewer: Viewer, packing: Packing, image: Assigned, found: Found, packed: Packed) -> Record | Rejected:
+    """Return the record of an inversion: its packed codes, and the measures of the picture that they form."""
+    key, inversion = image.photograph.key, found.inversion
+    if not bool(packed.measures.psnr_db.isfinite().all()):
+        return Rejected(key, "the picture of the codes as stored is not finite; lower the learning rate")
+    trace_K, loss_K = inversion.trace.steps, inversion.trace.terms["total"][:, 0]
+    row = _row(viewer, image, packed)
+    row |= {"w_plus": packed.arrays["w_plus"], "loss": found.loss, "steps": found.steps}
+    trace = {"trace_step": trace_K.numpy(), "trace_loss": loss_K.float().numpy()}
+    arrays = packed.arrays | {"assignment_HW": image.assignment_HW} | trace | dict(found.arrays)
+    files = {RECONSTRUCTION: encoded(to_uint8(packed.picture_13HW)[0], "webp")} if packing.reconstructions else {}
+    return Record(key, row, arrays, files)
+
+
+def _reason(found: Found) -> str:
+    """Return why an inversion has no codes that can be stored; empty if it has."""
     if found.reason:
         return found.reason
-    w_plus_RD, packed = found.inversion.codes.w_plus[0].half().cpu().numpy(), pack_codes(found.inversion.codes, 0)
-    if too_large := _beyond_half(w_plus_RD, packed):
-        return f"{too_large} of the inversion do not fit float16; lower the learning rate"
-    return _Stored(w_plus_RD, packed, unpack_codes(w_plus_RD, packed))
+    codes = found.inversion.codes
+    named = {"the codes w_plus": codes.w_plus} | {f"the deltas of {s}": delta for s, delta in codes.deltas.items()}
+    beyond = " and ".join(name for name, values in named.items() if not bool(values.half().isfinite().all()))
+    return f"{beyond} of the inversion do not fit float16; lower the learning rate" if beyond else ""
 
 
-def _measured(
-    viewer: Viewer, images: Sequence[Assigned], found: Sequence[Found], stored: Sequence[_Stored | str]
-) -> list[tuple[float, float]]:
-    """Return PSNR and LPIPS of the pictures of those images whose codes are stored."""
-    good = [(image, one) for image, one in zip(images, stored, strict=True) if isinstance(one, _Stored)]
-    codes = stack_codes([one.codes for _, one in good], viewer.generator.feature_shapes)
-    formed_by = replace(viewer, generator=tuned_generator(viewer.generator, found[0].arrays))
-    picture_N3HW = formed_by.picture(codes.to(viewer.device))
-    target_N3HW = torch.stack([image.photograph.image_3HW for image, _ in good]).to(viewer.device)
-    measures = viewer.measure(picture_N3HW, target_N3HW)
-    return list(zip(measures.psnr_db.tolist(), measures.lpips.tolist(), strict=True))
-
-
-def _beyond_half(w_plus: NDArray[np.generic], packed: Arrays) -> str:
-    """Return the names of codes that became infinite in float16; empty if all fit."""
-    stored = {"the codes w_plus": w_plus}
-    stored |= {f"the deltas of {name.partition('.')[0]}": a for name, a in packed.items() if name.endswith(".delta")}
-    return " and ".join(name for name, array in stored.items() if not np.isfinite(array.astype(np.float32)).all())
-
-
-def _row(viewer: Viewer, image: Assigned, psnr_db: float, lpips: float) -> dict[str, Value]:
+def _row(viewer: Viewer, image: Assigned, packed: Packed) -> dict[str, Value]:
     shares = np.bincount(image.assignment_HW.ravel(), minlength=len(viewer.spaces)) / image.assignment_HW.size
     label = image.photograph.label
     return {
-        "psnr_db": psnr_db,
-        "lpips": lpips,
+        "psnr_db": float(packed.measures.psnr_db),
+        "lpips": float(packed.measures.lpips),
+        "psnr_loss_db": packed.psnr_loss_db,
+        "lpips_loss": packed.lpips_loss,
+        "codes_format": packed.format,
         **{f"share_{column(space)}": float(s) for space, s in zip(viewer.spaces, shares, strict=True)},
         "generator": viewer.generator.digest,
         "perceptual": viewer.perceptual.name,

@@ -42,6 +42,7 @@ class PredictMaps(Stage):
     name: ClassVar[str] = "predict_maps"
     version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("train_segmenter",)
+    member: ClassVar[str] = "maps"
 
     columns: ClassVar[Mapping[str, type[bool] | type[float] | type[str]]] = {"auroc": float}
 

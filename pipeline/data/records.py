@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.bundles import read_arrays, read_files, read_rows, write_arrays, write_files, write_rows
+from infra.bundles import read_arrays, read_files, read_rows, write_files, write_npz, write_rows, write_tar
 from infra.errors import BundleError, DamagedBundleError
 from infra.receipts import Attempt, Receipt, damage_of
 from stages.base.stage import Record, Rejected, Stage
@@ -16,6 +16,11 @@ from stages.base.stage import Record, Rejected, Stage
 ROWS, ARRAYS, FILES = "records.parquet", "arrays.tar", "files.tar"
 OWN_COLUMNS = {"key": str, "shard": str, "outcome": str, "reason": str}
 """Columns of every bundle's rows."""
+
+SHARD_OFFSET = "shard_offset"
+"""Column with the byte in its shard at which a sample begins, of a stage that is `located`."""
+OFFSET, BYTES = "codes_offset", "codes_bytes"
+"""Columns with the place of a sample's npz in the tar of the arrays, of a stage that is `located`."""
 
 Content = Callable[[Receipt, str], bytes]
 """Returns a file of a bundle by its name, like `Ledger.read_file`."""
@@ -33,16 +38,25 @@ def put_records(attempt: Attempt, stage: Stage, rows: Sequence[Mapping[str, Any]
     Raises:
         BundleError: a record holds something that its stage does not keep or that cannot be written.
     """
-    for part, held in (("arrays", any(r.arrays for r in records)), ("files", any(r.files for r in records))):
+    files = any(r.files.keys() - stage.with_arrays for r in records)
+    for part, held in (("arrays", any(r.arrays for r in records)), ("files", files)):
         if held and part not in stage.keeps:
             raise BundleError(
                 f"records of {stage.name} hold {part}, its `keeps` is {sorted(stage.keeps)}; add {part!r}"
             )
     named = {"stage": stage.name, "fingerprint": attempt.address.fingerprint}
     columns = {name: kind for name, kind in stage.columns.items() if rows and name in rows[0]}
+    npz = f"{stage.member or stage.name}.npz"
+    arrays, places = write_tar((r.key, _with_arrays(stage, r, npz)) for r in records if r.arrays)
+    if stage.located and records:
+        found = [places.get((row["key"], npz)) for row in rows]
+        rows = [
+            {**row, OFFSET: None if place is None else place.offset, BYTES: None if place is None else place.size}
+            for row, place in zip(rows, found, strict=True)
+        ]
     attempt.put(ROWS, write_rows(rows, named, {**OWN_COLUMNS, **columns}))
     if "arrays" in stage.keeps:
-        attempt.put(ARRAYS, write_arrays(((r.key, r.arrays) for r in records if r.arrays), stage.name))
+        attempt.put(ARRAYS, arrays)
     if "files" in stage.keeps:
         attempt.put(FILES, write_files((r.key, r.files) for r in records))
 
@@ -98,6 +112,12 @@ def rows_of(samples: Sequence[Mapping[str, Any]], results: Sequence[Record | str
 def with_reason(stage: str, computed: Record | Rejected) -> Record | str:
     """Return a record, or the reason why there is none, with the stage that gave it."""
     return f"{stage}: {computed.reason}" if isinstance(computed, Rejected) else computed
+
+
+def _with_arrays(stage: Stage, record: Record, npz: str) -> dict[str, bytes]:
+    """Return the members of the tar of arrays for one record."""
+    files = {name: content for name, content in record.files.items() if name in stage.with_arrays}
+    return {npz: write_npz(record.arrays, record.key), **files}
 
 
 def _rows(data: bytes, receipt: Receipt) -> dict[str, dict[str, Any]]:

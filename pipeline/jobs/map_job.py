@@ -14,7 +14,7 @@ from infra.receipts import Address, Attempt, Ledger
 from infra.stores.store import Store
 from pipeline.data.reading import Chosen, Reader, Recorded, no_members
 from pipeline.data.receipt_info import UnitInfo
-from pipeline.data.records import put_records, rows_of, with_reason
+from pipeline.data.records import SHARD_OFFSET, put_records, rows_of, with_reason
 from pipeline.data.start_codes import StartCodes, starting
 from pipeline.data.trained_networks import TrainedEncoder, TrainedSegmenter
 from pipeline.data.units import Selection, Shard, Unit, outcome_key
@@ -77,7 +77,7 @@ class _Named:
     """A sample of a task, or why there is none; the name of its outcome, and the columns that name its row."""
 
     outcome: str
-    columns: Mapping[str, str | None]
+    columns: Mapping[str, str | int | None]
     sample: Sample | str
 
 
@@ -122,7 +122,8 @@ class _MapRunner:
         given = self._given(unit)
         for listed, sample in self.reader.read(unit, None, self.upstream, self.members):
             key = outcome_key(listed)
-            yield _Named(key, {"key": key, "shard": unit.shard.name}, starting(sample, given))
+            place = {SHARD_OFFSET: listed.start} if self.job.stage.located else {}
+            yield _Named(key, {"key": key, "shard": unit.shard.name, **place}, starting(sample, given))
 
     def _chosen(self, task: ChosenSamples) -> Iterator[_Named]:
         for unit, group in itertools.groupby(task.samples, key=lambda one: one.unit):

@@ -208,6 +208,7 @@ class Plan:
             "label": lambda: self.label,
             "map_side_px": lambda: config.maps.side_px,
             "truth": lambda: config.truth,
+            "bundles": lambda: config.bundles,
         }
 
     def stage(self, stage: type[AnyGraphStage], **given: object) -> AnyGraphStage:

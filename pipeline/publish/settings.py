@@ -20,7 +20,10 @@ LOCAL: dict[str, Any] = {
     "generator": {"checkpoint", "sha256"},
 }
 """Settings that decide no result, or name a place on this machine."""
-LATER: dict[str, Any] = {"segmenter": {"kind": "trained"}}
+LATER: dict[str, Any] = {
+    "segmenter": {"kind": "trained"},
+    "bundles": {"max_loss_db": 0.05, "reconstructions": False},
+}
 """Settings that earlier versions lacked, with what they did: omitted, so that earlier published files stay the same."""
 
 ADDED = {stage.name: dict(stage.added) for stage in GRAPH.stages if stage.added and stage.name not in LOCAL}

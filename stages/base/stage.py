@@ -123,6 +123,14 @@ class Stage(GraphStage, ABC):
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset({"arrays"})
     """Contents of its records in addition to their rows. Each is a file of every bundle, even if no record has any."""
 
+    member: ClassVar[str] = ""
+    """Name of the npz of a record's arrays, after the key of its sample: `codes` for `KEY.codes.npz`. The stage's name
+    by default."""
+    with_arrays: ClassVar[frozenset[str]] = frozenset()
+    """Names of files that are kept in the tar of the arrays, next to the npz of their sample."""
+    located: ClassVar[bool] = False
+    """Whether rows say where a sample is in its shard, and where its npz is in the tar of the arrays."""
+
     needs_members: ClassVar[bool] = True
     """Whether it uses the members of samples; otherwise no shard is read."""
 

@@ -1,8 +1,10 @@
-"""Stored form of deltas and masks: only the support of each mask, in half precision (thesis Sec. 3.3).
+"""Stored form of codes: only the support of each mask, as whole multiples of one step per space (thesis Sec. 3.3).
 
-Pixels outside a mask cannot change the image, so only the positions with m > 0 are kept of every Δf. For a space
-`F4` the arrays are `F4.support` (`h × w` bits, packed), `F4.mask` (`[n]` float16), `F4.delta` (`[C, n]` float16) and
-`F4.shape` (`C, h, w`).
+Pixels outside a mask cannot change the image, so only the positions with m > 0 are kept of every Δf. Version 2 holds
+`version`, `w_plus` and, for a space `F4`, `F4.shape` (`C, h, w`), `F4.support` (`h × w` bits, packed), `F4.mask` (`[n]`
+uint8, m × 255), `F4.codes` (`[C, n]` int8 or int16, Δf / step) and `F4.step` (float32). Where no step is fine enough,
+`F4.mask` and `F4.codes` are float16 and the step is 1. Version 1 holds `F4.mask` and `F4.delta` in float16, and neither
+`version` nor `w_plus`. `docs/bundle-format.md` is the whole description.
 """
 
 from __future__ import annotations
@@ -15,55 +17,134 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.latents import Codes
+from stages.base.errors import StageError
 
 Arrays = dict[str, NDArray[np.generic]]
+AnyArrays = Mapping[str, NDArray[np.generic]]
+
+VERSION = 2
+FULL_MASK = 255
+"""The stored value of a mask that is 1."""
+_PARTS = frozenset({"support", "mask", "codes", "delta", "step"})
+FORMATS = ("int8", "int16", "float16")
+"""Types of stored codes, the smallest first."""
 
 
-def pack_codes(codes: Codes, index: int) -> Arrays:
-    """Return the arrays that hold the deltas and masks of image `index` of a batch; unused spaces take no room."""
-    arrays: Arrays = {}
+class CodesError(StageError, ValueError):
+    """Stored codes cannot be read: their version is unknown, or their parts are missing or do not fit together."""
+
+
+def pack_codes(codes: Codes, index: int, steps: Mapping[str, float] | None = None) -> Arrays:
+    """Return the arrays that hold the codes of image `index` of a batch; unused spaces take no room.
+
+    Args:
+        codes: of a batch.
+        index: of the image.
+        steps: by space; deltas become whole multiples of them, masks multiples of 1/255. None keeps both in float16.
+    """
+    arrays: Arrays = {
+        "version": np.asarray(VERSION, np.uint8),
+        "w_plus": codes.w_plus[index].half().cpu().numpy(),
+    }
     for space, delta_NChw in codes.deltas.items():
-        mask_hw = codes.masks[space][index, 0]
+        step = None if steps is None else steps[space]
+        mask_hw = stored_mask(codes.masks[space][index, 0], rounded=step is not None)
         support_hw = mask_hw > 0
         if not bool(support_hw.any()):
             continue
-        arrays[f"{space}.support"] = np.packbits(support_hw.cpu().numpy())
-        arrays[f"{space}.mask"] = mask_hw[support_hw].half().cpu().numpy()
-        arrays[f"{space}.delta"] = delta_NChw[index][:, support_hw].half().cpu().numpy()
+        values_Cn = on_support(delta_NChw[index], support_hw)
         arrays[f"{space}.shape"] = np.asarray(delta_NChw.shape[1:], np.int32)
+        arrays[f"{space}.support"] = np.packbits(support_hw.cpu().numpy())
+        arrays[f"{space}.mask"] = mask_hw[support_hw].cpu().numpy()
+        arrays[f"{space}.codes"] = values_Cn.half().cpu().numpy() if step is None else _whole(values_Cn / step)
+        arrays[f"{space}.step"] = np.asarray(1.0 if step is None else step, np.float32)
     return arrays
 
 
-def unpack_codes(w_plus: NDArray[np.generic], arrays: Mapping[str, NDArray[np.generic]]) -> Codes:
-    """Return the codes of one image (a batch of 1, float32) from its row's `w_plus [num_ws, w_dim]` and its arrays.
+def stored_mask(mask_hw: Tensor, *, rounded: bool) -> Tensor:
+    """Return a mask as it is stored: uint8 of m × 255 if it is rounded, otherwise float16."""
+    return (mask_hw * FULL_MASK).round().to(torch.uint8) if rounded else mask_hw.half()
+
+
+def on_support(delta_Chw: Tensor, support_hw: Tensor) -> Tensor:
+    """Return the values of a delta at the positions of a support, `[C, n]`."""
+    return delta_Chw.flatten(1)[:, support_hw.flatten().nonzero()[:, 0]]
+
+
+def _whole(quotient_Cn: Tensor) -> NDArray[np.generic]:
+    """Return whole numbers in the smallest type that holds them; raise `CodesError` if none does."""
+    rounded_Cn = quotient_Cn.round()
+    largest = float(rounded_Cn.abs().max())
+    for kind in (torch.int8, torch.int16):
+        if largest <= torch.iinfo(kind).max:
+            return rounded_Cn.to(kind).cpu().numpy()
+    raise CodesError(f"codes of up to {largest:g} steps do not fit int16: choose larger steps, or none")
+
+
+def format_of(arrays: AnyArrays) -> str:
+    """Return the largest type that the codes of an image are stored in; the smallest there is if none are."""
+    used = {str(array.dtype) for name, array in arrays.items() if name.endswith((".codes", ".delta"))}
+    return next((kind for kind in reversed(FORMATS) if kind in used), FORMATS[0])
+
+
+def version_of(arrays: AnyArrays) -> int:
+    """Return the version of an image's arrays; raise `CodesError` if it is unknown."""
+    version = int(arrays["version"]) if "version" in arrays else 1
+    if version not in (1, VERSION):
+        raise CodesError(
+            f"the codes have version {version}, this invertmill reads 1 and {VERSION}: install a newer one"
+        )
+    return version
+
+
+def unpack_codes(w_plus: NDArray[np.generic] | None, arrays: AnyArrays, device: torch.device | str = "cpu") -> Codes:
+    """Return the codes of one image: a batch of 1, float32.
+
+    Args:
+        w_plus: `[num_ws, w_dim]` of its row; None reads the copy in the arrays, which version 1 lacks.
+        arrays: of its npz; others than those of codes are ignored.
+        device: where the codes are made; only what is stored is copied there.
 
     Raises:
-        ValueError: the arrays of a space do not fit together.
+        CodesError: the version is unknown, or the arrays of a space are missing or do not fit together.
     """
+    version = version_of(arrays)
+    values = "delta" if version == 1 else "codes"
+    w_plus = _part(arrays, "w_plus") if w_plus is None else w_plus
     deltas: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
-    for name in arrays:
-        space, _, part = name.partition(".")
-        if part == "delta":
-            deltas[space], masks[space] = _unpack_space(space, arrays)
-    return Codes(torch.from_numpy(np.asarray(w_plus, np.float32))[None], deltas, masks)
+    for space in spaces_of(arrays):
+        step = np.float32(1) if version == 1 else np.float32(_part(arrays, f"{space}.step"))
+        deltas[space], masks[space] = _unpack_space(space, arrays, _part(arrays, f"{space}.{values}"), step, device)
+    return Codes(torch.from_numpy(np.asarray(w_plus, np.float32))[None].to(device), deltas, masks)
 
 
-def _unpack_space(space: str, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[Tensor, Tensor]:
-    channels, height, width = (int(n) for n in arrays[f"{space}.shape"])
-    packed = arrays[f"{space}.support"].astype(np.uint8)
-    support_hw = np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
-    values, mask = arrays[f"{space}.delta"], arrays[f"{space}.mask"]
-    if values.shape != (channels, support_hw.sum()) or mask.shape != values.shape[1:]:
-        raise ValueError(
-            f"the arrays of {space} do not fit: {int(support_hw.sum())} positions in the support, "
-            f"delta {list(values.shape)}, mask {list(mask.shape)}, {channels} channels"
+def _unpack_space(
+    space: str, arrays: AnyArrays, values_Cn: NDArray[np.generic], step: np.float32, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    channels, height, width = (int(n) for n in _part(arrays, f"{space}.shape"))
+    bits, mask_n = _part(arrays, f"{space}.support").astype(np.uint8), _part(arrays, f"{space}.mask")
+    support = np.unpackbits(bits, count=height * width).astype(bool) if bits.size * 8 >= height * width else bits[:0]
+    places_n = np.flatnonzero(support)
+    if values_Cn.shape != (channels, len(places_n)) or mask_n.shape != places_n.shape or not len(support):
+        raise CodesError(
+            f"the arrays of {space} do not fit: {len(places_n)} positions in the support of {height} x {width}, "
+            f"values {list(values_Cn.shape)}, mask {list(mask_n.shape)}, {channels} channels"
         )
-    delta_Chw = np.zeros((channels, height, width), np.float32)
-    delta_Chw[:, support_hw] = values
-    mask_hw = np.zeros((height, width), np.float32)
-    mask_hw[support_hw] = mask
-    return torch.from_numpy(delta_Chw)[None], torch.from_numpy(mask_hw)[None, None]
+    places = torch.from_numpy(places_n).to(device)
+    delta_Cp = torch.zeros(channels, height * width, device=device)
+    stored_Cn = torch.from_numpy(np.ascontiguousarray(values_Cn)).to(device).float()
+    delta_Cp.index_copy_(1, places, stored_Cn * float(step))
+    mask_p = torch.zeros(height * width, device=device)
+    full = FULL_MASK if mask_n.dtype == np.uint8 else 1
+    mask_p[places] = torch.from_numpy(np.ascontiguousarray(mask_n)).to(device).float() / full
+    return delta_Cp.view(1, channels, height, width), mask_p.view(1, 1, height, width)
+
+
+def _part(arrays: AnyArrays, name: str) -> NDArray[np.generic]:
+    if name not in arrays:
+        raise CodesError(f"the codes lack {name!r}; they have {', '.join(sorted(arrays))}")
+    return arrays[name]
 
 
 def stack_codes(codes: Sequence[Codes], shapes: Mapping[str, tuple[int, int, int]]) -> Codes:

@@ -16,7 +16,7 @@ from stages.maps.reduction import fit_reduced, reduced_size
 from stages.maps.region import Region, crop, fit, place, psnr_db
 
 if TYPE_CHECKING:
-    from stages.perceptual.distance import Perceptual
+    from stages.perceptual.distance import Features, Perceptual
 
 MAX_PSNR_DB = 100.0
 """PSNR recorded for equal images, where it is infinite: neither means nor JSON can hold infinity."""
@@ -105,11 +105,17 @@ class Viewer:
     @torch.no_grad()
     def measure(self, image_N3HW: Tensor, target_N3HW: Tensor) -> Measures:
         """Return the measures of images against their targets, both `[N, 3, h, w]` in [-1, 1]."""
-        features = self.perceptual.features(target_N3HW)
-        return Measures(
-            psnr_db(image_N3HW, target_N3HW).clamp(max=MAX_PSNR_DB),
-            self.perceptual.distance(image_N3HW, features),
-        )
+        return self._measures(image_N3HW, target_N3HW, self.perceptual.features(target_N3HW))
+
+    @torch.no_grad()
+    def measure_with(self, image_N3HW: Tensor, target_13HW: Tensor, features: Features) -> Measures:
+        """Return the measures of several images against one target, whose features have been computed."""
+        count = len(image_N3HW)
+        return self._measures(image_N3HW, target_13HW.expand(count, -1, -1, -1), features.repeated(count))
+
+    def _measures(self, image_N3HW: Tensor, target_N3HW: Tensor, features: Features) -> Measures:
+        psnr_N = psnr_db(image_N3HW, target_N3HW).clamp(max=MAX_PSNR_DB)
+        return Measures(psnr_N, self.perceptual.distance(image_N3HW, features))
 
     @torch.no_grad()
     def error_map(self, image_N3hw: Tensor, target_N3hw: Tensor) -> Tensor:

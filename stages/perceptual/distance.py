@@ -16,6 +16,11 @@ class Features:
     image_shape: tuple[int, ...]  # [N, 3, H, W]
     digest: str  # of the model
 
+    def repeated(self, count: int) -> "Features":
+        """Return the features of one target, for `count` images to be compared with it; nothing is copied."""
+        layers = tuple(layer_1Chw.expand(count, -1, -1, -1) for layer_1Chw in self.layers)
+        return Features(layers, (count, *self.image_shape[1:]), self.digest)
+
 
 class Scaling(nn.Module):
     """Shift and scale of images in [-1, 1], `[N, 3, H, W]`, as the lpips package has them."""
