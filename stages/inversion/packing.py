@@ -47,11 +47,11 @@ def pack_codes(codes: Codes, index: int, steps: Mapping[str, float] | None = Non
         "w_plus": codes.w_plus[index].half().cpu().numpy(),
     }
     for space, delta_NChw in codes.deltas.items():
-        step = None if steps is None else steps[space]
-        mask_hw = stored_mask(codes.masks[space][index, 0], rounded=step is not None)
+        mask_hw = stored_mask(codes.masks[space][index, 0], rounded=steps is not None)
         support_hw = mask_hw > 0
         if not bool(support_hw.any()):
             continue
+        step = None if steps is None else steps[space]
         values_Cn = on_support(delta_NChw[index], support_hw)
         arrays[f"{space}.shape"] = np.asarray(delta_NChw.shape[1:], np.int32)
         arrays[f"{space}.support"] = np.packbits(support_hw.cpu().numpy())
@@ -91,10 +91,14 @@ def version_of(arrays: AnyArrays) -> int:
     """Return the version of an image's arrays; raise `CodesError` if it is unknown."""
     version = int(arrays["version"]) if "version" in arrays else 1
     if version not in (1, VERSION):
-        raise CodesError(
-            f"the codes have version {version}, this invertmill reads 1 and {VERSION}: install a newer one"
-        )
+        raise CodesError(f"the codes have version {version}, expected 1 or {VERSION}: install a newer invertmill")
     return version
+
+
+def spaces_of(arrays: AnyArrays) -> list[str]:
+    """Return the feature spaces of which an image's arrays hold some part."""
+    parts = (name.rpartition(".") for name in arrays)
+    return list(dict.fromkeys(space for space, _, part in parts if part in _PARTS))
 
 
 def unpack_codes(w_plus: NDArray[np.generic] | None, arrays: AnyArrays, device: torch.device | str = "cpu") -> Codes:
