@@ -10,6 +10,7 @@ uint8, m × 255), `F4.codes` (`[C, n]` int8 or int16, Δf / step) and `F4.step` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -102,47 +103,73 @@ def spaces_of(arrays: AnyArrays) -> list[str]:
 
 
 def unpack_codes(w_plus: NDArray[np.generic] | None, arrays: AnyArrays, device: torch.device | str = "cpu") -> Codes:
-    """Return the codes of one image: a batch of 1, float32.
+    """Return the codes of one image: a batch of 1, as `unpack_batch`."""
+    return unpack_batch([(w_plus, arrays)], device)
+
+
+def unpack_batch(
+    images: Sequence[tuple[NDArray[np.generic] | None, AnyArrays]], device: torch.device | str = "cpu"
+) -> Codes:
+    """Return the codes of some images of one generator as a batch, float32; a mask is zero where a space is unused.
 
     Args:
-        w_plus: `[num_ws, w_dim]` of its row; None reads the copy in the arrays, which version 1 lacks.
-        arrays: of its npz; others than those of codes are ignored.
+        images: of each, `[num_ws, w_dim]` of its row, or None for the copy in its arrays, which version 1 lacks; and
+            the arrays of its npz, of which others than those of codes are ignored.
         device: where the codes are made; only what is stored is copied there.
 
     Raises:
-        CodesError: the version is unknown, or the arrays of a space are missing or do not fit together.
+        CodesError: a version is unknown, or the arrays of a space are missing or do not fit together.
     """
-    version = version_of(arrays)
-    values = "delta" if version == 1 else "codes"
-    w_plus = _part(arrays, "w_plus") if w_plus is None else w_plus
-    deltas: dict[str, Tensor] = {}
-    masks: dict[str, Tensor] = {}
-    for space in spaces_of(arrays):
-        step = np.float32(1) if version == 1 else np.float32(_part(arrays, f"{space}.step"))
-        deltas[space], masks[space] = _unpack_space(space, arrays, _part(arrays, f"{space}.{values}"), step, device)
-    return Codes(torch.from_numpy(np.asarray(w_plus, np.float32))[None].to(device), deltas, masks)
+    w_plus = [_part(arrays, "w_plus") if row is None else row for row, arrays in images]
+    stored = [{space: _Stored.from_arrays(space, arrays) for space in spaces_of(arrays)} for _, arrays in images]
+    shapes = {space: part.shape for of_image in stored for space, part in of_image.items()}
+    count = len(images)
+    deltas = {s: torch.zeros(count, c, height * width, device=device) for s, (c, height, width) in shapes.items()}
+    masks = {s: torch.zeros(count, height * width, device=device) for s, (_, height, width) in shapes.items()}
+    for i, of_image in enumerate(stored):
+        for space, part in of_image.items():
+            part.unpack_into(deltas[space][i], masks[space][i])
+    w_NLd = torch.from_numpy(np.stack([np.asarray(w, np.float32) for w in w_plus])).to(device)
+    return Codes(
+        w_NLd,
+        {space: delta.view(count, *shapes[space]) for space, delta in deltas.items()},
+        {space: mask.view(count, 1, *shapes[space][1:]) for space, mask in masks.items()},
+    )
 
 
-def _unpack_space(
-    space: str, arrays: AnyArrays, values_Cn: NDArray[np.generic], step: np.float32, device: torch.device | str
-) -> tuple[Tensor, Tensor]:
-    channels, height, width = (int(n) for n in _part(arrays, f"{space}.shape"))
-    bits, mask_n = _part(arrays, f"{space}.support").astype(np.uint8), _part(arrays, f"{space}.mask")
-    support = np.unpackbits(bits, count=height * width).astype(bool) if bits.size * 8 >= height * width else bits[:0]
-    places_n = np.flatnonzero(support)
-    if values_Cn.shape != (channels, len(places_n)) or mask_n.shape != places_n.shape or not len(support):
-        raise CodesError(
-            f"the arrays of {space} do not fit: {len(places_n)} positions in the support of {height} x {width}, "
-            f"values {list(values_Cn.shape)}, mask {list(mask_n.shape)}, {channels} channels"
-        )
-    places = torch.from_numpy(places_n).to(device)
-    delta_Cp = torch.zeros(channels, height * width, device=device)
-    stored_Cn = torch.from_numpy(np.ascontiguousarray(values_Cn)).to(device).float()
-    delta_Cp.index_copy_(1, places, stored_Cn * float(step))
-    mask_p = torch.zeros(height * width, device=device)
-    full = FULL_MASK if mask_n.dtype == np.uint8 else 1
-    mask_p[places] = torch.from_numpy(np.ascontiguousarray(mask_n)).to(device).float() / full
-    return delta_Cp.view(1, channels, height, width), mask_p.view(1, 1, height, width)
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """The stored arrays of one space, checked."""
+
+    shape: tuple[int, int, int]
+    places_n: NDArray[np.intp]  # of the support, in a flat plane
+    values_Cn: NDArray[np.generic]
+    mask_n: NDArray[np.generic]
+    step: float
+
+    @classmethod
+    def from_arrays(cls, space: str, arrays: AnyArrays) -> _Stored:
+        earlier = version_of(arrays) == 1
+        values_Cn = _part(arrays, f"{space}.{'delta' if earlier else 'codes'}")
+        step = 1.0 if earlier else float(np.float32(_part(arrays, f"{space}.step")))
+        channels, height, width = (int(n) for n in _part(arrays, f"{space}.shape"))
+        bits, mask_n = _part(arrays, f"{space}.support").astype(np.uint8), _part(arrays, f"{space}.mask")
+        places_n = np.flatnonzero(np.unpackbits(bits, count=height * width))
+        whole = bits.size == -(-height * width // 8)
+        if not whole or values_Cn.shape != (channels, len(places_n)) or mask_n.shape != places_n.shape:
+            raise CodesError(
+                f"the arrays of {space} do not fit: {len(places_n)} positions in the support of {height} x {width}, "
+                f"values {list(values_Cn.shape)}, mask {list(mask_n.shape)}, {channels} channels"
+            )
+        return cls((channels, height, width), places_n, values_Cn, mask_n, step)
+
+    def unpack_into(self, delta_Cp: Tensor, mask_p: Tensor) -> None:
+        """Write delta and mask at the positions of the support."""
+        device = delta_Cp.device
+        places = torch.from_numpy(self.places_n).to(device)
+        delta_Cp.index_copy_(1, places, torch.from_numpy(np.asarray(self.values_Cn)).to(device).float() * self.step)
+        full = FULL_MASK if self.mask_n.dtype == np.uint8 else 1
+        mask_p.index_copy_(0, places, torch.from_numpy(np.asarray(self.mask_n)).to(device).float() / full)
 
 
 def _part(arrays: AnyArrays, name: str) -> NDArray[np.generic]:
