@@ -196,14 +196,19 @@ def _members(data: bytes) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
         with _whole(data), archive.extractfile(info) or io.BytesIO() as content:
             return content.read()
 
-    if len(data) < _TAR_END or data[-_TAR_END:].strip(b"\0"):  # between two members, tarfile would see no cut
-        raise BundleError(f"not a whole tar ({len(data)} bytes): it has no end")
+    require_end(data)
     with _whole(data), tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for info in archive:
             split = split_name(info.name)
             if split is None or not info.isfile():
                 raise BundleError(f"member {info.name!r} is not a KEY.NAME; this tar was not written as a bundle")
             yield *split, functools.partial(read, archive, info)
+
+
+def require_end(data: bytes) -> None:
+    """Raise `BundleError` unless a tar has its end: readers take a cut between two members for one."""
+    if len(data) < _TAR_END or data[-_TAR_END:].strip(b"\0"):
+        raise BundleError(f"not a whole tar ({len(data)} bytes): it has no end")
 
 
 @contextmanager

@@ -36,9 +36,14 @@ def write_networks(folder: Path) -> dict[str, Path]:
 
 def picture(seed: int, height: int = SIDE_PX, width: int = SIDE_PX) -> bytes:
     """Return a PNG with smooth colours, different for each seed."""
+    return png(pixels_of(seed, height, width))
+
+
+def pixels_of(seed: int, height: int = SIDE_PX, width: int = SIDE_PX) -> np.ndarray:
+    """Return the pixels of that picture, `[height, width, 3]` uint8."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (4, 4, 3), np.uint8)
-    return png(np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)))
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.bundles import read_npz
+from infra.bundles import read_npz, require_end
 from infra.errors import BundleError, NotFoundError
 from infra.receipts import BUNDLES, Address, Ledger
 from stages.inversion.packing import CodesError
@@ -30,9 +30,14 @@ def whole_file(ledger: Ledger, name: str) -> bytes:
     if receipt is not None and receipt.attempt == attempt:
         return ledger.read_file(receipt, filename)
     try:
-        return ledger.store.read(name)
+        data = ledger.store.read(name)
+        if name.endswith(".tar"):
+            require_end(data)
     except NotFoundError as error:
         raise BundleError(_missing(address, name)) from error
+    except BundleError as error:
+        raise BundleError(f"{address}: {name}: {error}; {REMEDY}") from error
+    return data
 
 
 def read_range(ledger: Ledger, name: str, offset: int, size: int) -> bytes:
