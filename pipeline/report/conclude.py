@@ -256,6 +256,6 @@ def _latents(plan: Plan, published: Receipt) -> dict[str, str]:
         "store": plan.ledger.store.url,
         "pointer, moved when a run is complete": POINTER,
         "index, one row per sample": ", ".join(parts_of(published)),
-        "of each row, `arrays`": f"tar with KEY.{GRAPH.last.name}.npz: deltas and masks on their support",
+        "of each row, `arrays`": f"tar with KEY.{GRAPH.last.member}.npz: deltas and masks on their support",
         "of each row, `records`": "parquet with w_plus and the figures",
     }

@@ -19,8 +19,8 @@ from tests.pipeline.publish.test_index import rows
 ROOT = Path(__file__).parents[2]
 KEEP = """
 import numpy as np
-np.save("image.npy", image.numpy())
-print(key)
+np.save("image.npy", images[2:3].numpy())
+print(batch.keys[2])
 """
 
 
@@ -30,7 +30,7 @@ def example() -> str:
     return re.search("## What you get\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
 
 
-def test_the_example_ends_with_the_image_of_the_row_it_chose(committed, example):
+def test_the_example_ends_with_the_images_of_its_batch(committed, example):
     folder = committed.folder
     for link, target in {
         "demo-run/store": folder / "store",

@@ -1,4 +1,4 @@
-"""The stored form of codes: readable for ever, exact, and refused with a reason where it is not whole."""
+"""The stored form of codes: readable in later versions, exact, and refused with a reason where it is not whole."""
 
 from pathlib import Path
 
