@@ -29,6 +29,7 @@ with held():  # slow imports are left to the commands that need them
     from pipeline.cli import render as cli_render
     from pipeline.cli import run as cli_run
     from pipeline.cli import tune as cli_tune
+    from pipeline.cli import view as cli_view
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -46,6 +47,7 @@ app.add_typer(cli_edit.app)
 app.add_typer(cli_export.app)
 app.add_typer(cli_gc.app)
 app.add_typer(cli_render.app)
+app.add_typer(cli_view.app)
 console = Console()
 
 Config = Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")]

@@ -13,6 +13,7 @@ from pipeline.data.trained_networks import TrainedEncoder, TrainedSegmenter
 from pipeline.data.units import Shard, read_inventory
 from pipeline.data.unread import Unread
 from pipeline.operations.accounting import Account, Problem, damaged_problem, whole
+from pipeline.operations.codes import unlike_their_rows, unusable
 from pipeline.plan.plan import Plan
 from pipeline.publish.index import published, published_receipts, published_supervision
 from pipeline.tune.trade_off import measured
@@ -24,8 +25,9 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
     """Return the problems (none for a complete and whole run) and, stage by stage, the tally.
 
     For every stage each sample of its units must have exactly one outcome, recorded or quarantined, and every file of
-    every bundle the size and checksum in its receipt, including those of a measured trade-off. The published index
-    must have a row for every sample. Damage of shards themselves is reported in addition.
+    every bundle the size and checksum in its receipt, including those of a measured trade-off. All stored codes must
+    unpack, and some, rendered again, have the PSNR of their rows. The published index must have a row for every sample.
+    Damage of shards themselves is reported in addition.
     """
     shards, problems = _inventories(plan)
     samples = sum(shard.samples for shard in shards)
@@ -47,6 +49,11 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
     for account in accounts:
         facts.append(account.fact)
         problems += account.problems
+    for step in steps:
+        if step.stage.located:
+            problems += unusable(plan, step, shards)
+            wrong, fact = unlike_their_rows(plan, step, shards)
+            problems, facts = problems + wrong, [*facts, fact]
     if trained is not None:
         problems += _check_encoder(plan, trained)
         problems += _check_index(plan, samples)

@@ -102,21 +102,33 @@ def draw_compact(image_HW3: NDArray[np.uint8]) -> Drawing:
 
 def draw_error(error_HW: NDArray[np.float32], ceiling: float) -> Drawing:
     """Return an error map in colours, dark where the error is low; `ceiling` and all above it are brightest."""
+    return _drawing(error_picture(error_HW, ceiling))
+
+
+def error_picture(error_HW: NDArray[np.float32], ceiling: float) -> Image.Image:
+    """Return the picture of `draw_error`, with a palette."""
     reduced_HW = np.asarray(_reduced(Image.fromarray(error_HW.astype(np.float32)), Image.Resampling.BOX))
     index_HW = np.rint(np.clip(reduced_HW / ceiling, 0.0, 1.0) * 255).astype(np.uint8)
     image = Image.fromarray(index_HW)
     image.putpalette(_map_colours(256).tobytes())
-    return _drawing(image)
+    return image
 
 
 def draw_assignment(assignment_HW: NDArray[np.uint8], image_HW3: NDArray[np.uint8], spaces: Sequence[str]) -> Drawing:
     """Return an assignment in the colours of its spaces, blended over the image in grey."""
+    return _drawing(assignment_picture(assignment_HW, image_HW3, spaces))
+
+
+def assignment_picture(
+    assignment_HW: NDArray[np.uint8], image_HW3: NDArray[np.uint8], spaces: Sequence[str]
+) -> Image.Image:
+    """Return the picture of `draw_assignment`."""
     picture = _reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS)
     grey_HW1 = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
     index_HW = np.asarray(_reduced(Image.fromarray(assignment_HW), Image.Resampling.NEAREST))
     colours_L3 = np.array([list(bytes.fromhex(space_colour(space)[1:])) for space in spaces])
     blended_HW3 = (1 - _OVERLAY) * grey_HW1 + _OVERLAY * colours_L3[index_HW]
-    return _drawing(Image.fromarray(np.rint(blended_HW3).astype(np.uint8)))
+    return Image.fromarray(np.rint(blended_HW3).astype(np.uint8))
 
 
 def draw_segments(labels_HW: NDArray[np.integer], image_HW3: NDArray[np.uint8]) -> Drawing:

@@ -137,6 +137,14 @@ def unpack_batch(
     )
 
 
+def check_codes(arrays: AnyArrays) -> None:
+    """Raise `CodesError` as `unpack_codes`, which makes the deltas; this does not."""
+    if version_of(arrays) > 1:
+        _part(arrays, "w_plus")
+    for space in spaces_of(arrays):
+        _Stored.from_arrays(space, arrays)
+
+
 @dataclass(frozen=True, eq=False)
 class _Stored:
     """The stored arrays of one space, checked."""

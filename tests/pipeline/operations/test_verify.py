@@ -35,6 +35,7 @@ def edit_outcomes(path, change):
 def test_a_whole_run_has_no_problems_and_its_samples_are_tallied(committed):
     found, facts = verify_run(committed.plan())
     assert found == []
+    assert facts.pop().startswith("invert: 2 images rendered again, at most 0.0")
     assert facts == [
         "inventory: 2 shards, 8 samples",
         *(f"{stage}: 8 samples = 8 recorded + 0 quarantined" for stage in STAGES if "maps" in stage),
