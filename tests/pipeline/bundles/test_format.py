@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
-import webdataset as wds
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from infra.bundles import ROW_GROUP, write_table
 from pipeline import open_bundles
@@ -32,6 +32,13 @@ def documented():
     return namespace["read"]
 
 
+def by_webdataset(names: list[str]):
+    """Yield webdataset's samples; it would leave the files open."""
+    for name in names:
+        with Path(name).open("rb") as stream:
+            yield from group_by_keys(tar_file_expander([{"url": name, "stream": stream}]))
+
+
 def files(store: Path, name: str) -> list[str]:
     return sorted(map(str, store.glob(f"bundles/invert/*/*/*/{name}")))
 
@@ -49,7 +56,7 @@ def test_the_reader_of_the_document_reads_the_golden_files(documented, version):
 
 def test_webdataset_and_numpy_read_the_codes_of_every_image(store, documented):
     bundles, keys = open_bundles(store), []
-    for sample in wds.WebDataset(files(store, "arrays.tar"), shardshuffle=False):
+    for sample in by_webdataset(files(store, "arrays.tar")):
         keys.append(sample["__key__"])
         with np.load(io.BytesIO(sample["codes.npz"]), allow_pickle=False) as arrays:
             assert arrays["version"] == 2
@@ -103,4 +110,4 @@ def test_a_query_skips_groups_of_rows_by_their_statistics(tmp_path):
     (fragment,) = ds.dataset(path).get_fragments()
     good = (ds.field("lpips") < 0.2) & (ds.field("share_w_plus") > 0.6)
     assert [group.id for piece in fragment.split_by_row_group(good) for group in piece.row_groups] == [1]
-    assert duckdb.sql(f"SELECT count(*) FROM '{path}' WHERE {GOOD}").fetchone() == (ROW_GROUP,)
+    assert duckdb.sql(f"SELECT count(*) FROM '{path}' WHERE {GOOD}").fetchall() == [(ROW_GROUP,)]

@@ -4,9 +4,12 @@ import hashlib
 import json
 
 import numpy as np
+import torch
 
+from generators.latents import Codes
 from infra.bundles import read_files, read_npz, write_files, write_npz
 from pipeline.operations.verify import verify_run
+from stages.inversion.packing import pack_codes
 from tests.pipeline.conftest import Committed
 
 
@@ -30,17 +33,11 @@ def problems(run: Committed) -> list[str]:
     return [str(problem) for problem in verify_run(run.plan())[0]]
 
 
-def cut_mask(arrays: dict) -> dict:
-    space = next(name.partition(".")[0] for name in arrays if name.endswith(".mask"))
-    return arrays | {f"{space}.mask": arrays[f"{space}.mask"][:-1]}
-
-
 def test_codes_that_do_not_unpack_are_named_with_unit_key_and_remedy(committed):
-    unit = rewrite(committed, cut_mask)
+    unit = rewrite(committed, lambda arrays: arrays | {"F4.mask": np.ones(3, np.uint8)})
     found = problems(committed)
     assert len(found) == 1
-    assert f"invert: unit {unit}: train-a-000: the arrays of " in found[0]
-    assert "do not fit" in found[0]
+    assert f"invert: unit {unit}: train-a-000: the codes lack 'F4.codes'" in found[0]
     assert found[0].endswith("`invertmill verify --repair`, then run again")
 
 
@@ -50,11 +47,9 @@ def test_an_unknown_version_is_named(committed):
 
 
 def test_codes_of_another_picture_are_found_by_rendering(committed):
-    unit = rewrite(committed, lambda arrays: arrays | {"w_plus": -arrays["w_plus"]})
-    assert problems(committed) == []  # the copy in the row is the one that counts here
-    rewrite(
-        committed,
-        lambda arrays: arrays | {name: 50 * a + 1 for name, a in arrays.items() if name.endswith(".step")},
-    )
+    shape = committed.plan().generator.feature_shape("F4")
+    everywhere = Codes(torch.zeros(1, 1, 1), {"F4": torch.full((1, *shape), 9.0)}, {"F4": torch.ones(1, 1, *shape[1:])})
+    changed = {name: array for name, array in pack_codes(everywhere, 0).items() if name.startswith("F4.")}
+    unit = rewrite(committed, lambda arrays: arrays | changed)
     (found,) = problems(committed)
     assert f"train-a-000 of unit {unit} renders with" in found

@@ -35,7 +35,7 @@ def edit_outcomes(path, change):
 def test_a_whole_run_has_no_problems_and_its_samples_are_tallied(committed):
     found, facts = verify_run(committed.plan())
     assert found == []
-    assert facts.pop().startswith("invert: 2 images rendered again, at most 0.0")
+    assert facts.pop().startswith("invert: 3 images rendered again, at most 0.0")
     assert facts == [
         "inventory: 2 shards, 8 samples",
         *(f"{stage}: 8 samples = 8 recorded + 0 quarantined" for stage in STAGES if "maps" in stage),
@@ -98,7 +98,8 @@ def test_a_sample_without_an_outcome_is_found(committed):
 
 def test_a_sample_that_is_not_in_the_inventory_is_found(committed):
     edit_outcomes(committed.file("receipts/invert/*/held-b*.json"), lambda held: held.update(stranger=None))
-    (problem,) = problems(committed)
+    problem, codes = problems(committed)
+    assert "arrays.tar lacks the codes of stranger" in codes
     assert problem.startswith("invert: stranger of unit held-b-")
     assert "is not in the inventory; `invertmill verify --repair`" in problem
 
