@@ -120,6 +120,8 @@ def unpack_batch(
     Raises:
         CodesError: a version is unknown, or the arrays of a space are missing or do not fit together.
     """
+    for _, arrays in images:
+        version_of(arrays)
     w_plus = [_part(arrays, "w_plus") if row is None else row for row, arrays in images]
     stored = [{space: _Stored.from_arrays(space, arrays) for space in spaces_of(arrays)} for _, arrays in images]
     shapes = {space: part.shape for of_image in stored for space, part in of_image.items()}
