@@ -67,7 +67,7 @@ class PublishedCodes:
         unit, keys = next(self._units())
         records = read_records(self.ledger.read_file, self._receipt(unit), dict(keys))
         named = {name for record in records.values() for name in record.arrays}
-        return is_tuned(named) or any(name.endswith(".delta") for name in named)
+        return is_tuned(named) or any(name.endswith((".delta", ".codes")) for name in named)
 
     def __iter__(self) -> Iterator[ImageCodes]:
         """Yield the codes of every inverted image."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from pipeline.plan.steps import MapStep
 from stages.base.stage import Sample
 from stages.editing.editor import Editor
 from stages.inversion.packing import CodesError, check_codes, unpack_codes
+from stages.inversion.tuned import tuned_generator
 from stages.inversion.viewer import MAX_PSNR_DB
 from stages.maps.region import fit, psnr_db
 
@@ -100,6 +102,7 @@ def _psnrs(sample: Sample, step: MapStep, editor: Editor, plan: Plan) -> tuple[f
     w_plus, recorded = record.row["w_plus"], record.row["psnr_db"]
     assert isinstance(w_plus, np.ndarray)
     assert isinstance(recorded, float)
+    editor = replace(editor, generator=tuned_generator(editor.generator, record.arrays))
     picture = editor.reconstruction(unpack_codes(w_plus, record.arrays)).image_N3HW
     target = fit(plan.image.picture(sample).pixels_HW3, plan.region)[None]
     return recorded, float(psnr_db(picture, target).clamp(max=MAX_PSNR_DB))
