@@ -2,7 +2,7 @@
 
 README.md                   the card, written last; `datasets.load_dataset(FOLDER)` finds the parquet through it
 data/train-00000.parquet    one row per recorded image: key, figures, w_plus, and where its codes are
-codes/000000.tar            KEY.invert.npz: deltas and masks, as the store has them
+codes/000000.tar            KEY.codes.npz: deltas and masks, as the store has them
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from infra.bundles import read_rows
 from infra.errors import DamagedBundleError
 from infra.receipts import Address, Ledger, damage_of
-from pipeline.data.records import ARRAYS, ROWS
+from pipeline.data.records import ARRAYS, BYTES, OFFSET, ROWS, SHARD_OFFSET
 from pipeline.errors import CommandError
 from pipeline.export.format import Format
 from pipeline.export.published import PublishedCodes
@@ -39,6 +39,7 @@ ROWS_PER_GROUP = 512
 _READ_AHEAD = 2
 _LEFT_OUT = ("outcome", "reason", "arrays", "records")
 """Columns of the index that say nothing here: all rows are recorded, and their files are in this folder."""
+_PLACES = tuple(f".{name}" for name in (OFFSET, BYTES, SHARD_OFFSET))  # in other files than those of this folder
 _FILES = """\
 `data/*.parquet` has one row per image: its key and shard, what every stage measured (`invert.psnr_db`, …), and `w_plus`
 `[num_ws, w_dim]` float16. `codes_tar` and `codes_member` name its deltas and masks in `codes/*.tar`, `codes_offset` and
@@ -140,7 +141,7 @@ def _content(ledger: Ledger, address: Address) -> _UnitContent:
 def _with_codes(rows: pa.Table, content: _UnitContent, shards: ShardWriter) -> pa.Table:
     keys = rows.column("key").to_pylist()
     placed = [shards.add(key, content.codes[key]) for key in keys]
-    kept = rows.drop_columns([name for name in rows.column_names if name in _LEFT_OUT])
+    kept = rows.drop_columns([name for name in rows.column_names if name in _LEFT_OUT or name.endswith(_PLACES)])
     columns = {
         "codes_tar": pa.array([f"{CODES}/{place.tar}" for place in placed]),
         "codes_member": pa.array([place.member for place in placed]),
