@@ -118,7 +118,9 @@ def _together(
     if good:
         targets = torch.stack([images[i].photograph.image_3HW for i in good]).to(viewer.device)
         formed_by = replace(viewer, generator=tuned_generator(viewer.generator, found[good[0]].arrays))
-        packed = dict(zip(good, pack_exactly([found[i].inversion.codes for i in good], targets, formed_by), strict=True))
+        packed = dict(
+            zip(good, pack_exactly([found[i].inversion.codes for i in good], targets, formed_by), strict=True)
+        )
     for i, (image, result) in enumerate(zip(images, found, strict=True)):
         key = image.photograph.key
         yield _record(viewer, packing, image, result, packed[i]) if i in packed else Rejected(key, _reason(result))

@@ -19,7 +19,16 @@ from torch import Tensor
 from generators.latents import Codes
 from stages.base.in_parts import InParts
 from stages.base.variant import Variant
-from stages.inversion.packing import FULL_MASK, Arrays, format_of, on_support, pack_codes, stored_mask, unpack_codes
+from stages.inversion.packing import (
+    FULL_MASK,
+    Arrays,
+    format_of,
+    on_support,
+    pack_codes,
+    stored_mask,
+    unpack_batch,
+    unpack_codes,
+)
 from stages.inversion.viewer import Measures, Viewer
 
 if TYPE_CHECKING:
@@ -60,9 +69,9 @@ class Packed:
     """Of the codes as stored."""
     measures: Measures
     """Of that picture."""
-    psnr_loss_db: float
-    """By which the codes as found are better; negative where they are worse."""
-    lpips_loss: float
+    psnr_loss_db: float | None
+    """By which the codes as found are better; negative where they are worse, None if that was not measured."""
+    lpips_loss: float | None
 
     @property
     def format(self) -> str:
@@ -82,20 +91,40 @@ def pack_within(packing: Packing, codes: Codes, target_13HW: Tensor, viewer: Vie
     found_13HW = viewer.picture(codes)
     before = viewer.measure(found_13HW, target_13HW)
 
-    def packed(steps: Mapping[str, float] | None) -> Packed:
+    def packed(steps: Mapping[str, float] | None) -> tuple[Packed, tuple[float, float]]:
         arrays = pack_codes(codes, 0, steps)
         picture_13HW = viewer.picture(unpack_codes(None, arrays, viewer.device))
         after = viewer.measure(picture_13HW, target_13HW)
         loss_db, lpips_loss = (before.psnr_db - after.psnr_db), (after.lpips - before.lpips)
-        return Packed(arrays, picture_13HW, after, float(loss_db), float(lpips_loss))
+        losses = float(loss_db), float(lpips_loss)
+        return Packed(arrays, picture_13HW, after, *losses), losses
 
     within = functools.partial(_within, packing)
     if packing.max_loss_db > 0 and codes.deltas and bool(before.psnr_db.isfinite()):
         for steps in _Search(packing, codes, viewer, found_13HW, target_13HW, before).steps():
-            found = packed(steps)
-            if within(found.psnr_loss_db, found.lpips_loss):  # a batch may differ from its images by rounding
+            found, losses = packed(steps)
+            if within(*losses):  # a batch may differ from its images by rounding
                 return found
-    return packed(None)
+    return packed(None)[0]
+
+
+def pack_exactly(codes: Sequence[Codes], target_N3HW: Tensor, viewer: Viewer) -> list[Packed]:
+    """Return codes of some images stored in float16, with their pictures and measures, made in one pass.
+
+    Args:
+        codes: of one image each, on the viewer's device.
+        target_N3HW: their photographs, in [-1, 1], on that device.
+        viewer: shows and measures.
+    """
+    arrays = [pack_codes(one, 0) for one in codes]
+    picture_N3HW = viewer.picture(unpack_batch([(None, one) for one in arrays], viewer.device))
+    measures = viewer.measure(picture_N3HW, target_N3HW)
+    return [
+        Packed(
+            one, picture_N3HW[i : i + 1], Measures(measures.psnr_db[i : i + 1], measures.lpips[i : i + 1]), None, None
+        )
+        for i, one in enumerate(arrays)
+    ]
 
 
 def _within(packing: Packing, psnr_loss_db: float, lpips_loss: float) -> bool:

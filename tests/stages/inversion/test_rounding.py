@@ -8,7 +8,7 @@ from generators.latents import Codes
 from generators.source import GeneratorSource
 from pipeline.data.fingerprint import settings_of
 from stages.inversion.packing import format_of, pack_codes, unpack_codes
-from stages.inversion.rounding import MAX_LPIPS_LOSS, Packed, Packing, pack_within
+from stages.inversion.rounding import MAX_LPIPS_LOSS, Packed, Packing, pack_exactly, pack_within
 from stages.inversion.viewer import Viewer
 from stages.invert import Invert
 from stages.maps.region import Region
@@ -40,6 +40,8 @@ def found(viewer: Viewer, seed: int, noise: float = 0.1) -> tuple[Codes, torch.T
 
 
 def within(packed: Packed, loss_db: float) -> bool:
+    assert packed.psnr_loss_db is not None
+    assert packed.lpips_loss is not None
     return packed.psnr_loss_db <= loss_db and packed.lpips_loss <= MAX_LPIPS_LOSS
 
 
@@ -124,3 +126,14 @@ def test_the_default_loss_keeps_the_fingerprint_of_stores_made_before_and_anothe
     assert "bundles" not in hashed(Packing())
     assert "bundles" not in hashed(Packing(reconstructions=True))
     assert hashed(Packing(max_loss_db=0.01))["bundles"] == {"max_loss_db": 0.01}
+
+
+def test_codes_stored_together_are_those_stored_alone_in_float16(viewer):
+    images = [found(viewer, seed) for seed in range(3)]
+    together = pack_exactly([codes for codes, _ in images], torch.cat([target for _, target in images]), viewer)
+    for packed, (codes, target) in zip(together, images, strict=True):
+        alone = pack_within(Packing(max_loss_db=0), codes, target, viewer)
+        assert (packed.format, packed.psnr_loss_db) == ("float16", None)
+        for name, array in alone.arrays.items():
+            np.testing.assert_array_equal(packed.arrays[name], array)
+        assert float(packed.measures.psnr_db) == pytest.approx(float(alone.measures.psnr_db), abs=1e-3)
