@@ -87,14 +87,14 @@ def checked_sha256(sha256: str) -> str:
     return sha256.lower()
 
 
-def local_path(path_or_uri: str | Path, sha256: str | None, noun: str = "checkpoint", limit: int = MAX_BYTES) -> Path:
+def local_path(path_or_uri: str | Path, sha256: str | None, noun: str = "checkpoint", limit: int | None = None) -> Path:
     """Return where a checkpoint, or another file, is on this machine, fetched through the cache if it is elsewhere.
 
     Raises:
-        CheckpointError: it cannot be fetched, is larger than `limit`, or its digest is not `sha256`.
+        CheckpointError: it cannot be fetched, is larger than `limit` (by default `MAX_BYTES`), or its digest is not `sha256`.
     """
     try:
-        return _fetched(path_or_uri, sha256, noun, limit)
+        return _fetched(path_or_uri, sha256, noun, MAX_BYTES if limit is None else limit)
     except FetchError as error:
         raise CheckpointError(str(error)) from error
 
@@ -117,8 +117,9 @@ def _fetched(path_or_uri: str | Path, sha256: str | None, noun: str, limit: int)
     return Path(url2pathname(uri.path))
 
 
-def read_file(path: Path, limit: int = MAX_BYTES, read_today: str = READ_TODAY, noun: str = "checkpoint") -> bytes:
-    """Return a checkpoint's bytes, or another file's; raise CheckpointError if it is missing or larger than `limit`."""
+def read_file(path: Path, limit: int | None = None, read_today: str = READ_TODAY, noun: str = "checkpoint") -> bytes:
+    """Return a checkpoint's bytes, or another file's; raise CheckpointError if it is missing or over `limit`."""
+    limit = MAX_BYTES if limit is None else limit
     try:
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{noun} {path} is not a regular file; {read_today}")
