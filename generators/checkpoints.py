@@ -91,7 +91,7 @@ def local_path(path_or_uri: str | Path, sha256: str | None, noun: str = "checkpo
     """Return where a checkpoint, or another file, is on this machine, fetched through the cache if it is elsewhere.
 
     Raises:
-        CheckpointError: it cannot be fetched, is larger than `limit` (by default `MAX_BYTES`), or its digest is not `sha256`.
+        CheckpointError: it cannot be fetched, is over `limit` (by default `MAX_BYTES`), or its digest is not `sha256`.
     """
     try:
         return _fetched(path_or_uri, sha256, noun, MAX_BYTES if limit is None else limit)
