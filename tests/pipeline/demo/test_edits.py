@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from generators import load_generator
+from generators.directions.direction import check_fits
 from generators.directions.loading import read_directions
 from generators.directions.sampling import seeded_w
 from pipeline.demo.edits import DIRECTIONS, EDITS, TRUE_MAGNITUDES, pixels, true_edits
@@ -35,7 +36,7 @@ def test_the_shipped_directions_are_the_demos_and_name_their_generator(generator
     shipped = read_directions(DIRECTIONS).directions
     assert shipped.keys() == EDITS.keys()
     for name, direction in shipped.items():
-        direction.check(generator.num_ws, generator.w_dim)
+        check_fits(direction.delta, generator.num_ws, generator.w_dim, name)
         assert direction.provenance.generator_sha256 == generator.digest
         assert direction.provenance.kind == EDITS[name].way
         assert direction.provenance.layers == EDITS[name].layers
