@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from stages.invert import Invert
 
 FINGERPRINT = "0" * 16
 ROWS_PER_PART = 100_000
+UNIT = 64
+"""Images that the index lists for each unit, as by default; units with fewer are listed several times."""
 
 
 def write_store(folder: Path, units: Sequence[Sequence[Record]]) -> Ledger:
@@ -52,7 +55,7 @@ def enlarge(ledger: Ledger, folder: Path, images: int) -> None:
         for entry, name in zip(first.files, names, strict=True):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(folder / entry.name, folder / name)
-        for key, (offset, size) in places.items():
+        for key, (offset, size) in itertools.islice(itertools.cycle(places.items()), max(UNIT, len(places))):
             _append(columns, f"{count:09d}-{key}", unit, names[1], names[0], offset, size)
             count += 1
         if len(columns["key"]) >= ROWS_PER_PART or count >= images:
