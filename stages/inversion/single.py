@@ -17,11 +17,12 @@ def pack_single(codes: Sequence[Codes]) -> Arrays:
     """Return the arrays that hold one image's codes in every space, most editable first.
 
     `w_plus_LNw` is float16 `[L, num_ws, w_dim]`. The delta of a feature space has the names of `packing`, which differ
-    from space to space.
+    from space to space; they share one `version`.
     """
     arrays: Arrays = {W_PLUS: np.stack([of_space.w_plus[0].half().cpu().numpy() for of_space in codes])}
     for of_space in codes:
         arrays |= pack_codes(of_space, 0)
+    del arrays["w_plus"]  # of one space
     return arrays
 
 
@@ -29,7 +30,10 @@ def unpack_single(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Codes]
     """Return one image's codes by space (a batch of 1, float32), from the arrays of its error maps; {} if not kept."""
     if W_PLUS not in arrays:
         return {}
+    of_all = {name: array for name, array in arrays.items() if name == "version"}
     return {
-        space: unpack_codes(w_plus, {name: array for name, array in arrays.items() if name.startswith(f"{space}.")})
+        space: unpack_codes(
+            w_plus, of_all | {name: array for name, array in arrays.items() if name.startswith(f"{space}.")}
+        )
         for space, w_plus in zip(arrays["spaces"].tolist(), arrays[W_PLUS], strict=True)
     }
