@@ -45,7 +45,8 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         RunError: the published result needs weights that the configuration does not name.
     """
-    own = _merged(_plain(config) | {"generator": dict(config.generator)}, LATER | ADDED)
+    later = {name: value for name, value in LATER.items() if name not in settings}
+    own = _merged(_plain(config) | {"generator": dict(config.generator)}, later | ADDED)
     merged = _merged(own, settings)
     try:
         return RunConfig.model_validate(merged)
