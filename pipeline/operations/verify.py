@@ -15,6 +15,7 @@ from pipeline.data.unread import Unread
 from pipeline.operations.accounting import Account, Problem, damaged_problem, whole
 from pipeline.operations.codes import unlike_their_rows, unusable
 from pipeline.plan.plan import Plan
+from pipeline.publish.contents import published_parts
 from pipeline.publish.index import published, published_receipts, published_supervision
 from pipeline.tune.trade_off import measured
 from stages.train_encoder import TrainEncoder
@@ -135,4 +136,16 @@ def _check_index(plan: Plan, samples: int) -> list[Problem]:
         return [Problem("publish", "there is no index")]
     rows = IndexInfo.from_receipt(index).samples
     wrong = [] if rows == samples else [Problem("publish", f"the index has {rows} rows for {samples} samples")]
+    wrong += _damaged_receipts(plan)
     return wrong + [problem for receipt in every for problem in whole(plan.ledger, receipt)]
+
+
+def _damaged_receipts(plan: Plan) -> list[Problem]:
+    """Return a problem for each part of the index whose own receipt is damaged: readers do not need it, gc does."""
+    problems: list[Problem] = []
+    for part in published_parts(plan.ledger):
+        try:
+            plan.ledger.receipt(part.address)
+        except DamagedBundleError as error:
+            problems += map(damaged_problem, error.damages)
+    return problems

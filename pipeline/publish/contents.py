@@ -41,6 +41,11 @@ class Part:
     tallies: Mapping[str, Tally]
     """By the digest of a stage's bundles, as `Held.digest_of` returns it."""
 
+    @property
+    def address(self) -> Address:
+        """The address of its bundle."""
+        return Address(STAGE, self.made_of, UNIT)
+
     @classmethod
     def from_receipt(cls, receipt: Receipt) -> Part:
         """Return the part of a bundle; raise `DamagedBundleError` if the bundle is not a part's."""

@@ -63,9 +63,18 @@ def test_an_inventory_is_read_a_few_times_however_many_units_its_shard_has(commi
     assert read.count(str(inventory)) < 7  # of 5 units in 4 stages
 
 
+def a_file_of(stage: str) -> str:
+    """Return the pattern of a stage's files; of the published index its own, not those of its parts."""
+    return "bundles/publish/*/index/*/*.*" if stage == "publish" else f"bundles/{stage}/**/*.*"
+
+
+def a_receipt_of(stage: str) -> str:
+    return "receipts/publish/*/index.json" if stage == "publish" else f"receipts/{stage}/*/*.json"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_deleted_file_is_found_in_every_stage(committed, stage):
-    path = committed.file(f"bundles/{stage}/**/*.*")
+    path = committed.file(a_file_of(stage))
     path.unlink()
     name = path.relative_to(committed.folder / "store")
     assert problems(committed) == [f"{stage}: {name} is missing; `invertmill verify --repair`, then run again"]
@@ -73,12 +82,32 @@ def test_a_deleted_file_is_found_in_every_stage(committed, stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_altered_byte_is_found_in_every_stage(committed, stage):
-    path = committed.file(f"bundles/{stage}/**/*.*")
+    path = committed.file(a_file_of(stage))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     (problem,) = problems(committed)
     assert problem.startswith(f"{stage}: {path.relative_to(committed.folder / 'store')} has SHA-256")
+
+
+def test_a_cut_part_of_the_index_is_found_and_made_again(committed):
+    path = committed.file("bundles/publish/*/part/*/*.parquet")
+    tiny.truncated(path, 0.5)
+    of_part, of_index = problems(committed)
+    assert f"{path.name} has {path.stat().st_size} bytes" in of_part
+    assert f"its {path.name} is damaged" in of_index
+    repaired(committed)
+    commit_all(committed.plan())
+    committed.index().publish()
+    assert problems(committed) == []
+
+
+def test_a_damaged_receipt_of_a_part_of_the_index_is_found_and_repaired(committed):
+    tiny.truncated(committed.file("receipts/publish/*/part.json"), 0.5)
+    (problem,) = problems(committed)
+    assert "part.json is not a whole receipt" in problem
+    assert len(repaired(committed)) == 1
+    assert problems(committed) == []
 
 
 def test_a_file_that_was_cut_off_is_found(committed):
@@ -148,7 +177,7 @@ def test_a_damaged_pointer_is_found(committed, damage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_damaged_receipt_is_found_in_every_stage_next_to_all_else(committed, stage):
-    path = committed.file(f"receipts/{stage}/*/*.json")
+    path = committed.file(a_receipt_of(stage))
     tiny.truncated(path, 0.5)
     lost = committed.file("receipts/predict_maps/*/train-a-*-000004-000005.json")
     lost.unlink()
@@ -180,7 +209,7 @@ def test_there_is_nothing_to_repair_in_a_whole_run(committed):
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("part", ["bundles", "receipts"])
 def test_a_repaired_run_is_whole_after_the_next_run(committed, stage, part):
-    path = committed.file(f"receipts/{stage}/*/*.json" if part == "receipts" else f"bundles/{stage}/**/*.*")
+    path = committed.file(a_receipt_of(stage) if part == "receipts" else a_file_of(stage))
     tiny.truncated(path, 0.5)
     (told,) = repaired(committed)
     assert told.startswith(f"{stage}: unit ")
