@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -89,18 +91,11 @@ class Catalogue:
         raise UnknownKeyError(f"no published image has the key {key!r}{known}")
 
     def entries(self, key: str) -> Iterator[Entry]:
-        """Yield the images with a key: one, unless several shards use it."""
+        """Return the images with a key: one, unless several shards use it."""
         order, keys = self._order, self._images.column("key")
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if keys[order[middle].as_py()].as_py() < key:
-                low = middle + 1
-            else:
-                high = middle
-        while low < len(order) and keys[order[low].as_py()].as_py() == key:
-            yield self.at(order[low].as_py())
-            low += 1
+        first = bisect.bisect_left(order, key, key=lambda number: keys[number.as_py()].as_py())
+        numbers = (order[place].as_py() for place in range(first, len(order)))
+        return map(self.at, itertools.takewhile(lambda number: keys[number].as_py() == key, numbers))
 
     @functools.cached_property
     def _order(self) -> pa.Array:

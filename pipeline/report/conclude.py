@@ -172,8 +172,8 @@ def conclude(finished: RunResult) -> Conclusion:
         about["note on pictures"] = NO_PICTURES
     psnr_db = concatenated(numbers_of(table, PSNR_DB) for table in rows.tables([PSNR_DB]))
     distributions = {"PSNR, dB": psnr_db, **_distributions(rows, plan)}
-    card = Card(plan.config.folder.name, summary, pictures, _provenance(plan, index, about), distributions,
-                   parts_of(published))  # fmt: skip
+    provenance = _provenance(plan, index, about)
+    card = Card(plan.config.folder.name, summary, pictures, provenance, distributions, parts_of(published))
     latents, shown_edits = _latents(plan, published), edited.pictures(choose(of_gallery, EDITED))
     return Conclusion(
         summary, timings, pictures, quarantine, about, _training(plan), psnr_db, latents, card, shown_edits
@@ -191,12 +191,14 @@ def _timings(
     """Yield the work of each stage, from the receipts of its bundles, or the sums that the index has of them."""
     tallies = Tallies(plan.ledger)
     yield _timing(inventory.STAGE, Tally.from_heads(shards.values()))
-    trained = plan.ledger.receipt(plan.train_segmenter())
+    trainings = plan.trainings(plan.ledger.receipt(plan.train_segmenter()))
     for stage in plan.stages:
         if maps_samples(stage):
             step = index.every_step[stage]
             yield _timing(stage.name, tallies.of(step, index.units_of(step)))
         else:
+            address = trainings[stage.name]
+            trained = None if address is None else plan.ledger.receipt(address)
             yield _timing(stage.name, Tally.from_heads([trained.head] if trained else []))
     yield _timing(PUBLISH, Tally.from_heads([published.head]))
 

@@ -72,8 +72,10 @@ def _asked(plan: Plan) -> RunResult:
 
     segmenter = plan.ledger.receipt(plan.train_segmenter())
     if segmenter is None:
-        raise RunError("there is nothing to report: no segmenter is trained with these settings; `invertmill run` with "
-                       "the same settings comes first")  # fmt: skip
+        raise RunError(
+            "there is nothing to report: no segmenter is trained with these settings; `invertmill run` with the same "
+            "settings comes first"
+        )
     shards, unread = plan.inventories(), len(plan.missing_inventories())
     index = Index.from_plan(plan, shards, segmenter, unread)
     last = index.steps.last

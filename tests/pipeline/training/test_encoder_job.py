@@ -10,11 +10,15 @@ import torch
 
 from infra.receipts import Address
 from pipeline.config import load_config
+from pipeline.data.receipt_info import WorkInfo
 from pipeline.data.trained_networks import CURVE_FILE, ENCODER_FILE, TrainedEncoder
 from pipeline.errors import ConfigError, RunError
+from pipeline.execution.run import RunResult
 from pipeline.jobs.map_job import MapJob
 from pipeline.operations.status import status_of
 from pipeline.operations.verify import repair, verify_run
+from pipeline.publish.index import published
+from pipeline.report.conclude import conclude
 from pipeline.training.encoder_examples import Assigned, AssignedExamples
 from pipeline.training.encoder_job import EncoderJob
 from stages.base.errors import SettingError
@@ -133,6 +137,18 @@ def test_the_encoder_has_its_row_in_status_and_its_place_in_the_plan(committed):
     (row,) = (stage for stage in after.stages if stage.name == "train_encoder")
     assert (row.done, row.units, row.recorded) == (1, 1, COUNTS["train-a"])
     assert after.complete
+
+
+def test_a_report_counts_the_work_of_each_training_by_itself(committed):
+    job(committed).run(CPU)
+    plan = committed.plan(ENCODER)
+    segmenter = plan.ledger.receipt(plan.train_segmenter())
+    receipts = {name: plan.ledger.receipt(address) for name, address in plan.trainings(segmenter).items()}
+    assert set(receipts) == {"train_segmenter", "train_encoder"}
+    run = RunResult(plan, plan.inventories(), committed.index(ENCODER), published(plan.ledger), {}, 0)
+    worked_s = {timing.name: timing.worked_s for timing in conclude(run).timings}
+    for name, receipt in receipts.items():
+        assert worked_s[name] == pytest.approx(WorkInfo.from_receipt(receipt).busy_s)
 
 
 def test_verify_asks_for_the_encoder_and_restores_a_damaged_one_from_this_machines_copy(committed):
