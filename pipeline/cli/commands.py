@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pipeline.report.conclude import Conclusion
     from pipeline.report.summary import Summary
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_checkpoints.app)
 app.add_typer(cli_config.app)
 app.add_typer(cli_directions.app, name="directions")
@@ -103,7 +103,7 @@ def run(config: Config, overrides: Set = None) -> None:
 
 @app.command()
 def plan(config: Config, overrides: Set = None, as_json: AsJson = False) -> None:
-    """Print what a run would do, in units, GPU-hours and bytes; change nothing."""
+    """Print what a run would do, in units, worker hours and bytes; write nothing to the store."""
     status = _status(config, overrides, ahead=True)
     if as_json:
         console.print_json(json.dumps(status.as_json()))

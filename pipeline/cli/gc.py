@@ -19,12 +19,17 @@ def gc(  # noqa: PLR0917  # typer's options
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")
     ] = None,
-    do: Annotated[bool, typer.Option("--delete", help="delete it; otherwise only print what would be deleted")] = False,
+    do: Annotated[
+        bool, typer.Option("--delete", help="delete what is no longer needed, instead of only printing it")
+    ] = False,
     keep: Annotated[
         int, typer.Option(min=1, help="number of newest published versions to keep, whether pointed to or not")
     ] = 2,
     superseded: Annotated[
-        bool, typer.Option("--superseded", help="include results of settings that nothing published needs")
+        bool,
+        typer.Option(
+            "--superseded", help="include results of settings that neither this configuration nor a kept version needs"
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
@@ -41,16 +46,16 @@ def gc(  # noqa: PLR0917  # typer's options
         stores = Stores.from_config(settings)
         stores.check(write=do)
         plan = Plan(settings, stores)
-        found = garbage_of(plan, keep=keep, superseded=superseded)
+        groups = garbage_of(plan, keep=keep, superseded=superseded)
     if do:
         with progress.doing("deleting"):
-            delete(plan.ledger, found)
+            delete(plan.ledger, groups)
     if as_json:
-        rows = [{"reason": one.reason, "files": len(one.names), "bytes": one.size_bytes} for one in found]
+        rows = [{"reason": group.reason, "files": len(group.names), "bytes": group.size_bytes} for group in groups]
         console.print_json(json.dumps({"deleted": do, "garbage": rows}))
         return
     table = Table("", "files", "bytes", box=None, header_style="bold")
-    for garbage in found:
-        table.add_row(garbage.reason, f"{len(garbage.names):,}", f"{garbage.size_bytes:,}")
+    for group in groups:
+        table.add_row(group.reason, f"{len(group.names):,}", f"{group.size_bytes:,}")
     console.print(table)
     console.print("deleted" if do else "nothing was deleted: --delete does it")

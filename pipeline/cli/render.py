@@ -22,7 +22,7 @@ def render(
         list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")
     ] = None,
 ) -> None:
-    """Write the stored reconstruction of published images as PNG: an edit by zero."""
+    """Write the stored reconstruction of published images as PNG."""
     from pipeline.config import load_config
     from pipeline.data.stores import Stores
     from pipeline.execution.progress import Progress

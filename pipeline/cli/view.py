@@ -15,8 +15,8 @@ app = typer.Typer()
 def view(
     config: Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")],
     key: Annotated[str, typer.Argument(help="key of the image", metavar="KEY")],
-    out: Annotated[Path | None, typer.Option(help="the file", metavar="FILE", show_default="KEY.png")] = None,
-    unit: Annotated[str | None, typer.Option(help="unit of the image, where several have the key")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to write", metavar="FILE", show_default="KEY.png")] = None,
+    unit: Annotated[str | None, typer.Option(help="unit of the image, if several images have the key")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")
     ] = None,
