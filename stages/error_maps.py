@@ -30,6 +30,7 @@ from stages.inversion.viewer import Photograph
 from stages.maps.reduction import at_size, fit_reduced, reduced
 from stages.maps.region import to_uint8
 from stages.maps.spaces import column
+from stages.maps.stored import stored_maps
 from stages.maps.truth import auroc, known_occluder
 from stages.objective.objective import Target
 
@@ -47,7 +48,7 @@ class _InOneSpace:
 
     psnr_db: float
     lpips: float
-    error_hw: NDArray[np.float16]
+    error_hw: NDArray[np.float32]
     image_HW3: NDArray[np.uint8]
     trace: Trace
     codes: Codes
@@ -59,10 +60,10 @@ class ErrorMaps(InvertingStage):
     Maps compare photograph and inversion at `map_side_px`; PSNR and LPIPS are over the region at its own size.
 
     Records `psnr_db_SPACE` and `lpips_SPACE` for every space, the digest of the generator, name and digest of the
-    perceptual distance, and, most editable space first, the arrays `spaces` (their names), `error_LHW` (float16) and
-    `loss_LK`, the loss before the update of each of the steps in `loss_step`; with `truth`, also `occluded` and
-    `auroc`, of the first space's map against the known occluder; `label`, where configured; with `keep_codes`, the
-    codes of every space (`stages.inversion.single`).
+    perceptual distance, and, most editable space first, the arrays `spaces` (their names), `error_LHW`
+    (`stages.maps.stored`) and `loss_LK`, the loss before the update of each of the steps in `loss_step`; with `truth`,
+    also `occluded` and `auroc`, of the first space's map against the known occluder; `label`, where configured; with
+    `keep_codes`, the codes of every space (`stages.inversion.single`).
     """
 
     name: ClassVar[str] = "error_maps"
@@ -131,9 +132,9 @@ class ErrorMaps(InvertingStage):
         for space, result in spaces.items():
             row[f"psnr_db_{column(space)}"] = result.psnr_db
             row[f"lpips_{column(space)}"] = result.lpips
-        occluded_HW, error_hw = target.occluded_HW, measured[0].error_hw
+        occluded_HW, error_Lhw = target.occluded_HW, stored_maps(np.stack([result.error_hw for result in measured]))
         row["occluded"] = None if occluded_HW is None else bool(occluded_HW.any())
-        row["auroc"] = None if occluded_HW is None else auroc(error_hw, at_size(occluded_HW, error_hw.shape))
+        row["auroc"] = None if occluded_HW is None else auroc(error_Lhw[0], at_size(occluded_HW, error_Lhw.shape[1:]))
         row["generator"] = inverter.generator.digest
         row["perceptual"] = inverter.perceptual.name
         row["perceptual_digest"] = inverter.perceptual.digest
@@ -141,7 +142,7 @@ class ErrorMaps(InvertingStage):
             row["label"] = target.photograph.label
         arrays: dict[str, NDArray[np.generic]] = {
             "spaces": np.asarray(list(spaces)),
-            "error_LHW": np.stack([result.error_hw for result in measured]),
+            "error_LHW": error_Lhw,
             "loss_LK": np.stack([result.trace.terms["total"][:, 0].float().numpy() for result in measured]),
             "loss_step": measured[0].trace.steps.numpy(),
         }
@@ -160,7 +161,7 @@ class ErrorMaps(InvertingStage):
         return _InOneSpace(
             float(measures.psnr_db),
             float(measures.lpips),
-            error_1hw[0].half().cpu().numpy(),
+            error_1hw[0].float().cpu().numpy(),
             to_uint8(image_13HW)[0],
             inversion.trace,
             inversion.codes,

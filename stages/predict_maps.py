@@ -21,6 +21,7 @@ from stages.images.image_member import ImageMember
 from stages.maps.reduction import fit_reduced
 from stages.maps.region import Region
 from stages.maps.spaces import column
+from stages.maps.stored import stored_maps
 from stages.maps.truth import auroc, known_occluder
 from stages.segmenter.network import load_segmenter
 
@@ -35,8 +36,8 @@ class _Input:
 class PredictMaps(Stage):
     """Predict the error map of every space, S_l(x), at `map_side_px`.
 
-    Records `error_SPACE`, the mean predicted error, and the array `error_LHW` (float16, most editable space first);
-    with `truth`, also `auroc` of the first space's map against the known occluder.
+    Records `error_SPACE`, the mean predicted error, and the array `error_LHW` (`stages.maps.stored`, most editable
+    space first); with `truth`, also `auroc` of the first space's map against the known occluder.
     """
 
     name: ClassVar[str] = "predict_maps"
@@ -81,7 +82,6 @@ def _records(
 ) -> Iterator[Record | Rejected]:
     """Yield the records of a batch, as soon as its maps `[N, L, H, W]` float32 have come from the device."""
     error_NLHW = predicted()
-    kept_NLHW = error_NLHW.half().numpy()
     finite_N = error_NLHW.isfinite().all(dim=(1, 2, 3)).tolist()
     mean_NL = error_NLHW.numpy().mean(axis=(2, 3)).tolist()
     columns = [f"error_{column(space)}" for space in spaces]
@@ -91,4 +91,4 @@ def _records(
             continue
         found = auroc(error_NLHW[i, 0].numpy(), one.occluded_HW)
         row: dict[str, float | None] = dict(zip(columns, mean_NL[i], strict=True)) | {"auroc": found}
-        yield Record(one.key, row, {"error_LHW": kept_NLHW[i]})
+        yield Record(one.key, row, {"error_LHW": stored_maps(error_NLHW[i].numpy())})
