@@ -150,7 +150,7 @@ class Generator(nn.Module, ABC):
         for index, space in enumerate(self.block_spaces):
             state = self.run_block(index, state, w)
             if space is not None and space in deltas:
-                state = replace(state, feature=state.feature + _masked(deltas, masks, space))
+                state = replace(state, feature=_changed(state.feature, _masked(deltas, masks, space)))
         return self.finish(state)
 
     def edit(
@@ -193,7 +193,7 @@ class Generator(nn.Module, ABC):
             state = self.run_block(index, state, w)
             if space is not None and (space in deltas or space in masks):
                 change = _masked(deltas, masks, space) if space in deltas else torch.zeros_like(state.feature)
-                state = replace(state, feature=state.feature + change)
+                state = replace(state, feature=_changed(state.feature, change))
                 mask = masks[space] if space in masks else torch.ones_like(change[:, :1])
                 spared[index] = Spared(state, mask, change)
         return Unedited(w, self.finish(state), spared)
@@ -234,6 +234,11 @@ class Generator(nn.Module, ABC):
 def _broadcasts(x: Tensor, to: Tensor) -> bool:
     sizes = zip(reversed(x.shape), reversed(to.shape), strict=False)
     return x.ndim <= to.ndim and all(size in (1, wanted) for size, wanted in sizes)
+
+
+def _changed(feature: Tensor, change: Tensor) -> Tensor:
+    """Return the sum in the feature's type: a change of zero, as next to images that use the space, changes no bit."""
+    return (feature + change).to(feature.dtype)
 
 
 def _masked(deltas: Mapping[str, Tensor], masks: Mapping[str, Tensor], space: str) -> Tensor:

@@ -50,10 +50,11 @@ def fingerprint(
 def settings_of(model: BaseModel, indifferent: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return a model's fields for its fingerprint, without those that cannot change a result or that are as before."""
     settings: dict[str, Any] = {}
-    before = model.all_added() if isinstance(model, GraphStage) else {}
+    before, counted = (model.all_added(), model.stands_for) if isinstance(model, GraphStage) else ({}, {})
     for name in type(model).model_fields:
         value = getattr(model, name)
         if name not in indifferent and not (name in before and value == before[name]):
+            value = counted[name].get(value, value) if name in counted else value
             settings |= value.hashed_as(name) if isinstance(value, Variant) else {name: value}
     return settings
 

@@ -67,6 +67,7 @@ class UnitInfo(ReceiptInfo):
     started: float
     computed_s: float
     finished: float
+    precision: str | None = None  # in which networks inverted; None if the stage does not invert, or is earlier
 
 
 class TrainingInfo(ReceiptInfo):
@@ -145,6 +146,12 @@ class WorkInfo(ReceiptInfo):
     device: str | None = None
     computed_s: float | None = None
     samples: int | None = None  # if there are more than outcomes
+    precision: str | None = None
+
+    @property
+    def computed_on(self) -> str | None:
+        """The device, with the precision if the stage has a choice: `cpu, bf16`."""
+        return self.device if self.device is None or self.precision is None else f"{self.device}, {self.precision}"
 
     @property
     def busy_s(self) -> float:

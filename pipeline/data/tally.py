@@ -33,7 +33,7 @@ class Tally:
     size_bytes: int = 0
     busy_s: float = 0.0
     worked: tuple[Interval, ...] = ()  # when any worker was busy, without overlaps
-    devices: tuple[str, ...] = ()  # sorted
+    devices: tuple[str, ...] = ()  # sorted, with their precision
 
     @classmethod
     def from_heads(cls, heads: Iterable[ReceiptHead]) -> Tally:
@@ -48,7 +48,7 @@ class Tally:
             size_bytes += head.size_bytes
             busy_s += work.busy_s
             worked.append((work.started, work.finished))
-            devices |= {work.device} if work.device is not None else set()
+            devices |= {work.computed_on} if work.computed_on is not None else set()
             if len(worked) > _JOINED_AT:
                 worked = list(joined(worked))
         return cls(units, recorded, quarantined, samples, size_bytes, busy_s, joined(worked), tuple(sorted(devices)))

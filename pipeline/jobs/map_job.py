@@ -69,7 +69,7 @@ class MapJob:
             assert isinstance(stage, Invert)
             stage = stage.with_encoder(self.encoder.fetch(self.ledger))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return _MapRunner(self, stage.setup(device), _describe(device)).run
+        return _MapRunner(self, stage.setup(device), _describe(device), stage.precision_on(device)).run
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class _Named:
 class _MapRunner:
     """One actor's side of a `MapJob`."""
 
-    def __init__(self, job: MapJob, worker: Worker, device: str) -> None:
-        self.job, self.worker, self.device = job, worker, device
+    def __init__(self, job: MapJob, worker: Worker, device: str, precision: str | None) -> None:
+        self.job, self.worker, self.device, self.precision = job, worker, device, precision
         self.computing = SharedTime()
         self.upstream = [Recorded(name, fingerprint) for name, fingerprint in job.upstream.items()]
         self.members = None if job.stage.needs_members else no_members
@@ -112,9 +112,15 @@ class _MapRunner:
         finished = time.time()
         if isinstance(task, ChosenSamples):
             about: dict[str, JsonValue] = {"device": self.device, "started": started, "finished": finished}
+            about |= {"precision": self.precision}
             return UnitResult.from_receipt(attempt.commit(outcomes, {**task.info, **about}))
         info = UnitInfo(
-            shard=task.shard.name, device=self.device, started=started, computed_s=computed_s, finished=finished
+            shard=task.shard.name,
+            device=self.device,
+            started=started,
+            computed_s=computed_s,
+            finished=finished,
+            precision=self.precision,
         )
         return UnitResult.from_receipt(attempt.commit(outcomes, info.plain()))
 

@@ -96,6 +96,9 @@ class GraphStage(BaseModel):
     added: ClassVar[Mapping[str, object]] = {}
     """Settings that are newer than the stage, each with the value that gives the earlier results. At that value they
     stay out of the fingerprint, so that earlier results are still complete."""
+    stands_for: ClassVar[Mapping[str, Mapping[object, object]]] = {}
+    """Values of settings, by field, that count as another in the fingerprint: results of both are equal up to rounding,
+    and earlier results are still complete."""
     on_demand: ClassVar[bool] = False
     """Whether a separate command computes it, and no run does."""
     derived: ClassVar[frozenset[str]] = frozenset()
@@ -151,6 +154,10 @@ class Stage(GraphStage, ABC):
 
     def check(self, generator: Generator) -> None:
         """Raise an error of ours if what the settings name is missing or does not fit the run's generator."""
+
+    def precision_on(self, device: torch.device) -> str | None:
+        """Return the precision in which it computes on a device; None if there is no choice."""
+        return None
 
     @abstractmethod
     def setup(self, device: torch.device) -> Worker:

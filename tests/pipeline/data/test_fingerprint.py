@@ -4,9 +4,12 @@ from typing import ClassVar
 
 import pytest
 
+from generators.source import GeneratorSource
 from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.errors import RunError
+from stages.invert import Invert
 from stages.maps.region import Region
+from stages.perceptual.source import PerceptualSource
 from stages.predict_maps import PredictMaps
 from stages.refine_maps import RefineMaps
 from stages.segmentation import HuggingFace
@@ -26,6 +29,17 @@ def test_a_setting_changes_it():
 
 def test_the_batch_does_not():
     assert of(refine()) == of(refine(batch=3))
+
+
+def invert(**changes):
+    facts = {"generator": GeneratorSource(checkpoint="s3://weights/generator.pkl", sha256="0" * 64)}
+    return Invert(**facts, perceptual=PerceptualSource(), **changes)
+
+
+def test_a_precision_that_is_chosen_by_the_device_counts_as_full_precision():
+    """Stores of earlier versions, whose default was full precision, stay complete."""
+    assert of(invert()) == of(invert(precision="auto")) == of(invert(precision="fp32"))
+    assert len({of(invert(precision=stated)) for stated in ("auto", "bf16", "fp16")}) == 3
 
 
 class Newer(RefineMaps):

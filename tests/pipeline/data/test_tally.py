@@ -23,6 +23,11 @@ def test_a_tally_adds_up_receipts():
     assert Tally().rate is None
 
 
+def test_a_tally_names_devices_with_the_precision_of_their_work():
+    heads = [head(0, 1), head(1, 2, precision="bf16"), head(2, 3, precision="fp32"), head(3, 4, precision=None)]
+    assert Tally.from_heads(heads).devices == ("cpu", "cpu, bf16", "cpu, fp32")
+
+
 def test_the_sum_of_tallies_is_the_tally_of_all_their_receipts():
     heads = [head(n, n + 1.5, device=f"gpu {n % 2}") for n in range(7)]
     assert Tally.summed([Tally.from_heads(heads[:3]), Tally.from_heads(heads[3:])]) == Tally.from_heads(heads)

@@ -58,6 +58,7 @@ def test_units_side_by_side_leave_what_each_leaves_alone(committed):
         assert [one.file("arrays.tar").sha256 for one in together] == [one.file("arrays.tar").sha256 for one in alone]
         shares_s = [float(str(one.info["computed_s"])) for one in together]
         assert min(shares_s) > 0
+        assert {one.info["precision"] for one in together} == {step.stage.precision_on(torch.device("cpu"))}
         assert sum(shares_s) < taken_s
 
 

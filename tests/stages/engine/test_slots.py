@@ -11,17 +11,25 @@ import pytest
 import torch
 
 from benchmarks.harness.descent import invert_all
+from stages.engine.batch import Item
 from stages.engine.result import Inversion, fate
 from stages.engine.schedule import Schedule
 from stages.engine.slots import Slots
+from stages.objective.loss import Loss
+from stages.objective.precision import Computed
 from tests.stages.small_work import COUNT, Work
+
+
+def work_in(precision: Computed, dtype: torch.dtype = torch.float32) -> tuple[Loss, list[Item]]:
+    """Return the loss and the items, of 8 to 20 steps, no two schedules the same."""
+    made = Work.make(dtype)
+    schedules = [Schedule(steps=8 + 2 * i, learning_rate=0.05 + 0.01 * i) for i in range(COUNT)]
+    return made.loss_in(precision), [made.item(i, schedules[i], precision) for i in range(COUNT)]
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=str)
 def work(request):
-    """The loss and the items, of 8 to 20 steps, no two schedules the same."""
-    made = Work.make(request.param)
-    return made.loss, [made.item(i, Schedule(steps=8 + 2 * i, learning_rate=0.05 + 0.01 * i)) for i in range(COUNT)]
+    return work_in("fp32", request.param)
 
 
 def assert_equal(one: Inversion, other: Inversion, **tolerance: float) -> None:
@@ -34,7 +42,16 @@ def assert_equal(one: Inversion, other: Inversion, **tolerance: float) -> None:
 
 
 def test_neighbours_slot_and_order_change_nothing_at_one_width(work):
-    (loss, items), width = work, 3
+    assert_equal_whatever_the_neighbours(*work)
+
+
+def test_neighbours_change_nothing_in_half_precision_either():
+    """Neighbours with deltas in a space have no image without one computed in full precision from there on."""
+    assert_equal_whatever_the_neighbours(*work_in("bf16"))
+
+
+def assert_equal_whatever_the_neighbours(loss: Loss, items: list[Item]) -> None:
+    width = 3
     alone = [invert_all(loss, [item], width)[0] for item in items]
     for order in (range(COUNT), reversed(range(COUNT)), (3, 0, 5, 1, 6, 2, 4)):
         numbers = list(order)
