@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE := # empty: recompiling torch costs every process 20 s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check format bench lock clean
+.PHONY: help setup demo table test chaos check format bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ $(READY): requirements.txt pyproject.toml
 demo: setup ## run every stage on the demo's scenes, in demo-run/
 	@$(BIN)/python -m pipeline.demo.write_shards demo-run/shards
 	@INVERTMILL_CACHE=demo-run/cache $(BIN)/invertmill run demo.yaml
+
+table: setup ## compare all methods on the demo's held-out scenes, in demo-table/
+	@$(BIN)/python -m pipeline.demo.write_shards demo-run/shards
+	@INVERTMILL_CACHE=demo-run/cache $(BIN)/invertmill evaluate demo-table.yaml
 
 check: setup ## check lint, types, import directions, file sizes, prose
 	@$(BIN)/ruff check .
@@ -53,4 +57,4 @@ lock: ## pin requirements.txt again, with hashes and without addresses
 	  --python-version 3.11 --group dev pyproject.toml -o requirements.txt
 
 clean: ## remove the files of setup and demo
-	@rm -rf $(VENV) demo-run
+	@rm -rf $(VENV) demo-run demo-table

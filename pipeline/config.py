@@ -25,6 +25,7 @@ from infra.addresses.addresses import anchored
 from infra.stores.storage import AnyOptions, S3Options
 from pipeline.config_keys import literals, models_in, nearest
 from pipeline.errors import ConfigError
+from pipeline.evaluate_settings import Evaluate, with_whole_methods
 from pipeline.stage_settings import Settings, defaults
 from stages.edit import Edit
 from stages.editing.settings import CLASS_MOVE, FROM_FILE, ClassMove
@@ -160,8 +161,11 @@ class RunConfig(Section):
     trade_off: Settings[TradeOff] = defaults(TradeOff)
     """How `invertmill tune --invert` measures the cost of editability; objective and schedule are those of `invert`."""
     edit: Settings[Edit] | None = None  # edits of every inverted image; made by a run only if they are configured
+    evaluate: Evaluate | None = None  # methods that `invertmill evaluate` compares; a run computes none of them
     compute: Compute = Compute()
     storage: Storage = Storage()
+
+    _methods_are_whole = model_validator(mode="before")(with_whole_methods)
 
     @field_validator("truth")
     @classmethod

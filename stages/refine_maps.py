@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from stages.base.batched_worker import batched_worker
-from stages.base.errors import BadSampleError
+from stages.base.errors import BadSampleError, SettingError
 from stages.base.stage import Record, Rejected, Sample, Sizes, Stage, Worker
 from stages.images.image_member import ImageMember
 from stages.maps.assignment import assign_spaces
@@ -32,6 +32,28 @@ class _Input:
     key: str
     error_LHW: NDArray[np.float32]
     picture: SegmentInput
+
+
+class ClassMap(BaseModel):
+    """An assignment by classes alone, without any predicted error (thesis Fig. 4.7, the ablation)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: Annotated[tuple[int, ...], Field(min_length=1)]  # labels of the segmentation that are in the first space
+    rest: str | None = None  # space of all other pixels, as F6; None is the last one
+
+    def index_of_rest(self, spaces: Sequence[str]) -> int:
+        """Return the index of the space of all other pixels; raise `SettingError` if there is no such space."""
+        if self.rest is not None and self.rest not in spaces:
+            raise SettingError(
+                f"refine_maps.class_map.rest: there is no space {self.rest!r} in this run; choose among "
+                f"{', '.join(spaces)}"
+            )
+        return len(spaces) - 1 if self.rest is None else list(spaces).index(self.rest)
+
+    def assigned(self, labels_HW: NDArray[np.integer], spaces: Sequence[str]) -> NDArray[np.uint8]:
+        """Return the assignment of labels, `[H, W]` index into the spaces; raise `SettingError` as above."""
+        return np.where(np.isin(labels_HW, self.classes), 0, self.index_of_rest(spaces)).astype(np.uint8)
 
 
 class RefineMaps(Stage):
@@ -57,7 +79,12 @@ class RefineMaps(Stage):
     segmentation: Segmentation = Superpixels()  # the source of segments, by its kind
     connected_components: bool = False
     """Split each segment into its connected parts: two distant cars need not share a space."""
+    class_map: ClassMap | None = None
+    """For comparison: give listed classes the first space and all other pixels one space, whatever the maps predict, as
+    {classes: [3], rest: F6}."""
     batch: PositiveInt = 16  # images at a time
+
+    added: ClassVar[Mapping[str, object]] = {"class_map": None}
 
     def bytes_at_most(self, sizes: Sizes) -> int:
         """Return the bytes of a uint8 assignment and int32 labels."""
@@ -65,6 +92,8 @@ class RefineMaps(Stage):
 
     def setup(self, device: torch.device) -> Worker:
         """Load the segmentation; the worker assigns each image by itself."""
+        if self.class_map is not None:
+            self.class_map.index_of_rest(self.spaces)
         segment = self.segmentation.load(device)
 
         def prepare(sample: Sample) -> _Input:
@@ -111,10 +140,14 @@ class RefineMaps(Stage):
     def _record(self, one: _Input, labels_HW: NDArray[np.int32] | BadSampleError) -> Record | Rejected:
         if isinstance(labels_HW, BadSampleError):
             return Rejected(one.key, str(labels_HW))
+        classes_HW = labels_HW
         if self.connected_components:
             labels_HW = connected_parts(labels_HW)
         error_LHW = at_size(one.error_LHW, labels_HW.shape)
-        assignment_HW = assign_spaces(error_LHW, labels_HW, self.threshold)
+        if self.class_map is None:
+            assignment_HW = assign_spaces(error_LHW, labels_HW, self.threshold)
+        else:
+            assignment_HW = self.class_map.assigned(classes_HW, self.spaces)
         counts = np.bincount(assignment_HW.ravel(), minlength=len(self.spaces)) / assignment_HW.size
         row = {f"share_{column(space)}": float(share) for space, share in zip(self.spaces, counts, strict=True)}
         error_1HW = np.take_along_axis(error_LHW, assignment_HW[None].astype(np.intp), axis=0)

@@ -24,6 +24,7 @@ with held():  # slow imports are left to the commands that need them
     from pipeline.cli import config as cli_config
     from pipeline.cli import directions as cli_directions
     from pipeline.cli import edit as cli_edit
+    from pipeline.cli import evaluate as cli_evaluate
     from pipeline.cli import export as cli_export
     from pipeline.cli import gc as cli_gc
     from pipeline.cli import render as cli_render
@@ -44,6 +45,7 @@ app.add_typer(cli_checkpoints.app)
 app.add_typer(cli_config.app)
 app.add_typer(cli_directions.app, name="directions")
 app.add_typer(cli_edit.app)
+app.add_typer(cli_evaluate.app)
 app.add_typer(cli_export.app)
 app.add_typer(cli_gc.app)
 app.add_typer(cli_render.app)

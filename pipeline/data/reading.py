@@ -78,7 +78,7 @@ class Recorded:
 class Reader:
     """Reads samples from shards, and the records of earlier stages from bundles.
 
-    Of each stage one unit is in memory. Threads may share a reader that has no `Cut` to look up.
+    Of each stage one unit is in memory. Threads may share a reader.
 
     Args:
         ledger: holds the bundles.
@@ -181,9 +181,10 @@ class Reader:
     def _once(self, receipt: Receipt, filename: str) -> bytes:
         """Return a file of a bundle; units that are cut differently may request it twice in a row."""
         name, slot = receipt.file(filename).name, (receipt.stage, filename)
-        if self._last.get(slot, ("", b""))[0] != name:
-            self._last[slot] = name, self._ledger.read_file(receipt, filename)
-        return self._last[slot][1]
+        last = self._last.get(slot)  # another thread may replace it meanwhile
+        if last is None or last[0] != name:
+            last = self._last[slot] = name, self._ledger.read_file(receipt, filename)
+        return last[1]
 
     def _unit_of(self, unit: Unit, sample: ShardSample, recorded: Recorded) -> Unit | None:
         if recorded.cut is None:

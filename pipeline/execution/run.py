@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ray
-
 from infra.errors import DamagedBundleError, InfraError
 from infra.receipts import Receipt, ReceiptHead
 from infra.stores import waiting
 from pipeline.config import RunConfig
 from pipeline.data.input_check import check_first_shards, check_input
 from pipeline.data.inventory import FINGERPRINT, STAGE
+from pipeline.data.reading import Cut
 from pipeline.data.stores import Stores
 from pipeline.data.trained_networks import SEGMENTER_UNIT, TrainedEncoder
 from pipeline.data.units import Shard, Unit
@@ -25,11 +24,12 @@ from pipeline.data.unread import Unread
 from pipeline.data.weights import weights_of
 from pipeline.errors import ConfigError, RunError
 from pipeline.execution.cluster import Cluster
-from pipeline.execution.hosts import Hosts, Size
+from pipeline.execution.hosts import Hosts
 from pipeline.execution.leftovers import remove_leftovers
 from pipeline.execution.progress import Progress
 from pipeline.execution.repair import Repairs, damaged_bundles
-from pipeline.execution.supervisor import Outcome, Resources, Supervisor
+from pipeline.execution.resources import resources_of
+from pipeline.execution.supervisor import Outcome, Supervisor
 from pipeline.jobs.inventory_job import InventoryJob
 from pipeline.jobs.job import Job
 from pipeline.jobs.map_job import MapJob
@@ -145,7 +145,7 @@ class Run:
         name = stage.name
         if getattr(self.config, name) is None:
             raise ConfigError(f"{name}: the configuration has no such section; `invertmill config` prints its keys")
-        plan = self._checked_plan()
+        plan = self.checked_plan()
         with self.progress.doing(f"listing what is left for {name}"):
             shards, segmenter = plan.inventories(), plan.ledger.receipt(plan.train_segmenter())
             if segmenter is None or not shards:
@@ -158,11 +158,11 @@ class Run:
                     f"`invertmill run` makes the rest, and does {name} too"
                 )
             todo = plan.remaining(steps[stage], units)
-        self._map(plan, steps[stage], todo, shards)
+        self.map_units(plan, steps[stage], todo, shards)
         with self.progress.doing("writing the index"):
             return self._finish(plan, shards, segmenter)
 
-    def _checked_plan(self) -> Plan:
+    def checked_plan(self) -> Plan:
         """Return the plan; whatever is wrong with configuration, weights and input is refused before any work."""
         stores = Stores.from_config(self.config)
         self._check_folder()
@@ -180,30 +180,30 @@ class Run:
         return plan
 
     def _execute_stages(self) -> RunResult:
-        plan = self._checked_plan()
-        self._scan(plan)
+        plan = self.checked_plan()
+        self.scan(plan)
         with self.progress.doing("reading the inventories"):
             shards = plan.inventories()
             if not shards:
                 raise RunError(f"not one of {len(plan.listed)} shards could be read; run again to try once more")
             check_input(self.config, plan.ledger, shards)
-        segmenter = self._supervise(plan, shards)
+        segmenter = self.supervise(plan, shards)
         steps = plan.map_steps(segmenter)
         for stage in plan.stages:
             if stage is TrainEncoder:
-                self._train_encoder(plan, shards, steps)
+                self.train_encoder(plan, shards, steps)
             if not maps_samples(stage) or (step := steps.get(stage)) is None:
                 continue
             with self.progress.doing(f"listing what is left for {step.stage.name}"):
                 todo = plan.remaining(step, plan.units(shards, step.selection))
-            self._map(plan, step, [unit for unit in todo if unit.name not in self.failed], shards)
+            self.map_units(plan, step, [unit for unit in todo if unit.name not in self.failed], shards)
         with self.progress.doing("writing the index"):
             finished = self._finish(plan, shards, segmenter)
         if self.computed and finished.moved and not finished.gaps:
             self._remove_leftovers(plan)
         return finished
 
-    def _scan(self, plan: Plan) -> None:
+    def scan(self, plan: Plan) -> None:
         """Scan the new shards, and read through all others if the configuration requests it."""
         by_digest, computed = self.config.input_check == "digest", self.computed
         with self.progress.doing("finding new shards"):
@@ -249,7 +249,7 @@ class Run:
         receipt, moved, gaps = publication.receipt, publication.moved, publication.gaps
         return RunResult(plan, shards, index, receipt, self.failed, self.computed, moved, gaps)
 
-    def _supervise(self, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Receipt:
+    def supervise(self, plan: Plan, shards: Mapping[Shard, ReceiptHead]) -> Receipt:
         """Make missing error maps, and train a segmenter if there is none; or take the published one."""
         if isinstance(self.config.segmenter, Published):
             with self.progress.doing("looking for the published segmenter"):
@@ -259,7 +259,7 @@ class Run:
             step = plan.error_maps()
             units = plan.units(shards, step.selection)
             todo = plan.remaining(step, units)
-        self._map(plan, step, todo, shards)
+        self.map_units(plan, step, todo, shards)
         with self.progress.doing("looking for a trained segmenter"):
             address = plan.train_segmenter()
             if receipt := plan.ledger.receipt(address):
@@ -288,7 +288,7 @@ class Run:
         assert trained is not None
         return trained
 
-    def _train_encoder(self, plan: Plan, shards: Mapping[Shard, ReceiptHead], steps: Steps) -> None:
+    def train_encoder(self, plan: Plan, shards: Mapping[Shard, ReceiptHead], steps: Steps) -> None:
         """Train an encoder unless there is one."""
         with self.progress.doing("looking for a trained encoder"):
             address = plan.train_encoder(steps)
@@ -321,13 +321,21 @@ class Run:
         self.cluster.start()
         self.hosts.close()  # Ray Train starts processes of its own, and needs the GPUs
         started = time.time()
-        gpus = self._resources().size.gpus
+        gpus = resources_of(self.config.compute).size.gpus
         with self.progress.doing(f"{job.name} on {workers} workers"):
             trained = self.cluster.wait_for(lambda: train_on_ray(job, workers, gpus))
         job.commit(trained, started, f"{workers} workers")
         self.computed += 1
 
-    def _map(self, plan: Plan, step: MapStep, todo: Sequence[Unit], shards: Mapping[Shard, ReceiptHead]) -> None:
+    def map_units(
+        self,
+        plan: Plan,
+        step: MapStep,
+        todo: Sequence[Unit],
+        shards: Mapping[Shard, ReceiptHead],
+        cuts: Mapping[str, Cut] | None = None,
+    ) -> None:
+        """Compute the units of a step; `cuts` are of the stages it reads whose units differ, by name."""
         inventories = {unit.shard: shards[unit.shard].unit for unit in todo}
         committed = None if step.segmenter is None else step.segmenter.path
         start = plan.start_codes(step.stage)
@@ -346,6 +354,7 @@ class Run:
             encoder=None if encoder is None else TrainedEncoder(encoder),
             weights=weights_of(step.stage, plan.ledger.store, self.config.compute, committed),
             threads=self.config.compute.cpus_per_worker,
+            cuts=cuts or {},
             start=start,
         )
         self._execute(job, todo, {unit.name: unit.stop - unit.first for unit in todo})
@@ -366,7 +375,7 @@ class Run:
         for task in tasks:  # failures from before damaged bundles were made again are retried
             self.failed.pop(task.name, None)
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
-            resources = self._resources(use_gpu=workers_use_gpu)
+            resources = resources_of(self.config.compute, use_gpu=workers_use_gpu)
             resources = replace(resources, unit_deadline_s=deadline_s or resources.unit_deadline_s)
             outcome = Supervisor(job, self.hosts, resources, shown, self.cluster.check).execute(tasks)
         self.failed |= {unit: f"{job.name}: {reason}" for unit, reason in outcome.failed.items()}
@@ -374,22 +383,3 @@ class Run:
         if outcome.damaged:
             raise DamagedBundleError(outcome.damaged)
         return outcome
-
-    def _resources(self, *, use_gpu: bool = True) -> Resources:
-        compute, there = self.config.compute, ray.cluster_resources()
-        gpus, cpus = there.get("GPU", 0.0), there.get("CPU", 1.0)
-        per_worker = compute.gpus_per_worker if compute.gpus_per_worker is not None else min(gpus, 1.0)
-        per_worker = per_worker if use_gpu else 0.0
-        if per_worker > gpus:
-            raise RunError(
-                f"compute.gpus_per_worker is {per_worker}, but Ray knows {gpus:g} GPUs; lower it or add machines"
-            )
-        fitting = gpus // per_worker if per_worker else cpus // compute.cpus_per_worker
-        return Resources(
-            workers=compute.workers or max(1, int(fitting)),
-            size=Size(per_worker, compute.cpus_per_worker),
-            unit_deadline_s=compute.unit_deadline_s,
-            open_deadline_s=compute.open_deadline_s,
-            attempts=compute.attempts,
-            lost_workers=compute.lost_workers,
-        )

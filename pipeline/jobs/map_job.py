@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from infra.receipts import Address, Attempt, Ledger
 from infra.stores.store import Store
-from pipeline.data.reading import Chosen, Reader, Recorded, no_members
+from pipeline.data.reading import Chosen, Cut, Reader, Recorded, no_members
 from pipeline.data.receipt_info import UnitInfo
 from pipeline.data.records import SHARD_OFFSET, put_records, rows_of, with_reason
 from pipeline.data.start_codes import StartCodes, starting
@@ -52,6 +52,7 @@ class MapJob:
     encoder: TrainedEncoder | None = None  # likewise
     weights: tuple[Weights, ...] = ()  # named by the stage, by paths on the driver
     threads: int = 1
+    cuts: Mapping[str, Cut] = field(default_factory=dict)  # of stages it reads whose units differ from these, by name
     start: StartCodes | None = None  # earlier inversions that samples carry, if the stage starts from some
 
     @property
@@ -87,7 +88,7 @@ class _MapRunner:
     def __init__(self, job: MapJob, worker: Worker, device: str, precision: str | None) -> None:
         self.job, self.worker, self.device, self.precision = job, worker, device, precision
         self.computing = SharedTime()
-        self.upstream = [Recorded(name, fingerprint) for name, fingerprint in job.upstream.items()]
+        self.upstream = [Recorded(name, digest, job.cuts.get(name)) for name, digest in job.upstream.items()]
         self.members = None if job.stage.needs_members else no_members
         self.reader = Reader(job.ledger, job.sources, job.inventories, job.selection)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
@@ -55,6 +56,12 @@ class Plan:
         self._choice: Choice | None = None
         self._starts: dict[Bundle, Bundle] = {}
         self._counts: dict[tuple[Address, str, Hashable], int] = {}
+
+    def varied(self, **sections: object) -> Plan:
+        """Return the plan of a run with other sections of this configuration, from the same generator and input."""
+        plan = copy.copy(self)
+        plan.config = self.config.model_copy(update=sections)
+        return plan
 
     @property
     def sources(self) -> tuple[Store, ...]:

@@ -15,7 +15,7 @@ from pipeline.plan.graph import GRAPH
 from stages.base.variant import Variant
 
 LOCAL: dict[str, Any] = {
-    **dict.fromkeys(("input", "output", "folder", "compute", "storage", "true_edits"), True),
+    **dict.fromkeys(("input", "output", "folder", "compute", "storage", "true_edits", "evaluate"), True),
     **{stage.name: True for stage in GRAPH.stages if stage.on_demand or stage.name in GRAPH.optional},
     "generator": {"checkpoint", "sha256"},
 }

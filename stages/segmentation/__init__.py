@@ -8,8 +8,10 @@ from stages.segmentation.exported import ExportedNetwork
 from stages.segmentation.huggingface import HuggingFace
 from stages.segmentation.labels import Labels
 from stages.segmentation.source import SegmentInput
-from stages.segmentation.superpixels import Superpixels, Whole
+from stages.segmentation.superpixels import Pixels, Superpixels, Whole
 
-__all__ = ["ExportedNetwork", "HuggingFace", "Labels", "SegmentInput", "Segmentation", "Superpixels", "Whole"]
+__all__ = ["ExportedNetwork", "HuggingFace", "Labels", "Pixels", "SegmentInput", "Segmentation", "Superpixels", "Whole"]
 
-Segmentation = Annotated[Labels | Superpixels | ExportedNetwork | HuggingFace | Whole, Field(discriminator="kind")]
+Segmentation = Annotated[
+    Labels | Superpixels | ExportedNetwork | HuggingFace | Whole | Pixels, Field(discriminator="kind")
+]

@@ -1,4 +1,4 @@
-"""Segments without classes: superpixels, and the whole image as one."""
+"""Segments without classes: superpixels, the whole image as one, and each pixel alone."""
 
 from typing import Literal
 
@@ -36,3 +36,12 @@ class Whole(Source):
 
     def _labeller(self, device: str | torch.device) -> Labeller:
         return lambda sample: np.zeros(sample.size, dtype=np.int32)
+
+
+class Pixels(Source):
+    """Each pixel is a segment: maps are not refined (thesis Fig. 4.6, the ablation)."""
+
+    kind: Literal["pixels"] = "pixels"
+
+    def _labeller(self, device: str | torch.device) -> Labeller:
+        return lambda sample: np.arange(sample.size[0] * sample.size[1], dtype=np.int32).reshape(sample.size)

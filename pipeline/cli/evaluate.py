@@ -1,0 +1,69 @@
+"""`invertmill evaluate`: compare methods on the same images (thesis Table 4.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.tables import Evaluation
+
+app = typer.Typer()
+INCOMPLETE = 1
+
+
+@app.command(name="evaluate")
+def evaluate(
+    config: Annotated[Path, typer.Argument(help="the run's YAML file", metavar="CONFIG")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")
+    ] = None,
+) -> None:
+    """Compare methods on held-out images; compute what is not committed yet, write tables, publish nothing."""
+    from pipeline.cli import run as cli_run
+    from pipeline.config import load_config
+    from pipeline.evaluation.compute import computed
+    from pipeline.evaluation.conclude import concluded, write
+    from pipeline.execution.progress import Progress
+    from pipeline.execution.run import Run
+
+    console = Console()
+    mill = Run(load_config(config, overrides or ()), Progress(console))
+    done = computed(mill)
+    with mill.progress.doing("writing the tables"):
+        evaluation = concluded(done.plan, done.methods)
+        folder = write(evaluation, mill.config.folder)
+    if done.units == 0:
+        console.print("nothing to compute: every bundle is committed")
+    print_evaluation(console, evaluation)
+    console.print(f"evaluation: {folder}", soft_wrap=True)
+    cli_run.print_failed(console, mill.failed)
+    if not evaluation.complete:
+        console.print("run again to complete it")
+        raise typer.Exit(INCOMPLETE)
+
+
+def print_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Print the tables and the claims."""
+    from pipeline.evaluation.tables import HEADINGS, cells_of, claims_rows
+
+    for title, lines in (
+        ("optimisation", evaluation.regime("optimisation")),
+        ("encoder", evaluation.regime("encoder")),
+        ("ablations of SAM", evaluation.ablations),
+    ):
+        if lines:
+            table = Table(title, *HEADINGS[1:], box=None, header_style="bold")
+            for line in lines:
+                table.add_row(*cells_of(line))
+            console.print(table, "")
+    for sentence in evaluation.circumstances.sentences:
+        console.print(sentence, soft_wrap=True, highlight=False)
+    claims = Table("claim", "source", "verdict", "figure", box=None, header_style="bold")
+    for row in claims_rows(evaluation.claims):
+        claims.add_row(*row)
+    console.print("", claims)

@@ -1,0 +1,100 @@
+"""The section `evaluate` of a configuration: methods that are compared on the same images (thesis Table 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from pipeline.stage_settings import Settings, defaults
+from stages.invert import Invert
+from stages.refine_maps import RefineMaps
+
+Ablation = Literal["refinement", "delta_term", "maps"]
+SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
+"""Pairs of settings, one of which replaces the other."""
+
+
+class ComparedMethod(BaseModel):
+    """One row of the tables: how images are inverted, as differences from the run's own sections."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str  # of the row
+    invert: Settings[Invert] = defaults(Invert)  # settings that differ from the run's `invert`
+    refine_maps: Settings[RefineMaps] = defaults(RefineMaps)  # settings that differ from the run's `refine_maps`
+    ablates: Ablation | None = None
+    """The part of the method that the settings switch off: `refinement`, `delta_term` (L_F), or `maps` (classes
+    instead). It is then compared with the first method that is SAM."""
+    counts_as: Literal["encoder", "hybrid"] | None = None
+    """What the row is in the thesis, where its method does not say so: a SAM encoder with everything in the first space
+    is an `encoder`."""
+    samples: PositiveInt | None = None  # images of this method alone, if fewer; its row says how many
+
+
+class Evaluate(BaseModel):
+    """Methods that are compared, and on which images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    methods: Annotated[tuple[ComparedMethod, ...], Field(min_length=1)]
+    """The rows, as [{name: W+, invert: {method: {kind: optimise, spaces: W+}}}, …] (docs/evaluation.md)."""
+    samples: PositiveInt = 1000  # held-out images; 1,000 as in the thesis
+    pictures: NonNegativeInt = 6  # images of the grid of methods and images
+    resamples: PositiveInt = 10_000  # resamples of the bootstrap
+    seed: NonNegativeInt = 0  # of the bootstrap
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [method.name for method in self.methods]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two methods have one name: {', '.join(repeated)}; rename one")
+        return self
+
+
+def with_whole_methods(settings: Any) -> Any:  # noqa: ANN401  # what a configuration is validated from
+    """Return settings in which the sections of each compared method are whole: the run's, with the differences.
+
+    A section inside replaces the run's if it is of another `kind`, and is merged with it otherwise.
+    """
+    section = settings.get("evaluate") if isinstance(settings, Mapping) else None
+    methods = section.get("methods") if isinstance(section, Mapping) else None
+    if not isinstance(section, Mapping) or not isinstance(methods, list | tuple):
+        return settings
+    return {**settings, "evaluate": {**section, "methods": [_whole(settings, method) for method in methods]}}
+
+
+def _whole(settings: Mapping[str, Any], method: Any) -> Any:  # noqa: ANN401  # what a method is validated from
+    if not isinstance(method, Mapping):
+        return method
+    return {**method, **dict(_sections(settings, method))}
+
+
+def _sections(settings: Mapping[str, Any], method: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name in ("invert", "refine_maps"):
+        own, differences = _plain(settings.get(name)), _plain(method.get(name))
+        if isinstance(own, Mapping) and (differences is None or isinstance(differences, Mapping)):
+            yield name, merged(own, differences or {})
+
+
+def _plain(section: Any) -> Any:  # noqa: ANN401  # any section
+    """Return a section as plain values; a model gives its own, so that defaults do not hide what others set."""
+    return {name: getattr(section, name) for name in section.model_fields_set} if _is_model(section) else section
+
+
+def _is_model(value: Any) -> bool:  # noqa: ANN401  # any value
+    return isinstance(value, BaseModel)
+
+
+def merged(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `other` over `own`, section by section; a section of another kind replaces the whole."""
+    result = {name: value for name, value in own.items() if SHORT_FORMS.get(name) not in other}
+    for name, value in other.items():
+        mine, theirs = _plain(result.get(name)), _plain(value)
+        mergeable = isinstance(mine, Mapping) and isinstance(theirs, Mapping)
+        if mergeable and theirs.get("kind", mine.get("kind")) == mine.get("kind"):
+            result[name] = merged(mine, theirs)
+        else:
+            result[name] = value
+    return result
