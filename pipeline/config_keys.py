@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 REQUIRED = "required"
+AS_ELSEWHERE = "as elsewhere"
+"""In the annotation of a field: its section has the keys of one that is listed by itself, and is not listed again."""
 _NEAR, _ALIKE, _SUGGESTED = 0.6, 0.05, 4
 
 
@@ -55,7 +57,7 @@ def keys_of(model: type[BaseModel], prefix: str = "", defaults: object = None) -
         always = sections and isinstance(value, BaseModel) and len(sections) == 1
         default = None if always or (required and sections) else REQUIRED if required else _as_yaml(value)
         yield Key(path, default, meaning_of(model, name), kind)
-        for section in sections:
+        for section in sections if AS_ELSEWHERE not in field.metadata else ():
             yield from keys_of(section, f"{path}.", value if isinstance(value, section) else None)
 
 

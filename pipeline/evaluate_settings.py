@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from pipeline.config_keys import AS_ELSEWHERE
 from pipeline.stage_settings import Settings, defaults
 from stages.invert import Invert
 from stages.refine_maps import RefineMaps
@@ -22,8 +23,9 @@ class ComparedMethod(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str  # of the row
-    invert: Settings[Invert] = defaults(Invert)  # settings that differ from the run's `invert`
-    refine_maps: Settings[RefineMaps] = defaults(RefineMaps)  # settings that differ from the run's `refine_maps`
+    invert: Annotated[Settings[Invert], AS_ELSEWHERE] = defaults(Invert)  # settings that differ from the run's `invert`
+    refine_maps: Annotated[Settings[RefineMaps], AS_ELSEWHERE] = defaults(RefineMaps)
+    """Settings that differ from the run's `refine_maps`."""
     ablates: Ablation | None = None
     """The part of the method that the settings switch off: `refinement`, `delta_term` (L_F), or `maps` (classes
     instead). It is then compared with the first method that is SAM."""

@@ -72,6 +72,7 @@ class Metric:
 
 
 PSNR = Metric("psnr", "dB", lambda method: method.psnr_db)
+EDITABILITY = Metric("editability", "of editability", lambda method: method.editability, digits=3)
 LPIPS = Metric("lpips", "of the distance", lambda method: method.lpips, high_is_good=False, digits=4)
 
 
@@ -89,25 +90,44 @@ class Judge:
 
     def claims(self) -> list[Claim]:
         """Return all claims."""
-        return [self.monotone(), *self._optimisation(), *self._encoders(), *self._ablations(), *self._aims()]
+        return [
+            self.monotone(),
+            self.falling(),
+            *self._optimisation(),
+            *self._encoders(),
+            *self._ablations(),
+            *self._aims(),
+        ]
 
     def monotone(self) -> Claim:
         """Return whether PSNR rises from each space to the next; the figure is the smallest rise."""
-        order = ", ".join(self.spaces)
-        claim = Claim("psnr_monotone", f"PSNR of single spaces rises in the order {order}", FIGURE_32, "dB", 0.0)
+        claim = Claim("psnr_monotone", "PSNR of single spaces rises", FIGURE_32, "dB", 0.0)
+        return self._in_order(claim, PSNR, rises=True)
+
+    def falling(self) -> Claim:
+        """Return whether editability falls from each space to the next; the figure is the smallest fall."""
+        claim = Claim("editability_falls", "editability of single spaces falls", FIGURE_32, EDITABILITY.unit, 0.0)
+        return self._in_order(claim, EDITABILITY, rises=False)
+
+    def _in_order(self, claim: Claim, metric: Metric, *, rises: bool) -> Claim:
+        text = f"{claim.text} in the order {', '.join(self.spaces)}"
         single = [find(self.methods, f"{SINGLE}{space}") for space in self.spaces]
         if missing := [space for space, method in zip(self.spaces, single, strict=True) if method is None]:
-            return replace(claim, why=f"no method inverts in {', '.join(missing)} alone")
-        rises = [
-            self.difference(replace(claim, text=f"PSNR rises from {a} to {b}"), two, one, PSNR)
-            for (a, one), (b, two) in itertools.pairwise(zip(self.spaces, single, strict=True))
+            return replace(claim, text=text, why=f"no method inverts in {', '.join(missing)} alone")
+        pairs = itertools.pairwise(zip(self.spaces, single, strict=True))
+        steps = [
+            self.difference(
+                replace(claim, text=f"from {a} to {b}"), two if rises else one, one if rises else two, metric
+            )
+            for (a, one), (b, two) in pairs
         ]
-        known = [rise for rise in rises if rise.figure is not None]
-        if len(known) < len(rises) or not known:
-            return replace(claim, why=next((rise.why for rise in rises if rise.figure is None), "there is one space"))
-        least = min(known, key=lambda rise: rise.figure if rise.figure is not None else 0.0)
-        failed = [f"{rise.text}: {rise.why}" for rise in known if not rise.holds]
-        return replace(least, text=claim.text, holds=not failed, why="; ".join(failed) or least.why)
+        known = [step for step in steps if step.figure is not None]
+        if len(known) < len(steps) or not known:
+            why = next((step.why for step in steps if step.figure is None), "there is one space")
+            return replace(claim, text=text, why=why)
+        least = min(known, key=lambda step: step.figure if step.figure is not None else 0.0)
+        failed = [f"{step.text}: {step.why}" for step in known if not step.holds]
+        return replace(least, text=text, holds=not failed, why="; ".join(failed) or f"{least.text}: {least.why}")
 
     def difference(
         self,
@@ -166,10 +186,15 @@ class Judge:
             )
 
     def _ablations(self) -> Iterator[Claim]:
+        sam = find(self.methods, SAM)
+        for part, said in (("refinement", "refinement"), ("delta_term", "L_F")):
+            text = f"without {said}, editability is lower than with it"
+            claim = Claim(f"without_{part}_editability_lower", text, ABLATIONS, EDITABILITY.unit, 0.0)
+            yield self.difference(claim, sam, find(self.methods, f"{ABLATION}{part}"), EDITABILITY)
         classes = find(self.methods, f"{ABLATION}maps")
         text = "classes as map have a lower PSNR than predicted maps"
         claim = Claim("classes_as_map_psnr_lower", text, ABLATIONS, "dB", 0.0)
-        yield self.difference(claim, find(self.methods, SAM), classes, PSNR)
+        yield self.difference(claim, sam, classes, PSNR)
 
     def _aims(self) -> Iterator[Claim]:
         if self.occluded is None:
@@ -194,7 +219,7 @@ class Judge:
 def judged(claim: Claim, mean: Mean | None, digits: int) -> Claim:
     """Return a claim with the verdict that a mean and its interval give."""
     if mean is None:
-        return replace(claim, why="the two methods have no image in common")
+        return replace(claim, why="the two methods have no image with this figure in common")
     known = replace(claim, figure=mean.value, low=mean.low, high=mean.high, images=mean.images)
     shown = f"{mean.shown(digits, '+')} {claim.unit} over {mean.images} images, wanted at least {claim.wanted:g}"
     if mean.low is None or mean.high is None:

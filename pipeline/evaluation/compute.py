@@ -14,6 +14,7 @@ from pipeline.errors import RunError
 from pipeline.evaluation.methods import Compared, compared, kind_of, plan_of, section_of
 from pipeline.execution.run import Run
 from pipeline.plan.plan import Plan
+from pipeline.plan.steps import MapStep, Steps
 from stages.invert import Invert
 
 Shards = Mapping[Shard, ReceiptHead]
@@ -62,10 +63,14 @@ def _computed(mill: Run) -> Computed:
     segmenter = mill.supervise(plan, shards)
     with mill.progress.doing("choosing samples to evaluate"):
         methods = compared(plan, shards, segmenter)
+    own = plan.map_steps(segmenter)
     for method in methods:
         mill.progress.say(f"{method.name}: {method.title}")
         _before(mill, method, shards)
-        _invert(mill, method, shards)
+        _map_own(mill, method, method.steps[Invert], shards)
+        if method.editing is not None:
+            _up_to_maps(mill, plan, own, method.samples.needed, shards)
+            _map_own(mill, method, method.editing, shards)
     return Computed(plan, methods, mill.computed)
 
 
@@ -82,17 +87,22 @@ def _before(mill: Run, method: Compared, shards: Shards) -> None:
     untrained = encoder is not None and plan.ledger.receipt(encoder) is None
     if untrained:
         units = tuple(plan.units(shards, plan.everything))
-    for step in itertools.takewhile(lambda step: step.stage.name != Invert.name, method.steps):
-        mill.map_units(plan, step, _left(mill, plan.remaining(step, list(units))), shards)
+    _up_to_maps(mill, plan, method.steps, units, shards)
     if untrained:
         mill.train_encoder(plan, shards, method.steps)
 
 
-def _invert(mill: Run, method: Compared, shards: Shards) -> None:
-    """Invert the images of a method."""
-    step, samples = method.steps[Invert], method.samples
+def _up_to_maps(mill: Run, plan: Plan, steps: Steps, units: Sequence[Unit], shards: Shards) -> None:
+    """Compute the stages before inversion of some units of a run."""
+    for step in itertools.takewhile(lambda step: step.stage.name != Invert.name, steps):
+        mill.map_units(plan, step, _left(mill, plan.remaining(step, list(units))), shards)
+
+
+def _map_own(mill: Run, method: Compared, step: MapStep, shards: Shards) -> None:
+    """Compute a step on the images of a method; stages before inversion are cut as in a run."""
+    samples = method.samples
     todo = _left(mill, method.plan.remaining(step, list(samples.units)))
-    cuts = dict.fromkeys(step.upstream, samples.cut)
+    cuts = {name: samples.cut for name in step.upstream if name != Invert.name}
     mill.map_units(method.plan, replace(step, selection=samples.selection), todo, shards, cuts)
 
 

@@ -20,11 +20,14 @@ from pipeline.evaluation.measured import Measured, measured, occluded_names
 from pipeline.evaluation.methods import Compared, section_of
 from pipeline.evaluation.statistics import Bootstrap
 from pipeline.evaluation.tables import (
+    EDITING,
     HEADINGS,
+    PROXIES,
     Circumstances,
     Evaluation,
     cells_of,
     claims_rows,
+    editing_cells_of,
     line_of,
     markdown,
     summary_of,
@@ -80,6 +83,9 @@ def _write_tables(evaluation: Evaluation, folder: Path) -> None:
     for name, (title, lines) in tables.items():
         _write_parquet(folder / f"{name}.parquet", [line.flat() for line in lines], beside)
         _write_text(folder / f"{name}.md", markdown(title, HEADINGS, map(cells_of, lines), notes))
+    edited = [line for line in evaluation.lines if line.editability is not None]
+    proxies = [*notes, *PROXIES]
+    _write_text(folder / "editability.md", markdown("Editability", EDITING, map(editing_cells_of, edited), proxies))
     rows = [dataclasses.asdict(row) for one in evaluation.methods for row in one.rows]
     _write_parquet(folder / "images.parquet", rows, beside)
     _write_parquet(folder / "claims.parquet", [dataclasses.asdict(claim) for claim in evaluation.claims], beside)

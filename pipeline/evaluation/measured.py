@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from infra.bundles import read_rows
@@ -34,6 +34,10 @@ class ImageRow:
     share_first: float  # of pixels in the most editable space
     fingerprint: str
     bundle: str
+    editability: float | None = None  # None without edits
+    strength: float | None = None
+    leakage: float | None = None
+    realism: float | None = None
 
     @property
     def name(self) -> Name:
@@ -73,6 +77,11 @@ class Measured:
         return {row.name: row.lpips for row in self.rows}
 
     @functools.cached_property
+    def editability(self) -> Values:
+        """Editability by image, of the images whose edits are measured."""
+        return {row.name: row.editability for row in self.rows if row.editability is not None}
+
+    @functools.cached_property
     def share_first(self) -> Values:
         """The share of pixels in the most editable space by image."""
         return {row.name: row.share_first for row in self.rows}
@@ -90,12 +99,18 @@ def measured(method: Compared) -> Measured:
     there = [receipt for receipt in receipts if receipt is not None]
     infos = [UnitInfo.from_receipt(receipt) for receipt in there]
     outcomes = sum(len(receipt.outcomes) for receipt in there)
-    rows = tuple(itertools.chain.from_iterable(_rows(method, receipt) for receipt in there))
+    edits = _edits(method)
+    rows = tuple(
+        replace(row, **edits.get(row.name, {}))
+        for row in itertools.chain.from_iterable(_rows(method, receipt) for receipt in there)
+    )
+    if method.editing is not None:
+        receipts += [plan.ledger.receipt(_address(method.editing, unit.name)) for unit in method.samples.units]
     return Measured(
         method=method,
         rows=rows,
         quarantined=outcomes - len(rows),
-        missing=len(receipts) - len(there),
+        missing=sum(receipt is None for receipt in receipts),
         seconds_per_image=sum(info.computed_s for info in infos) / outcomes if outcomes else None,
         devices=tuple(sorted({info.device for info in infos})),
     )
@@ -113,6 +128,22 @@ def occluded_names(plan: Plan) -> frozenset[Name] | None:
             known |= row.get("occluded") is not None
             found |= {(row["shard"], row["key"])} if row.get("occluded") else set()
     return frozenset(found) if known else None
+
+
+EDITED = ("editability", "strength", "leakage", "realism")
+
+
+def _edits(method: Compared) -> dict[Name, dict[str, float | None]]:
+    """Return the figures of edits of the images of a method, empty without edits."""
+    found: dict[Name, dict[str, float | None]] = {}
+    ledger, step = method.plan.ledger, method.editing
+    for unit in method.samples.units if step is not None else ():
+        assert step is not None
+        receipt = ledger.receipt(_address(step, unit.name))
+        for row in read_rows(ledger.read_file(receipt, ROWS)) if receipt is not None else ():
+            if row["outcome"] == "recorded":
+                found[row["shard"], row["key"]] = {name: row[name] for name in EDITED}
+    return found
 
 
 def _rows(method: Compared, receipt: Receipt) -> Iterator[ImageRow]:

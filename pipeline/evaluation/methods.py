@@ -10,9 +10,10 @@ from infra.receipts import Receipt, ReceiptHead
 from pipeline.data.units import Shard
 from pipeline.errors import ConfigError
 from pipeline.evaluate_settings import ComparedMethod, Evaluate
+from pipeline.evaluation.editing import editing_step
 from pipeline.evaluation.samples import Sampled, choose, sampled
 from pipeline.plan.plan import Plan
-from pipeline.plan.steps import Steps
+from pipeline.plan.steps import MapStep, Steps
 from stages.inversion.methods import Method as InversionMethod
 from stages.inversion.methods.encode import Encode
 from stages.inversion.methods.gaussian_prior import GaussianPrior
@@ -22,6 +23,7 @@ from stages.inversion.methods.pivotal import Pivotal
 from stages.inversion.methods.sam_encoder import FromSamEncoder
 from stages.inversion.methods.space import MAPS
 from stages.invert import Invert
+from stages.refine_maps import RefineMaps
 
 Regime = Literal["optimisation", "encoder"]
 SAM, SAM_ENCODER, GAUSSIAN_PRIOR, HYBRID, HYBRID_SAM, PTI, ENCODER = (
@@ -48,6 +50,7 @@ class Compared:
     plan: Plan
     steps: Steps
     samples: Sampled
+    editing: MapStep | None = None  # measures its edits; None if the run has none
 
     @property
     def regime(self) -> Regime:
@@ -87,12 +90,15 @@ def compared(plan: Plan, shards: Mapping[Shard, ReceiptHead], segmenter: Receipt
     """
     section = section_of(plan)
     names, known, found = choose(plan, shards, section.samples), dict[int, Sampled](), list[Compared]()
+    refined = plan.map_steps(segmenter)[RefineMaps]
     for method in section.methods:
         count = min(method.samples or len(names), len(names))
         if count not in known:
             known[count] = sampled(plan, shards, frozenset(names[:count]))
         own = plan_of(plan, method)
-        found.append(Compared(method.name, kind_of(method), own, own.map_steps(segmenter), known[count]))
+        steps = own.map_steps(segmenter)
+        editing = editing_step(plan, refined, steps)
+        found.append(Compared(method.name, kind_of(method), own, steps, known[count], editing))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from pipeline.evaluation.claims import Claim
@@ -17,7 +18,7 @@ UNKNOWN = "–"
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What stands beside every table: without it, figures of two evaluations must not share a column."""
+    """What stands next to every table: without it, figures of two evaluations must not share a column."""
 
     perceptual: str
     perceptual_digest: str
@@ -63,6 +64,9 @@ class Line:
     seconds_per_image: float | None
     fingerprint: str
     editability: Mean | None = None
+    strength: float | None = None  # of edits, means over the images where they are known
+    leakage: float | None = None
+    realism: float | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return the line as columns."""
@@ -129,8 +133,35 @@ def line_of(one: Measured, bootstrap: Bootstrap) -> Line:
         share_first=sum(shares) / len(shares) if shares else None,
         seconds_per_image=one.seconds_per_image,
         fingerprint=one.fingerprint,
+        editability=mean_of(list(one.editability.values()), bootstrap),
+        strength=_mean(row.strength for row in one.rows),
+        leakage=_mean(row.leakage for row in one.rows),
+        realism=_mean(row.realism for row in one.rows),
     )
 
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+EDITING = ("method", "editability", "strength", "leakage", "realism", "PSNR, dB", "images")
+
+
+def editing_cells_of(line: Line) -> tuple[str, ...]:
+    """Return a method's figures of edits as text, in the order of `EDITING`."""
+    proxies = (UNKNOWN if value is None else f"{value:.3f}" for value in (line.strength, line.leakage, line.realism))
+    whole = (UNKNOWN if value is None else value for value in (line.editability and line.editability.shown(3),))
+    return (line.name, *whole, *proxies, cells_of(line)[1], str(line.images))
+
+
+PROXIES = (
+    "Editability: strength times 1 minus leakage, each the mean over edits clipped to [0, 1]; a proxy, not a judgement "
+    "of people.",
+    "Strength: change of features along that of the same edit on generator samples, which have 1 on average.",
+    "Leakage: change of the pixels that should stay, over the change of all pixels of generator samples.",
+    "Realism: distance of a generator sample from its nearest other one, over that of the edited image, by features.",
+)
 
 HEADINGS = ("method", "PSNR, dB", "perceptual error", "editability", "seconds", "steps", "images")
 
@@ -149,7 +180,7 @@ def cells_of(line: Line) -> tuple[str, ...]:
 
 
 def markdown(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str]) -> str:
-    """Return a table with its title and what stands beside it as Markdown."""
+    """Return a table with its title and what stands next to it as Markdown."""
     lines = [f"# {title}", "", _row(headings), _row(["---"] * len(headings)), *map(_row, rows)]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
 
@@ -160,11 +191,11 @@ def claims_rows(claims: Iterable[Claim]) -> list[tuple[str, ...]]:
 
 
 def summary_of(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the evaluation as plain values: `methods` and `claims` by name, and what stands beside them."""
+    """Return the evaluation as plain values: `methods` and `claims` by name, and what stands next to them."""
     methods: dict[str, Mapping[str, Any]] = {line.name: _without_name(line.flat()) for line in evaluation.lines}
     claims = {claim.name: _without_name(dataclasses.asdict(claim)) for claim in evaluation.claims}
-    beside = {"evaluation": dataclasses.asdict(evaluation.circumstances) | {"complete": evaluation.complete}}
-    return {"methods": methods, "claims": claims, **beside}
+    shared = {"evaluation": dataclasses.asdict(evaluation.circumstances) | {"complete": evaluation.complete}}
+    return {"methods": methods, "claims": claims, **shared}
 
 
 def _without_name(values: Mapping[str, Any]) -> dict[str, Any]:

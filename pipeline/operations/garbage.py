@@ -37,8 +37,9 @@ def garbage_of(plan: Plan, *, keep: int = 1, superseded: bool = False, grace_s: 
     Args:
         plan: of the run.
         keep: how many of the newest indexes of each kind stay, in addition to those pointed to.
-        superseded: whether to include results of stages under settings that neither this configuration nor a
-            published index needs. A stage that the configuration does not compute keeps all of its results.
+        superseded: whether to include results of stages under settings that neither this configuration, with the
+            methods it evaluates, nor a published index needs. A stage that the configuration does not compute keeps all
+            of its results.
         grace_s: younger attempts may be alive, and readers may still use indexes replaced since.
 
     Raises:
@@ -108,6 +109,9 @@ def _needed(plan: Plan, keep: int, before: float) -> dict[str, set[str]]:
             "`invertmill run` comes first"
         )
     needed = {name: {digest} for name, digest in plan.steps(segmenter).fingerprints.items()}
+    for method in plan.config.evaluate.methods if plan.config.evaluate is not None else ():
+        steps = plan.varied(invert=method.invert, refine_maps=method.refine_maps).map_steps(segmenter)
+        needed = {name: digests | {steps.fingerprints.get(name, "")} for name, digests in needed.items()}
     needed |= {name: {training.fingerprint} for name, training in plan.trainings(segmenter).items() if training}
     for name, digests in kept_fingerprints(plan.ledger, keep=keep, before=before).items():
         if name in needed:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -15,8 +13,10 @@ from torch import Tensor
 
 from generators.latents import Codes
 from pipeline.errors import RunError
+from stages.base.errors import BadSampleError
 from stages.editing.editor import Editor
 from stages.editing.settings import EditOfCodes
+from stages.editing.true_images import read_true_images
 from stages.inversion.viewer import MAX_PSNR_DB
 from stages.maps.region import Region, fit, psnr_db
 
@@ -80,17 +80,9 @@ def read_true_edits(data: bytes, name: str) -> dict[str, NDArray[np.uint8]]:
         RunError: it is not such a file.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            images = {label: arrays[label] for label in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"true edits {name} are not an npz of images: {error}; write the shard again") from error
-    for label, image in images.items():
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise RunError(
-                f"true edits {name}: {label} is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]; "
-                "write the shard again"
-            )
-    return images
+        return read_true_images(data, name)
+    except BadSampleError as error:
+        raise RunError(str(error)) from error
 
 
 @torch.no_grad()

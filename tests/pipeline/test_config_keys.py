@@ -34,7 +34,9 @@ def test_defaults_are_those_that_a_configuration_gets():
     config = RunConfig(input="in", output="out", folder="folder", generator={"checkpoint": "g"})
     shown = {key.path: key.default for key in KEYS if key.kind in (None, "superpixels", "mean", "optimise")}
     for path, default in shown.items():
-        if default in (None, "required") or path.startswith(("region.", "label.", "edit.", "train_encoder.", *OTHER)):
+        if default in (None, "required") or path.startswith(
+            ("region.", "label.", "edit.", "train_encoder.", "evaluate.", "refine_maps.class_map.", *OTHER)
+        ):
             continue
         value = config
         for part in path.split("."):

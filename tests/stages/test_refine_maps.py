@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages.base.errors import SettingError
 from stages.base.stage import Record, Rejected, Sample
 from stages.maps.region import Region
 from stages.refine_maps import RefineMaps, assign_spaces
@@ -59,6 +60,17 @@ def test_with_connected_components_two_far_cars_need_not_share_a_space():
     assert not found.arrays["assignment_HW"][3:, 3:].any()
     assert len(np.unique(found.arrays["labels_HW"])) == 3
     assert found.row["share_f4"] == pytest.approx(9 / 64)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_class_map_gives_listed_classes_the_first_space_whatever_is_predicted(connected):
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[2:5, 1:4], labels[6:, 6:] = 7, 7
+    classes = {"classes": [7], "rest": "F4"}
+    (found,) = run(stage(class_map=classes, connected_components=connected, threshold=9.0), sample(labels=labels))
+    np.testing.assert_array_equal(found.arrays["assignment_HW"], labels != 7)
+    with pytest.raises(SettingError, match="no space 'F9' in this run; choose among W"):
+        run(stage(class_map={"classes": [7], "rest": "F9"}), sample())
 
 
 @pytest.mark.parametrize(("threshold", "error"), [(0.3, 0.1), (9.0, 0.1 + 9 / 64 * 0.8)])

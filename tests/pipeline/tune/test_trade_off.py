@@ -116,6 +116,7 @@ DECIDES = {
     "invert.class_prior": "invert.class_prior=false",
     "refine_maps.segmentation": "refine_maps.segmentation={kind: whole}",
     "refine_maps.connected_components": "refine_maps.connected_components=true",
+    "refine_maps.class_map": "refine_maps.class_map={classes: [1]}",
     "trade_off.warm_share": "trade_off.warm_share=0.9",
     "spaces": "spaces=[W+, F2]",
     "region": "region={top: 0, left: 0, height: 16, width: 32}",

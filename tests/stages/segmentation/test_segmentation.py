@@ -14,6 +14,7 @@ from stages.maps.region import Region, fit_labels
 from stages.segmentation import (
     ExportedNetwork,
     Labels,
+    Pixels,
     Segmentation,
     SegmentInput,
     Superpixels,
@@ -76,13 +77,14 @@ def exported(tmp_path_factory):
 # ---- every kind
 
 
-@pytest.fixture(params=["labels", "superpixels", "exported", "whole"])
+@pytest.fixture(params=["labels", "superpixels", "exported", "whole", "pixels"])
 def source(request, exported):
     return {
         "labels": Labels(merge={1: 5}),
         "superpixels": Superpixels(segments=12),
         "exported": ExportedNetwork(weights=exported, labels=3, merge={2: 0}),
         "whole": Whole(),
+        "pixels": Pixels(),
     }[request.param]
 
 
@@ -131,7 +133,7 @@ def test_a_source_is_frozen_and_refuses_unknown_settings(source):
 
 def test_the_kind_chooses_the_source_and_unknown_kinds_are_refused():
     assert Config.model_validate({"segmentation": {"kind": "superpixels", "segments": 9}}).segmentation.segments == 9
-    with pytest.raises(ValidationError, match="'labels', 'superpixels', 'exported', 'huggingface', 'whole'"):
+    with pytest.raises(ValidationError, match="'labels', 'superpixels', 'exported', 'huggingface', 'whole', 'pixels'"):
         Config.model_validate({"segmentation": {"kind": "magic"}})
 
 
@@ -276,6 +278,11 @@ def test_superpixels_follow_an_edge_and_are_about_as_many_as_asked():
 
 def test_one_pixel_is_one_superpixel():
     assert Superpixels().load("cpu")([blank(1, 1)])[0].tolist() == [[0]]
+
+
+def test_each_pixel_is_a_segment():
+    labels_HW = Pixels().load("cpu")([steps()])[0]
+    assert len(np.unique(labels_HW)) == labels_HW.size
 
 
 def test_the_whole_image_is_one_segment():
