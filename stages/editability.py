@@ -105,8 +105,9 @@ class Editability(Stage):
             for label, image in images.items():
                 change_3HW = (fit(image, reference.editor.region) - before).abs()
                 stays[label] = (change_3HW.amax(0) <= VISIBLE).numpy()
-        elif (assignment_HW := sample.records[REFINED].arrays["assignment_HW"]).any():
-            stays = dict.fromkeys((edit.label for edit in reference.edits), assignment_HW > 0)
+        else:
+            elsewhere_HW = np.asarray(sample.records[REFINED].arrays["assignment_HW"] != 0)
+            stays = {edit.label: elsewhere_HW for edit in reference.edits}
         return _Image(sample.key, unpack_codes(w_plus, record.arrays), changes_in(record.arrays), stays)
 
 
@@ -212,7 +213,7 @@ def _records(images: Sequence[_Image], reference: _Reference) -> Iterator[Record
 
 
 def along(change_ND: Tensor, reference_D: Tensor) -> Tensor:
-    """Return how far changes go along a reference, `[N]`: 1 for the reference itself; 0 if it is no change."""
+    """Return how far changes go along a reference, `[N]`: 1 for the reference itself; 0 if that is empty."""
     length = reference_D.square().sum()
     return change_ND @ reference_D / length if float(length) > 0 else torch.zeros(len(change_ND))
 

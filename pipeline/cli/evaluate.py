@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from pipeline.evaluation.tables import Evaluation
@@ -22,8 +24,15 @@ def evaluate(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="override a setting: a.b=c", metavar="KEY=VALUE")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="compute nothing; render some images again and compare with the tables")
+    ] = False,
 ) -> None:
     """Compare methods on held-out images; compute what is not committed yet, write tables, publish nothing."""
+    (_verify if verify else _evaluate)(config, overrides or ())
+
+
+def _evaluate(config: Path, overrides: Sequence[str]) -> None:
     from pipeline.cli import run as cli_run
     from pipeline.config import load_config
     from pipeline.evaluation.compute import computed
@@ -32,7 +41,7 @@ def evaluate(
     from pipeline.execution.run import Run
 
     console = Console()
-    mill = Run(load_config(config, overrides or ()), Progress(console))
+    mill = Run(load_config(config, overrides), Progress(console))
     done = computed(mill)
     with mill.progress.doing("writing the tables"):
         evaluation = concluded(done.plan, done.methods)
@@ -45,6 +54,31 @@ def evaluate(
     if not evaluation.complete:
         console.print("run again to complete it")
         raise typer.Exit(INCOMPLETE)
+
+
+def _verify(config: Path, overrides: Sequence[str]) -> None:
+    from pipeline.config import load_config
+    from pipeline.data.stores import Stores
+    from pipeline.evaluation.compute import committed
+    from pipeline.evaluation.conclude import concluded
+    from pipeline.evaluation.verify import verified
+    from pipeline.execution.progress import Progress
+    from pipeline.plan.plan import Plan
+    from pipeline.report.conclude import viewer_of
+
+    console, settings = Console(), load_config(config, overrides)
+    with Progress(Console(stderr=True)).doing("rendering images again"):
+        stores = Stores.from_config(settings)
+        stores.check(write=False)
+        plan = Plan(settings, stores)
+        problems, facts = verified(concluded(plan, committed(plan)), viewer_of(plan), settings.folder)
+    for fact in facts:
+        console.print(Text(fact), soft_wrap=True)
+    for problem in problems:
+        console.print(Text.assemble(("problem ", "red"), problem), soft_wrap=True)
+    if problems:
+        raise typer.Exit(INCOMPLETE)
+    console.print("verified: every figure of the tables is that of its bundles")
 
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:

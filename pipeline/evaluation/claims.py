@@ -221,12 +221,16 @@ def judged(claim: Claim, mean: Mean | None, digits: int) -> Claim:
     if mean is None:
         return replace(claim, why="the two methods have no image with this figure in common")
     known = replace(claim, figure=mean.value, low=mean.low, high=mean.high, images=mean.images)
-    shown = f"{mean.shown(digits, '+')} {claim.unit} over {mean.images} images, wanted at least {claim.wanted:g}"
+    shown = f"{mean.shown(digits, '+')} {claim.unit} over {mean.images} images, wanted {_wanted(claim)}"
     if mean.low is None or mean.high is None:
         return replace(known, why=f"{shown}; one image gives no interval")
     holds = mean.low >= claim.wanted and mean.low > 0
     reason = "" if holds else f"; {_reason(mean.low, mean.high, claim.wanted)}"
     return replace(known, holds=holds, why=shown + reason)
+
+
+def _wanted(claim: Claim) -> str:
+    return f"at least {claim.wanted:g}" if claim.wanted else "above 0"
 
 
 def _reason(low: float, high: float, wanted: float) -> str:

@@ -101,7 +101,7 @@ def measured(method: Compared) -> Measured:
     outcomes = sum(len(receipt.outcomes) for receipt in there)
     edits = _edits(method)
     rows = tuple(
-        replace(row, **edits.get(row.name, {}))
+        edits[row.name].of(row) if row.name in edits else row
         for row in itertools.chain.from_iterable(_rows(method, receipt) for receipt in there)
     )
     if method.editing is not None:
@@ -130,19 +130,33 @@ def occluded_names(plan: Plan) -> frozenset[Name] | None:
     return frozenset(found) if known else None
 
 
-EDITED = ("editability", "strength", "leakage", "realism")
+@dataclass(frozen=True)
+class _Edited:
+    """The figures of the edits of an image."""
+
+    editability: float
+    strength: float
+    leakage: float | None
+    realism: float
+
+    def of(self, row: ImageRow) -> ImageRow:
+        """Return the row of the image with them."""
+        return replace(
+            row, editability=self.editability, strength=self.strength, leakage=self.leakage, realism=self.realism
+        )
 
 
-def _edits(method: Compared) -> dict[Name, dict[str, float | None]]:
+def _edits(method: Compared) -> dict[Name, _Edited]:
     """Return the figures of edits of the images of a method, empty without edits."""
-    found: dict[Name, dict[str, float | None]] = {}
+    found: dict[Name, _Edited] = {}
     ledger, step = method.plan.ledger, method.editing
     for unit in method.samples.units if step is not None else ():
         assert step is not None
         receipt = ledger.receipt(_address(step, unit.name))
         for row in read_rows(ledger.read_file(receipt, ROWS)) if receipt is not None else ():
             if row["outcome"] == "recorded":
-                found[row["shard"], row["key"]] = {name: row[name] for name in EDITED}
+                figures = (row[name] for name in ("editability", "strength", "leakage", "realism"))
+                found[row["shard"], row["key"]] = _Edited(*figures)
     return found
 
 

@@ -150,9 +150,9 @@ EDITING = ("method", "editability", "strength", "leakage", "realism", "PSNR, dB"
 
 def editing_cells_of(line: Line) -> tuple[str, ...]:
     """Return a method's figures of edits as text, in the order of `EDITING`."""
-    proxies = (UNKNOWN if value is None else f"{value:.3f}" for value in (line.strength, line.leakage, line.realism))
-    whole = (UNKNOWN if value is None else value for value in (line.editability and line.editability.shown(3),))
-    return (line.name, *whole, *proxies, cells_of(line)[1], str(line.images))
+    proxies = [UNKNOWN if value is None else f"{value:.3f}" for value in (line.strength, line.leakage, line.realism)]
+    _, psnr, _, editability, *_ = cells_of(line)
+    return (line.name, editability, *proxies, psnr, str(line.images))
 
 
 PROXIES = (

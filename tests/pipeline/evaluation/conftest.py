@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,8 +25,9 @@ METHODS = ", ".join(
         "{name: classes, ablates: maps, refine_maps: {class_map: {classes: [0, 1, 2]}}}",
     ]
 )
-EVALUATE = f"evaluate={{methods: [{METHODS}], resamples: 200}}"
-"""The section as an override."""
+EDIT = "edit={directions: [{name: a, path: networks/a.npy}], magnitudes: [-1, 1]}"
+EVALUATE = (f"evaluate={{methods: [{METHODS}], resamples: 200}}", EDIT)
+"""The sections as overrides."""
 
 
 def evaluate(plan):
@@ -36,6 +38,8 @@ def evaluate(plan):
         count += work(method.plan, refine, method.samples.needed, {})
         narrowed = replace(invert, selection=method.samples.selection)
         count += work(method.plan, narrowed, method.samples.units, dict.fromkeys(invert.upstream, method.samples.cut))
+        editing = replace(method.editing, selection=method.samples.selection)
+        count += work(method.plan, editing, method.samples.units, {"refine_maps": method.samples.cut})
     return concluded(plan, committed(plan)), count
 
 
@@ -65,8 +69,9 @@ def evaluated_run(first_run, tmp_path_factory):
     """A run with an evaluation; tests that change it copy it."""
     folder = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(first_run, folder, copy_function=shutil.copy2)
+    np.save(folder / "networks/a.npy", np.random.default_rng(0).normal(size=(1, 8)).astype(np.float32))
     threads = torch.get_num_threads()
-    evaluate(Committed(folder).plan(EVALUATE))
+    evaluate(Committed(folder).plan(*EVALUATE))
     torch.set_num_threads(threads)
     return Committed(folder)
 

@@ -12,10 +12,11 @@ DRAWS = Bootstrap(resamples=500, seed=0)
 SPACES = ("W+", "F4")
 
 
-def method(kind, psnr_db, *, lpips=0.1, steps=50.0, seconds=1.0, share=0.5):
+def method(kind, psnr_db, *, lpips=0.1, steps=50.0, seconds=1.0, share=0.5, editability=None):
     """Return a method with these figures of images 0, 1, …"""
     rows = tuple(
-        ImageRow(kind, "shard", str(i), value, lpips, steps, share, "digest", "unit") for i, value in enumerate(psnr_db)
+        ImageRow(kind, "shard", str(i), value, lpips, steps, share, "digest", "unit", editability)
+        for i, value in enumerate(psnr_db)
     )
     return Measured(Compared(kind, kind, None, None, None), rows, 0, 0, seconds, ("cpu",))
 
@@ -86,7 +87,7 @@ def test_psnr_must_rise_from_each_space_to_the_next():
     assert (rising.holds, rising.figure) == (True, 2.5)
     falling = claims_of(method("single:W+", [20, 21]), method("single:F4", [19, 20.5]))["psnr_monotone"]
     assert falling.holds is False
-    assert "PSNR rises from W+ to F4" in falling.why
+    assert falling.why.startswith("from W+ to F4: -0.75 [-1.00, -0.50] dB over 2 images, wanted above 0")
     assert claims_of(method("single:W+", [20, 21]))["psnr_monotone"].why == "no method inverts in F4 alone"
 
 
@@ -109,6 +110,16 @@ def test_aims_are_judged_where_occluders_are_known():
     assert (found["aim_psnr_over_w_plus_occluded"].holds, found["aim_psnr_over_w_plus_occluded"].images) == (True, 2)
     assert (found["aim_share_first_occluded"].holds, found["aim_share_first_occluded"].wanted) == (False, 0.6)
     assert not any(name.startswith("aim") for name in claims_of(sam, w_plus))
+
+
+def test_editability_must_fall_along_spaces_and_in_ablations():
+    figures = {"sam": 0.7, "without:refinement": 0.4, "single:W+": 0.9, "single:F4": 0.95}
+    found = claims_of(*(method(kind, [20, 21], editability=value) for kind, value in figures.items()))
+    assert found["without_refinement_editability_lower"].holds is True
+    assert found["without_refinement_editability_lower"].figure == pytest.approx(0.3)
+    assert found["editability_falls"].holds is False
+    assert found["editability_falls"].figure == pytest.approx(-0.05)
+    assert found["without_delta_term_editability_lower"].holds is None
 
 
 def test_time_is_compared_as_a_ratio():
