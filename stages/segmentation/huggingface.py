@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -90,7 +91,10 @@ class HuggingFace(NetworkSource):
         return () if self.folder is None else (self.folder,)
 
     def check(self) -> None:
-        """Raise WeightsError if transformers or the folder is missing, or the hub's model and may not be fetched."""
+        """Raise WeightsError if transformers or the model is missing, or if it lacks a class that `merge` lists.
+
+        A model of the hub that may be fetched is checked only if this machine has it.
+        """
         if not _installed("transformers"):
             raise WeightsError(
                 "segmentation.kind huggingface needs the package transformers, which is not installed: "
@@ -100,8 +104,32 @@ class HuggingFace(NetworkSource):
         for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
             if self.folder is not None and not any(self.folder.glob(pattern)):
                 raise WeightsError(f"{self.shown}: {WANTED}, but {pattern} is missing")
-        if self.hub is not None and not self.download:
-            self._snapshot()
+        folder = self.folder or (self._cached() if self.download else self._snapshot())
+        if folder is not None:
+            self._check_merge(folder)
+
+    def _check_merge(self, folder: Path) -> None:
+        """Raise WeightsError if `merge` lists classes that the model's config.json does not name."""
+        try:
+            named = json.loads((folder / "config.json").read_bytes()).get("id2label")
+        except (OSError, ValueError, AttributeError):
+            return  # loading says what is wrong with it
+        classes = {int(label) for label in named} if isinstance(named, dict) else set[int]()
+        if classes and (unknown := sorted(self.merge.keys() - classes - {VOID})):
+            raise WeightsError(
+                f"{self.shown} has the classes 0 to {max(classes)}, and segmentation.merge lists {unknown}: "
+                "correct the numbers; config.json of the model names its classes (id2label)"
+            )
+
+    def _cached(self) -> Path | None:
+        """Return the folder of the hub's model if this machine has it already."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(self.hub, revision=self.revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
 
     def _snapshot(self) -> Path:
         """Return the complete local folder of the model; fetch it, also if it is damaged, where that is allowed."""
@@ -139,6 +167,7 @@ class HuggingFace(NetworkSource):
 
     def _labeller(self, device: str | torch.device) -> Labeller:
         folder = self._snapshot()
+        self._check_merge(folder)
         processor, network = _load(folder, self.shown, device)
         classify = self._semantic(processor) if self.task == "semantic" else self._panoptic(processor, network)
         options = {"do_center_crop": False} if getattr(processor, "do_center_crop", False) else {}  # no crop

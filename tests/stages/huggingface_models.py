@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,16 +13,25 @@ CLASSES = 5
 SEEN = 2  # the class that the universal model sees everywhere
 
 
-def segformer(folder: Path) -> Path:
-    """Semantic: logits at a quarter of the size; its processor resizes to a square."""
+def classes(names: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of a configuration with these classes, or with a few without names."""
+    return {"id2label": dict(enumerate(names))} if names else {"num_labels": CLASSES}
+
+
+def segformer(folder: Path, names: Sequence[str] = (), seen: int | None = None) -> Path:
+    """Semantic: logits at a quarter of the size; its processor resizes to a square. It sees one class if told so."""
     from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
     config = SegformerConfig(
         num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[8, 16], patch_sizes=[7, 3],
-        strides=[4, 2], num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, num_labels=CLASSES,
+        strides=[4, 2], num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, **classes(names),
     )  # fmt: skip
     torch.manual_seed(3)
-    SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    network = SegformerForSemanticSegmentation(config)
+    if seen is not None:
+        with torch.no_grad():
+            network.decode_head.classifier.bias[seen] += 100
+    network.save_pretrained(folder)
     SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     return folder
 
@@ -39,7 +50,7 @@ def mobilevit(folder: Path) -> Path:
     return folder
 
 
-def mask2former(folder: Path) -> Path:
+def mask2former(folder: Path, names: Sequence[str] = (), seen: int = SEEN) -> Path:
     """Universal: semantic or panoptic. Made sure of one class and of its masks, it sees four instances in `mosaic`."""
     import transformers
 
@@ -54,9 +65,13 @@ def mask2former(folder: Path) -> Path:
     )  # fmt: skip
     torch.manual_seed(20)
     network = transformers.Mask2FormerForUniversalSegmentation(config)
+    if names:  # afterwards, so that the masks do not depend on the number of classes
+        network.config.id2label = dict(enumerate(names))
+        network.class_predictor = torch.nn.utils.skip_init(torch.nn.Linear, config.hidden_dim, len(names) + 1)
+        network.criterion.empty_weight = torch.ones(len(names) + 1)
     with torch.no_grad():
         network.class_predictor.weight.zero_()
-        network.class_predictor.bias.copy_(9.0 * (torch.arange(CLASSES + 1) == SEEN))
+        network.class_predictor.bias.copy_(9.0 * (torch.arange(network.config.num_labels + 1) == seen))
         decoder = network.model.transformer_module
         decoder.queries_features.weight.mul_(100)
         decoder.queries_embedder.weight.mul_(0.1)
@@ -65,7 +80,9 @@ def mask2former(folder: Path) -> Path:
             torch.nn.init.normal_(layer.weight, std=0.5)
         layers[-1].weight.mul_(5)
     network.save_pretrained(folder)
-    processor = transformers.Mask2FormerImageProcessor(size={"height": 64, "width": 64}, num_labels=CLASSES)
+    processor = transformers.Mask2FormerImageProcessor(
+        size={"height": 64, "width": 64}, num_labels=network.config.num_labels
+    )
     processor.save_pretrained(folder)
     return folder
 

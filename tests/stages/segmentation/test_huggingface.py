@@ -187,6 +187,13 @@ def test_panoptic_instances_are_the_segments_of_transformers_own_post_processing
 
 
 @needs_transformers
+def test_a_merge_of_classes_that_the_model_lacks_is_refused_before_it_is_loaded(folders):
+    source = HuggingFace(folder=folders["segformer"], merge={0: 1, models.CLASSES: 1})
+    with pytest.raises(WeightsError, match=r"has the classes 0 to 4, and segmentation\.merge lists \[5\]: correct"):
+        source.check()
+
+
+@needs_transformers
 def test_merged_instances_stay_apart_unless_they_are_fused(folders, picture):
     plain_HW = labels(picture, folder=folders["mask2former"], task="panoptic")
     settings = {"folder": folders["mask2former"], "task": "panoptic", "merge": {models.SEEN: 7}}
