@@ -1,14 +1,17 @@
-"""The cost of editability: images inverted at one threshold after another, each from its neighbour's codes.
+"""The cost of editability: images inverted at several thresholds, as `invert` would with each of them.
 
-A sweep goes from the largest threshold to the smallest, so that segments only ever leave a space for one that is less
-editable. The new delta of a segment is zero at first, so the image is unchanged, and inverting continues from
-there. The other way, a segment that returns to W+ loses the delta with which w_plus was fitted.
+Every threshold has the start and the steps of `invert` (equal starts), so that its point of the curve is the result
+that a run would have with it. With `warm_share`, a threshold continues from the codes of the next larger one instead,
+in a share of the steps: cheaper, but the points are then those of different starts, and the knee with them. Such a
+sweep goes from the largest threshold to the smallest, so that segments only ever leave a space for one that is less
+editable. The new delta of a segment is zero at first, so the image is unchanged, and inverting continues from there.
+The other way, a segment that returns to W+ loses the delta with which w_plus was fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from threading import Lock
@@ -29,6 +32,7 @@ from stages.engine.result import Inversion
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
 from stages.inversion.packing import stack_codes
+from stages.inversion.rounding import Packing, pack_within
 from stages.inversion.stage import InvertingStage
 from stages.inversion.viewer import Photograph
 from stages.maps.assignment import assign_spaces
@@ -61,8 +65,8 @@ class Mapped:
 class Inverted:
     """One image at one threshold; the same object again if a threshold gives the same assignment as the one before.
 
-    `share_L` is the share of pixels of each space, `steps` the number taken from the codes before, and `codes` are
-    of this image alone, with the deltas that act in it.
+    `share_L` is the share of pixels of each space, `steps` the number taken from its start, and `codes` are of this
+    image alone, with the deltas that act in it. PSNR and LPIPS are of the codes as `invert` would store them.
     """
 
     assignment_HW: NDArray[np.uint8]
@@ -78,40 +82,46 @@ class Inverted:
 class Sweep:
     """Inverts images at each of some thresholds, in the order given; images may be swept at once, on threads.
 
-    `inverter` has the schedule of the first threshold, `engine` is its own. `thresholds` are in the order of the
-    sweep: descending is the right one (see above). `warm` is the schedule from one to the next.
+    `inverter` has the schedule, `engine` is its own. `thresholds` are in the order of the sweep, descending. `warm` is
+    the schedule from one threshold to the next; None starts every threshold as the first one (see above). `packing`
+    says how `invert` would store codes.
     """
 
     inverter: Inverter
     engine: Engine
     thresholds: Sequence[float]
-    warm: Schedule
+    warm: Schedule | None = None
+    packing: Packing = field(default_factory=Packing)
     _measuring: Lock = field(default_factory=Lock)  # one image at a time, as everywhere
 
     def __call__(self, photograph: Photograph, mapped: Mapped) -> list[Inverted]:
-        """Return a photograph inverted at each threshold.
-
-        At the first it is inverted as usual. At every other, if its assignment differs from the last one, it continues
-        from its codes under its new masks (`warm_start`); otherwise nothing is done.
+        """Return a photograph inverted at each threshold; nothing is done where its assignment stays the same.
 
         Raises ValueError if map and segments do not suit `assign_spaces`.
         """
         found: list[Inverted] = []
-        for threshold in self.thresholds:
-            assigned_HW = assign_spaces(mapped.error_LHW, mapped.labels_HW, threshold)
+        assigned = [assign_spaces(mapped.error_LHW, mapped.labels_HW, threshold) for threshold in self.thresholds]
+        begun = self._begun(photograph, assigned) if self.warm is None else {}
+        for number, assigned_HW in enumerate(assigned):
             before = found[-1] if found else None
             if before is not None and (assigned_HW == before.assignment_HW).all():
                 found.append(before)
                 continue
-            inversion = self.engine.submit(partial(self._begin, photograph, assigned_HW, before)).result()
-            steps = self.inverter.schedule.steps if before is None else self.warm.steps
+            waiting = begun.get(number) or self.engine.submit(partial(self._begin, photograph, assigned_HW, before))
+            steps = self.inverter.schedule.steps if self.warm is None or before is None else self.warm.steps
+            inversion = waiting.result()
             with self._measuring:
-                found.append(_measured(self.inverter, photograph, inversion, assigned_HW, steps))
+                found.append(_measured(self.inverter, self.packing, photograph, inversion, assigned_HW, steps))
         return found
+
+    def _begun(self, photograph: Photograph, assigned: Sequence[NDArray[np.uint8]]) -> dict[int, Future[Inversion]]:
+        """Give the engine every different assignment at once, which fills its batch; return its results by number."""
+        different = [i for i, one in enumerate(assigned) if i == 0 or (one != assigned[i - 1]).any()]
+        return {i: self.engine.submit(partial(self._begin, photograph, assigned[i], None)) for i in different}
 
     def _begin(self, photograph: Photograph, assigned_HW: NDArray[np.uint8], before: Inverted | None) -> Item:
         masks = self.inverter.masks(assigned_HW[None])
-        if before is None:
+        if self.warm is None or before is None:
             return self.inverter.item(photograph, masks)
         target = self.inverter.target_of(photograph)
         start = warm_start([before.codes], masks, self.inverter.generator.feature_shapes)
@@ -142,12 +152,13 @@ class TradeOff(InvertingStage):
     """Invert each image at several thresholds, and measure how much of it stays editable and how close it comes.
 
     Records, each with one entry per threshold, `threshold`, `psnr_db`, `lpips`, `share` (`[T, L]`, of pixels by space,
-    most editable first) and `steps` (0 if nothing had to be inverted again), and the digest of the generator and the
-    name of the perceptual distance. Segments are those of refine_maps, whatever its threshold was.
+    most editable first) and `steps` (0 if nothing had to be inverted again), whether the starts were equal, the digest
+    of the generator and the name of the perceptual distance. Segments are those of refine_maps, whatever its threshold
+    was.
     """
 
     name: ClassVar[str] = "trade_off"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = (PREDICTED, REFINED)
     on_demand: ClassVar[bool] = True
     keeps: ClassVar[frozenset[Literal["arrays", "files"]]] = frozenset()
@@ -158,9 +169,12 @@ class TradeOff(InvertingStage):
 
     samples: PositiveInt = 16  # number of samples, chosen by hash, held-out ones first
     points: Annotated[int, Field(ge=3)] = 8  # number of thresholds, evenly spaced in editable area
-    warm_share: Annotated[float, Field(gt=0, le=1)] = 0.35  # share of the steps, from one threshold to the next
+    warm_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the steps with which a threshold continues from the codes of the next larger one. Cheaper, but points
+    and knee are then of unequal starts. None inverts at every threshold from the start of `invert` in all its steps."""
     thresholds: tuple[float, ...]
-    warm: Schedule
+    warm: Schedule | None = None
+    bundles: Packing = Packing()  # how `invert` stores codes
 
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance; each image passes through all thresholds at its own pace."""
@@ -169,7 +183,7 @@ class TradeOff(InvertingStage):
 
         @cache
         def sweep_of(count: int) -> Sweep:  # a slot without an image would cost as much as one with
-            return Sweep(inverter, inverter.engine(min(width, count)), self.thresholds, self.warm)
+            return Sweep(inverter, inverter.engine(min(width, count)), self.thresholds, self.warm, self.bundles)
 
         def prepare(sample: Sample) -> tuple[Photograph, Mapped]:
             error_LHW = sample.records[PREDICTED].arrays["error_LHW"].astype(np.float32)
@@ -179,7 +193,8 @@ class TradeOff(InvertingStage):
 
         def compute(taken: Sequence[tuple[Photograph, Mapped]]) -> list[Record | Rejected]:
             photographs, maps = zip(*taken, strict=True)
-            sweep = sweep_of(len(taken))
+            together = 1 if self.warm is not None else len(self.thresholds)
+            sweep = sweep_of(len(taken) * together)
             sweep.engine.expect(len(taken) * len(self.thresholds))
             with ThreadPoolExecutor(len(taken)) as waiting:
                 sweeps = waiting.map(sweep, photographs, maps)
@@ -200,17 +215,23 @@ class TradeOff(InvertingStage):
             "lpips": np.array([one.lpips for one in points]),
             "share": np.stack([one.share_L for one in points]),
             "steps": np.array([one.steps * new for one, new in zip(points, anew, strict=True)], np.int64),
+            "equal_starts": self.warm is None,
             "generator": inverter.generator.digest,
             "perceptual": inverter.perceptual.name,
         }
         return Record(key, row)
 
 
-def _measured(
-    inverter: Inverter, photograph: Photograph, inversion: Inversion, assignment_HW: NDArray[np.uint8], steps: int
+def _measured(  # noqa: PLR0917
+    inverter: Inverter,
+    packing: Packing,
+    photograph: Photograph,
+    inversion: Inversion,
+    assignment_HW: NDArray[np.uint8],
+    steps: int,
 ) -> Inverted:
     target_13HW = photograph.image_3HW[None].to(inversion.codes.w_plus.device)
-    measures = inverter.measure(inverter.picture(inversion.codes), target_13HW)
+    measures = pack_within(packing, inversion.codes, target_13HW, inverter).measures
     spaces = len(inverter.spaces)
     return Inverted(
         assignment_HW=assignment_HW,

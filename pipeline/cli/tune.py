@@ -41,7 +41,7 @@ def about_curve(found: TradeOffCurve) -> str:
     """Return the caption of that curve, with the suggested threshold."""
     parts = [
         f"means over {found.samples} samples, {found.held_out} of them held out; error: {found.perceptual}",
-        "each threshold starts from the codes of the next larger one",
+        found.starts,
     ]
     if found.configured is not None:
         parts.append("* the run's own inversions of the same samples")

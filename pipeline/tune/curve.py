@@ -44,6 +44,7 @@ class TradeOffCurve:
     held_out: int  # of the samples
     quarantined: int  # additional samples, which could not be inverted
     perceptual: str
+    equal_starts: bool  # of all points; otherwise each starts from the codes of the next larger threshold
     points: tuple[Point, ...]
     knee: float | None
     configured: Point | None
@@ -66,6 +67,7 @@ class TradeOffCurve:
             held_out=sum(row["role"] == "held_out" for row in rows),
             quarantined=quarantined,
             perceptual=rows[0]["perceptual"],
+            equal_starts=bool(rows[0]["equal_starts"]),
             points=tuple(points),
             knee=None if bend is None else points[bend].threshold,
             configured=configured,
@@ -77,7 +79,15 @@ class TradeOffCurve:
         if self.knee is None:
             return "no knee: the curve is flat, bends nowhere, or has fewer than 3 points"
         where = "PSNR is farthest above the straight line between the ends of the curve"
-        return f"knee: refine_maps.threshold={self.knee:g}, where {where}"
+        biased = "" if self.equal_starts else "; of warm starts, which may move it"
+        return f"knee: refine_maps.threshold={self.knee:g}, where {where}{biased}"
+
+    @property
+    def starts(self) -> str:
+        """Where the inversions of the points start, in words."""
+        if self.equal_starts:
+            return "every threshold is inverted from the same start, in the same steps"
+        return "warm starts: each threshold continues from the codes of the next larger one"
 
     def as_json(self) -> dict[str, Any]:
         """Return the curve as plain values."""

@@ -32,6 +32,7 @@ from pipeline.tune.curve import Point, TradeOffCurve, point_of
 from pipeline.tune.shares import Segments, maps_of, nothing_refined, reader_of, steps_of
 from stages.base.stage import sample_seed
 from stages.engine.memory import UNMEASURED
+from stages.engine.schedule import Schedule
 from stages.inversion.stage import InvertingStage
 from stages.invert import Invert
 from stages.predict_maps import PredictMaps
@@ -78,7 +79,7 @@ def ask(plan: Plan) -> Asked:
     stage = plan.stage(
         TradeOff,
         **{name: getattr(invert, name) for name in InvertingStage.model_fields},
-        warm=warm_schedule(invert.schedule, plan.config.trade_off.warm_share),
+        warm=_warm(plan, invert),
         thresholds=thresholds,
     )
     names = [(one.unit.name, one.key) for one in chosen]
@@ -202,12 +203,17 @@ def _thresholds(plan: Plan, reader: Reader, steps: Steps, chosen: Sequence[Chose
     return tuple(reversed(thresholds))
 
 
+def _warm(plan: Plan, invert: Invert) -> Schedule | None:
+    """Return the schedule of warm starts, None for equal starts."""
+    share = plan.config.trade_off.warm_share
+    return None if share is None else warm_schedule(invert.schedule, share)
+
+
 def fingerprint_of(plan: Plan, steps: Steps) -> str:
     """Return the digest of everything that decides a curve except samples and thresholds, which name its bundles."""
     refine, invert = steps.stage(RefineMaps), steps.stage(Invert)
-    indifferent = invert.indifferent | (Invert.model_fields.keys() - InvertingStage.model_fields.keys())
-    settings = settings_of(invert, indifferent)  # all but the method: sweeps are optimised
-    settings["warm"] = warm_schedule(invert.schedule, plan.config.trade_off.warm_share)
+    settings = settings_of(invert, invert.indifferent | {"method"})  # sweeps are optimised
+    settings["warm"] = _warm(plan, invert)
     settings["segments"] = settings_of(refine, refine.indifferent | {"threshold"})
     return fingerprint(
         TradeOff.name, TradeOff.version, settings, [steps[PredictMaps].fingerprint], extra={"segments": refine.version}

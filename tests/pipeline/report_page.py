@@ -114,6 +114,7 @@ MAPS = MapQuality(
     },
 )
 TRADE_OFF = TradeOffCurve(
+    equal_starts=True,
     samples=16,
     held_out=14,
     quarantined=0,

@@ -1,4 +1,4 @@
-"""A sweep of thresholds: each starts from its neighbour's codes, and nothing is inverted needlessly."""
+"""A sweep of thresholds, from equal starts or from the neighbour's codes; nothing is inverted needlessly."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +145,24 @@ def test_a_delta_is_kept_where_it_still_acts_and_is_zero_elsewhere(inverter):
     assert not start.deltas["F2"][1].any()
     assert start.deltas["F4"].shape == (2, *shapes["F4"])
     assert not start.deltas["F4"].any()
+
+
+def test_from_equal_starts_a_threshold_gives_what_it_gives_alone(inverter, images):
+    together = sweep_all(inverter, images, maps(*HARD), None)
+    for number, threshold in enumerate(THRESHOLDS):
+        sweep = Sweep(inverter, inverter.engine(1), (threshold,))
+        for image, mapped, found in zip(images, maps(*HARD), together[number], strict=True):
+            (alone,) = sweep(Photograph(image, image), mapped)
+            assert found.psnr_db == pytest.approx(alone.psnr_db, abs=1e-3)
+            assert (found.steps, alone.steps) == (12, 12)
+            torch.testing.assert_close(found.codes.w_plus, alone.codes.w_plus, rtol=1e-3, atol=1e-3)
+
+
+def test_the_stage_starts_equally_unless_it_is_told_to_continue(stage):
+    equal, warm = stage.model_copy(update={"warm": None}), stage
+    (first,), (second,) = (list(one.setup(CPU)(samples(0.4))) for one in (equal, warm))
+    assert (first.row["equal_starts"], second.row["equal_starts"]) == (True, False)
+    assert (first.row["steps"].tolist(), second.row["steps"].tolist()) == ([12, 0, 12, 12], [12, 0, 4, 4])
 
 
 def test_continuing_is_a_share_of_the_schedule_and_gentler():

@@ -101,6 +101,25 @@ def test_the_configured_threshold_is_what_the_run_made_of_the_same_samples(measu
     assert curve.configured.editable == pytest.approx(np.mean([row["share_w_plus"] for row in wanted]))
 
 
+def test_a_point_of_the_curve_is_what_a_run_with_its_threshold_makes_of_the_same_samples(committed):
+    plan = committed.plan(*FEW)
+    point = measure(plan).points[0]
+    assert point.editable < 1
+    other = committed.plan(*FEW, f"refine_maps.threshold={point.threshold:g}")
+    for stage in (RefineMaps, Invert):
+        compute(other, steps_of(other)[stage])
+    curve = committed_curve(other)
+    assert curve.equal_starts
+    assert curve.configured.editable == pytest.approx(point.editable)
+    assert (curve.configured.psnr_db, curve.configured.lpips) == pytest.approx((point.psnr_db, point.lpips), rel=1e-5)
+
+
+def test_warm_starts_are_an_option_that_is_named(committed):
+    warm = measure(committed.plan(*FEW, "trade_off.warm_share=0.35"))
+    assert not warm.equal_starts
+    assert warm.starts.startswith("warm starts")
+
+
 def test_a_curve_does_not_depend_on_the_configured_threshold(measured_run):
     other = committed_curve(measured_run.plan(*FEW, "refine_maps.threshold=0.7"))
     mine = committed_curve(measured_run.plan(*FEW))
@@ -118,6 +137,7 @@ DECIDES = {
     "refine_maps.connected_components": "refine_maps.connected_components=true",
     "refine_maps.class_map": "refine_maps.class_map={classes: [1]}",
     "trade_off.warm_share": "trade_off.warm_share=0.9",
+    "bundles": "bundles.max_loss_db=0",
     "spaces": "spaces=[W+, F2]",
     "region": "region={top: 0, left: 0, height: 16, width: 32}",
     "image": "image=png",
@@ -182,8 +202,8 @@ def test_of_two_curves_the_newest_whole_one_counts(committed):
 def test_where_no_sample_can_be_inverted_the_reason_is_said(committed):
     plan = committed.plan(*FEW)
     asked = ask(plan)
-    wild = asked.job.stage.warm.model_copy(update={"learning_rate": 1e30, "ramp_up": 0.0})
-    job = replace(asked.job, stage=asked.job.stage.model_copy(update={"warm": wild}))
+    wild = asked.job.stage.schedule.model_copy(update={"learning_rate": 1e30, "ramp_up": 0.0})
+    job = replace(asked.job, stage=asked.job.stage.model_copy(update={"schedule": wild}))
     job.open()(asked.parts[0])
     with pytest.raises(RunError, match="no sample was inverted: trade_off: the inversion at threshold"):
         curve_of(plan, asked)
@@ -246,7 +266,8 @@ def test_the_same_labels_are_found_with_another_threshold(committed):
 def row(editable, psnr_db, role="held_out"):
     share = np.stack([[one, 1 - one] for one in editable])
     figures = {"threshold": np.arange(len(editable), 0, -1) / 10, "psnr_db": np.array(psnr_db), "share": share}
-    return figures | {"lpips": np.array(psnr_db) / 100, "role": role, "perceptual": "small"}
+    about = {"role": role, "perceptual": "small", "equal_starts": True}
+    return figures | {"lpips": np.array(psnr_db) / 100} | about
 
 
 def test_a_curve_is_the_mean_of_its_samples_and_says_where_its_knee_is():
