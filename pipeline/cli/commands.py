@@ -29,6 +29,7 @@ with held():  # slow imports are left to the commands that need them
     from pipeline.cli import gc as cli_gc
     from pipeline.cli import render as cli_render
     from pipeline.cli import run as cli_run
+    from pipeline.cli import study as cli_study
     from pipeline.cli import tune as cli_tune
     from pipeline.cli import view as cli_view
 
@@ -49,6 +50,7 @@ app.add_typer(cli_evaluate.app)
 app.add_typer(cli_export.app)
 app.add_typer(cli_gc.app)
 app.add_typer(cli_render.app)
+app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_view.app)
 console = Console()
 

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.publish.index import Index
 from pipeline.training.train_job import TrainJob
 from stages.base.stage import Record
 from tests import tiny
+from tests.browser import Browser
 
 COUNTS = {"train-a": 5, "held-b": 3}
 LIGHT = {"epochs": 1, "batch": 4, "network": {"backbone": "light"}}
@@ -161,3 +163,13 @@ def invertmill(monkeypatch, capsys):
         return (caught.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs Chromium on the PATH")
+    browser = Browser(chromium, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

@@ -82,7 +82,7 @@ def _generator(path: Path) -> int:
 
 
 def _segmentation(source: object, root: Path, cache: Path) -> None:
-    """Write a model that sees the first class that is merged, or another one, as `save_pretrained` does."""
+    """Write a model that sees the first class that is merged, or a fixed one, as `save_pretrained` does."""
     assert isinstance(source, HuggingFace)
     folder = source.folder or cache / f"models--{str(source.hub).replace('/', '--')}" / "snapshots" / str(
         source.revision
