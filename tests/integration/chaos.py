@@ -43,7 +43,11 @@ from tests.integration.mill import (
 SIGNAL_S, LOSS_S, LEFT_S = 10.0, 60.0, 90.0
 """How long a run may take to end after a signal and after the loss of Ray, and the processes below it after that: two
 agents of Ray try to reach its killed server for 60 s."""
-AS_IT_SHOULD, TOO_LATE = "as it should", "as it should, after the last line"
+BEGINS_S = 0.1
+"""Time in which Python itself may not have begun; nothing can take a signal before it has."""
+AS_IT_SHOULD = "as it should"
+COMPLETE = "as it should: the run was complete, or started Ray again"
+TOO_EARLY = "as it should: Python had not begun"
 
 
 @dataclass(frozen=True)
@@ -138,11 +142,11 @@ class Campaign:
             said = self.mill.finish(driver)
             took_s = time.monotonic() - began
             if struck:
-                outcome = _judged(disturbance, said, took_s, below)
+                outcome = _judged(disturbance, said, at_s, took_s, below)
                 self.trials.append(Trial(disturbance.name, round(at_s, 2), said.code, round(took_s, 2), outcome))
                 trial = f"{disturbance.name:14} at {at_s:6.2f} s: {said.code:4} after {took_s:5.1f} s, {outcome}"
                 print(trial, flush=True)  # hours may follow
-                if outcome not in (AS_IT_SHOULD, TOO_LATE):
+                if not outcome.startswith(AS_IT_SHOULD):
                     print(said.text[-2000:], file=sys.stderr)
             if said.code == 0:
                 self.compare()
@@ -166,13 +170,15 @@ class Campaign:
             shutil.rmtree(self.mill.folder / name)
 
 
-def _judged(disturbance: Disturbance, said: Said, took_s: float, below: set[int]) -> str:
+def _judged(disturbance: Disturbance, said: Said, at_s: float, took_s: float, below: set[int]) -> str:
     """Return whether a run ended as it has to after a disturbance, or what was different."""
     until = time.monotonic() + LEFT_S
     while (left := sorted(below & processes().keys())) and time.monotonic() < until:
         time.sleep(0.1)
-    if said.code == 0 and "report: " in said.text and not left:
-        return TOO_LATE
+    if said.code == 0 and "report: " in said.text and not left and 0 not in disturbance.codes:
+        return COMPLETE
+    if said.code < 0 and not said.text and -said.code in (signal.SIGINT, signal.SIGTERM) and at_s < BEGINS_S:
+        return TOO_EARLY
     found = {
         f"exit status {said.code}": said.code in disturbance.codes,
         "a traceback": "Traceback" not in said.text,
@@ -225,7 +231,7 @@ def main() -> int:
     print(f"{made.compared} runs that ended compared with the undisturbed one: {len(made.wrong)} differences")
     for text in made.wrong[:20]:
         print(text)
-    return 1 if made.wrong or any(trial.outcome not in (AS_IT_SHOULD, TOO_LATE) for trial in made.trials) else 0
+    return 1 if made.wrong or any(not trial.outcome.startswith(AS_IT_SHOULD) for trial in made.trials) else 0
 
 
 if __name__ == "__main__":
