@@ -29,18 +29,17 @@ import numpy as np
 import torch
 
 from benchmarks.harness.command import circumstances, parser_of, write_report
-from generators.latents import Codes
 from generators.source import GeneratorSource
 from pipeline.demo.occluders import UNSEEN
 from pipeline.demo.scenes import LABELS
 from pipeline.demo.write_shards import demo_samples
 from stages.base.stage import Record, Sample
-from stages.encoder.checkpoint import load_sam_encoder
 from stages.engine.schedule import Schedule
 from stages.images.image_member import pixels_of
+from stages.inversion.encoders import SamEncoderFile
+from stages.inversion.encoders.encoder import acting
 from stages.inversion.methods import FromSamEncoder, Method, Optimise
 from stages.inversion.methods.method import Assigned
-from stages.inversion.methods.sam_encoder import codes_of
 from stages.inversion.starts import Learnt
 from stages.invert import Invert
 from stages.objective.objective import Objective
@@ -48,6 +47,7 @@ from stages.perceptual.source import PerceptualSource
 
 SEED = 0
 ASSETS = Path(__file__).parents[1] / "pipeline/demo/assets"
+ENCODER = ASSETS / "encoder.safetensors"
 OBJECTIVE = Objective(lambda_lpips=0.2, lambda_variation=1e-4, lambda_delta=1.0, shrinkage=1e-3)  # the demo's
 DEMO_STEPS, THESIS_STEPS = 50, 1001
 F6 = 3  # index among the demo's spaces
@@ -126,13 +126,13 @@ def stage_of(method: Method) -> Invert:
 
 def encoding() -> Invert:
     """Return `invert` in the encoder regime, with the demo's encoder."""
-    return stage_of(FromSamEncoder(checkpoint=ASSETS / "encoder.safetensors"))
+    return stage_of(FromSamEncoder(checkpoint=ENCODER))
 
 
 def _speed(samples: Sequence[Sample], turns: int, device: torch.device) -> dict[str, Any]:
     stage = encoding()
     worker, viewer = stage.setup(device), stage.viewer(device)
-    encoder = load_sam_encoder(ASSETS / "encoder.safetensors", device)
+    encoder = SamEncoderFile(checkpoint=ENCODER).load(viewer)
     images = [
         Assigned(
             stage.photograph(sample, pixels_of(sample), viewer),
@@ -150,8 +150,9 @@ def _speed(samples: Sequence[Sample], turns: int, device: torch.device) -> dict[
     @torch.no_grad()
     def run_bare() -> None:
         for batch, target in zip(batches, targets, strict=True):
-            codes: Codes = codes_of(encoder, viewer, batch)
-            viewer.measure(viewer.picture(codes), target)
+            assignment_NHW = np.stack([image.assignment_HW for image in batch])
+            codes = encoder.encode([image.photograph for image in batch], assignment_NHW)
+            viewer.measure(viewer.picture(acting(codes, viewer.masks(assignment_NHW))), target)
 
     run_bare()  # the first pass is slower
     pairs = [(_seconds(run_bare, device), _seconds(run_worker, device)) for _ in range(turns)]

@@ -87,6 +87,11 @@ class ErrorMaps(InvertingStage):
                 "error maps are made of other units than inversions, so they cannot start from a store; export its "
                 "codes and give them as start.codes, or choose another start"
             )
+        if self.start.needs_training:
+            raise ValueError(
+                "the run's own encoder is trained after error maps, which cannot start from it; name the file of an "
+                "encoder (error_maps.start.encoder.checkpoint), or choose another start"
+            )
         return self
 
     def bytes_at_most(self, sizes: Sizes) -> int:
@@ -175,7 +180,8 @@ def _submit(engine: Engine, inverter: Inverter, photograph: Photograph) -> list[
     def target() -> Target:  # made by the first space that starts, for all of them
         return inverter.target(photograph.seen_3hw[None].to(inverter.device))
 
-    def begin(space: str) -> Item:
-        return inverter.item(photograph, inverter.everywhere(space), target())
+    def begin(index: int, space: str) -> Item:
+        assignment_HW = np.full(inverter.region.size, index, np.uint8)
+        return inverter.item(photograph, inverter.everywhere(space), target(), assignment_HW=assignment_HW)
 
-    return [engine.submit(functools.partial(begin, space)) for space in inverter.spaces]
+    return [engine.submit(functools.partial(begin, index, space)) for index, space in enumerate(inverter.spaces)]

@@ -103,7 +103,8 @@ class Invert(InvertingStage):
 
     def with_encoder(self, checkpoint: Path) -> Self:
         """Return this stage with the encoder that its run has trained."""
-        return self.model_copy(update={"method": self.method.model_copy(update={"checkpoint": checkpoint})})
+        method, start = self.method.with_trained(checkpoint), self.start.with_trained(checkpoint)
+        return self.model_copy(update={"method": method, "start": start})
 
 
 def _together(

@@ -122,7 +122,7 @@ class Sweep:
     def _begin(self, photograph: Photograph, assigned_HW: NDArray[np.uint8], before: Inverted | None) -> Item:
         masks = self.inverter.masks(assigned_HW[None])
         if self.warm is None or before is None:
-            return self.inverter.item(photograph, masks)
+            return self.inverter.item(photograph, masks, assignment_HW=assigned_HW)
         target = self.inverter.target_of(photograph)
         start = warm_start([before.codes], masks, self.inverter.generator.feature_shapes)
         return Item(target, start, self.warm, frozenset(start.deltas))

@@ -39,6 +39,7 @@ from stages.perceptual.source import PerceptualSource
 from stages.refine_maps import RefineMaps
 
 ENCODER = "Encoder4Editing"
+ENCODER_FILE = "encoder.pt"
 WIDTH = 16
 """Channels of the trunk's first layer, a quarter of the published: a cheaper network hides less."""
 UNIT_SAMPLES = 32
@@ -61,7 +62,7 @@ def encoder_shares(count: int, turns: int, device: torch.device) -> dict[str, An
             )
             for number in range(count)
         ]
-        bare, worker = _bare(stage, samples, device), stage.setup(device)
+        bare, worker = _bare(stage, folder / ENCODER_FILE, samples, device), stage.setup(device)
 
         def work() -> None:
             assert sum(isinstance(record, Record) for record in worker(samples)) == count
@@ -87,7 +88,7 @@ def encoder_shares(count: int, turns: int, device: torch.device) -> dict[str, An
 
 def _stage(folder: Path) -> Invert:
     source = GeneratorSource(checkpoint=ASSETS / "generator.safetensors")
-    path = folder / "encoder.pt"
+    path = folder / ENCODER_FILE
     torch.save(_published(source.load(torch.device("cpu"))), path)
     return Invert.model_validate(
         {
@@ -115,11 +116,11 @@ def _published(generator: Generator) -> dict[str, Any]:
     }
 
 
-def _bare(stage: Invert, samples: Sequence[Sample], device: torch.device) -> Callable[[], None]:
+def _bare(stage: Invert, encoder_file: Path, samples: Sequence[Sample], device: torch.device) -> Callable[[], None]:
     """Return the forward passes alone, of images on the device, in the worker's batches and measured one by one."""
     viewer, batch = stage.viewer(device), stage.batch
     assert isinstance(batch, int)
-    encoder = load_encoder(stage.method.encoder.checkpoint, device)  # type: ignore[union-attr]
+    encoder = load_encoder(encoder_file, device)
     batches = torch.stack([fit(pixels_of(sample), viewer.region) for sample in samples]).to(device).split(batch)
 
     @torch.no_grad()

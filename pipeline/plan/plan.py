@@ -128,7 +128,7 @@ class Plan:
         self.config.refine_maps.segmentation.check()
         for start in (self.config.error_maps.start, self.config.invert.start):
             start.check()
-            start.check_fits(self.generator)
+            start.check_fits(self.generator, self.spaces)
         self.config.invert.method.check()
         self.config.invert.method.check_fits(self.generator, self.spaces)
         self._check_own_encoder()
@@ -308,16 +308,20 @@ class Plan:
 
     def _own_encoder(self, stage: type[Stage], steps: Iterable[MapStep]) -> Address | None:
         """Return the address of the run's own encoder if a stage uses it; raise `ConfigError` if none is trained."""
-        if stage is not Invert or not self.config.invert.method.needs_training:
+        if stage is not Invert or not self._uses_own_encoder:
             return None
         self._check_own_encoder()
         return self.train_encoder(Steps(steps))
 
+    @property
+    def _uses_own_encoder(self) -> bool:
+        return self.config.invert.method.needs_training or self.config.invert.start.needs_training
+
     def _check_own_encoder(self) -> None:
-        if self.config.invert.method.needs_training and self.config.train_encoder is None:
+        if self._uses_own_encoder and self.config.train_encoder is None:
             raise ConfigError(
-                "invert.method: sam_encoder without a checkpoint uses the encoder of this run, and the configuration "
-                "has no train_encoder: add that section, or name a checkpoint"
+                "invert: a SAM encoder without a checkpoint is the encoder of this run, and the configuration has no "
+                "train_encoder: add that section, or name a checkpoint"
             )
 
     def steps(self, segmenter: Receipt | None) -> Steps:

@@ -24,7 +24,7 @@ from pipeline.data.receipt_info import TradeOffInfo
 from pipeline.data.records import ROWS
 from pipeline.data.units import Selection
 from pipeline.data.weights import weights_of
-from pipeline.errors import RunError
+from pipeline.errors import ConfigError, RunError
 from pipeline.jobs.map_job import ChosenSamples, MapJob
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep, Steps
@@ -69,8 +69,14 @@ def ask(plan: Plan) -> Asked:
     """Return the curve that a configuration requests.
 
     Raises:
+        ConfigError: inversions start from the run's own encoder, which is trained for one threshold.
         RunError: no maps are refined yet, or their segments leave nothing to choose between.
     """
+    if plan.config.invert.start.needs_training:
+        raise ConfigError(
+            "invert.start: the run's own encoder is trained for one threshold, so others cannot be compared from it; "
+            "give tune another start, as --set 'invert.start={kind: learnt}', or name the file of an encoder"
+        )
     steps = steps_of(plan)
     predict, refine, invert = steps[PredictMaps], steps[RefineMaps], steps.stage(Invert)
     shards = plan.inventories()

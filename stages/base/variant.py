@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +14,15 @@ class Variant(BaseModel):
     """One of several ways to do something; its fields are its configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether it uses the encoder that its run trains (`train_encoder`)."""
+        return False
+
+    def with_trained(self, checkpoint: Path) -> Self:
+        """Return it with the file of the encoder that its run has trained, if it needs that."""
+        return self
 
     def weight_files(self) -> tuple[Path, ...]:
         """Return the files and folders that its results depend on."""

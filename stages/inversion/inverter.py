@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.generator import Generator
@@ -77,21 +79,26 @@ class Inverter(Viewer):
         masks: Mapping[str, Tensor],
         target: Target | None = None,
         *,
+        assignment_HW: NDArray[np.uint8] | None = None,
         tied: bool = False,
     ) -> Item:
-        """Return the inversion of a photograph, for an engine: it starts at `begin` with zero deltas.
+        """Return the inversion of a photograph, for an engine: it starts at the codes of `begin`.
 
         Args:
             photograph: the photograph to invert.
             masks: `[1, 1, h, w]` of the feature spaces that act in it, on the device.
             target: of the photograph, if it has been prepared.
+            assignment_HW: uint8 index into the spaces, from which the masks were made; None is the first everywhere.
             tied: whether the rows of w_plus stay one code (the space W), from the mean of the start's rows.
         """
         target = self.target_of(photograph, target)
-        w_plus = self.begin(photograph, target)
+        if assignment_HW is None:
+            assignment_HW = np.zeros(self.region.size, np.uint8)
+        start = self.begin(photograph, target, assignment_HW)
         if tied:
-            w_plus = w_plus.mean(dim=1, keepdim=True).repeat(1, w_plus.shape[1], 1)
-        return replace(self._starting(target, w_plus, masks), tied=tied)
+            mean_11D = start.w_plus.mean(dim=1, keepdim=True)
+            start = replace(start, w_plus=mean_11D.repeat(1, start.w_plus.shape[1], 1))
+        return replace(self._starting(target, start, masks), tied=tied)
 
     def loss(self) -> Loss:
         """Return the loss (Eq. 3.8), as a function of codes and targets."""
@@ -115,9 +122,11 @@ class Inverter(Viewer):
         target = self.target(torch.zeros(1, 3, *self.region.size, device=self.device))
         shapes = self.generator.feature_shapes
         masks = {s: torch.ones(1, 1, *shapes[s][1:], device=self.device) for s in self.spaces if s in shapes}
-        w_plus = in_every_layer(self.prior.mean_w, self.generator)
-        return measured_width(self.loss(), self._starting(target, w_plus, masks))
+        start = Codes(in_every_layer(self.prior.mean_w, self.generator))
+        return measured_width(self.loss(), self._starting(target, start, masks))
 
-    def _starting(self, target: Target, w_plus: Tensor, masks: Mapping[str, Tensor]) -> Item:
-        deltas = zero_deltas(masks, self.generator.feature_shapes, w_plus.device)
-        return Item(target, Codes(w_plus, deltas, masks), self.schedule, frozenset(deltas))
+    def _starting(self, target: Target, start: Codes, masks: Mapping[str, Tensor]) -> Item:
+        deltas = zero_deltas(masks, self.generator.feature_shapes, start.w_plus.device)
+        for space in deltas.keys() & start.deltas.keys():  # where nothing acts, a delta would only cost (Eq. 3.7)
+            deltas[space] = torch.where(masks[space] > 0, start.deltas[space], deltas[space])
+        return Item(target, Codes(start.w_plus, deltas, masks), self.schedule, frozenset(deltas))

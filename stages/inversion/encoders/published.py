@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, PositiveInt
 from torch import Tensor
 
@@ -39,7 +41,7 @@ class PublishedEncoder(EncoderSource):
         """Return its file."""
         return (self.checkpoint,)
 
-    def check_fits(self, generator: Generator) -> None:
+    def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
         """Raise `GeneratorError` unless the file holds an encoder for generators of this one's sizes."""
         self._encoder(generator, torch.device("cpu"))
 
@@ -56,7 +58,7 @@ class PublishedEncoder(EncoderSource):
 
         in_parts = InParts(codes, "the encoder's passes", "choose a smaller encoder")
 
-        def encode(photographs: Sequence[Photograph], masks: Mapping[str, Tensor]) -> Codes:
+        def encode(photographs: Sequence[Photograph], assignment_NHW: NDArray[np.uint8]) -> Codes:
             images_N3HW = torch.stack([photograph.image_3HW for photograph in photographs])
             return Codes(in_parts(to_device(images_N3HW, device)))
 

@@ -12,9 +12,10 @@ from generators.generator import Generator
 from generators.latents import Codes
 from stages.engine.memory import UNMEASURED
 from stages.engine.result import Inversion, Trace
-from stages.inversion.encoders import AnyEncoder
-from stages.inversion.methods.method import Assigned, Finder, Found, MethodSource, as_assigned
-from stages.inversion.methods.space import assign_to
+from stages.inversion.encoders import PublishedEncoder
+from stages.inversion.encoders.encoder import EncoderSource, acting
+from stages.inversion.methods.method import Assigned, Finder, Found, MethodSource
+from stages.inversion.methods.space import Assign, assign_to
 from stages.inversion.viewer import Viewer
 from stages.objective.objective import TERMS
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Encode(MethodSource):
-    """Take the codes that an encoder gives; start and schedule are not used."""
+    """Take the w_plus that a published encoder gives; start and schedule are not used."""
 
     kind: Literal["encode"] = "encode"
-    encoder: AnyEncoder  # the encoder
+    encoder: PublishedEncoder  # the encoder
 
     @property
     def title(self) -> str:
@@ -39,23 +40,28 @@ class Encode(MethodSource):
 
     def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
         """Raise `GeneratorError` unless the encoder is one of this generator."""
-        self.encoder.check_fits(generator)
+        self.encoder.check_fits(generator, spaces)
 
     def load(self, stage: InvertingStage, viewer: Viewer) -> Finder:
         """Load the encoder; it takes `batch` images at once (`auto`: 16), and as many as memory has room for."""
-        encoder = self.encoder.load(viewer, stage.precision)
-        masked, width = self.encoder.masked, stage.batch if isinstance(stage.batch, int) else UNMEASURED
-
-        def find(images: Sequence[Assigned]) -> Iterator[Found]:
-            masks = viewer.masks(np.stack([image.assignment_HW for image in images])) if masked else {}
-            codes = encoder.encode([image.photograph for image in images], masks)
-            return (found_at(codes, number, encoder.passes) for number in range(len(images)))
-
-        assign = as_assigned if masked else assign_to(viewer.spaces[0], viewer.spaces)
-        return Finder(find, width, assign=assign, together=True)
+        return encoding(stage, viewer, self.encoder, assign_to(viewer.spaces[0], viewer.spaces))
 
 
-def found_at(codes: Codes, number: int, passes: int) -> Found:
+def encoding(stage: InvertingStage, viewer: Viewer, source: EncoderSource, assign: Assign) -> Finder:
+    """Return the method that takes an encoder's codes in the spaces of an assignment, `batch` images at once."""
+    encoder = source.load(viewer, stage.precision)
+
+    def find(images: Sequence[Assigned]) -> Iterator[Found]:
+        assignment_NHW = np.stack([image.assignment_HW for image in images])
+        codes = encoder.encode([image.photograph for image in images], assignment_NHW)
+        codes = acting(codes, viewer.masks(assignment_NHW))
+        return (_found_at(codes, number, encoder.passes) for number in range(len(images)))
+
+    width = stage.batch if isinstance(stage.batch, int) else UNMEASURED
+    return Finder(find, width, assign=assign, together=True)
+
+
+def _found_at(codes: Codes, number: int, passes: int) -> Found:
     """Return the result of an image of a batch; its loss is not computed."""
     image = slice(number, number + 1)
     own = Codes(

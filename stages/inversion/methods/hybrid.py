@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
 
 from generators.generator import Generator
 from stages.inversion.encoders import AnyEncoder
@@ -29,6 +30,15 @@ class Hybrid(MethodSource):
         """The name in reports."""
         return f"optimisation from an encoder{in_space(self.spaces)}"
 
+    @property
+    def needs_training(self) -> bool:
+        """Whether the encoder is the run's own."""
+        return self.encoder.needs_training
+
+    def with_trained(self, checkpoint: Path) -> Self:
+        """Return the method with the file of the run's own encoder, if it uses that."""
+        return self.model_copy(update={"encoder": self.encoder.with_trained(checkpoint)})
+
     def check(self) -> None:
         """Raise `WeightsError` if the encoder lacks a file."""
         self.encoder.check()
@@ -41,7 +51,7 @@ class Hybrid(MethodSource):
     def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
         """Raise an error of ours unless encoder and space are of this generator."""
         check_space(self.spaces, generator, spaces)
-        self.encoder.check_fits(generator)
+        self.encoder.check_fits(generator, spaces)
 
     def load(self, stage: InvertingStage, viewer: Viewer) -> Finder:
         """Load encoder and prior."""

@@ -76,11 +76,6 @@ class MethodSource(Variant, ABC):
     """Whether it tunes the generator, so that its results hold the change of one."""
 
     @property
-    def needs_training(self) -> bool:
-        """Whether it uses the encoder that the run trains (`train_encoder`)."""
-        return False
-
-    @property
     @abstractmethod
     def title(self) -> str:
         """The name of the method with what decides it, in reports."""

@@ -53,7 +53,9 @@ def optimiser(inverter: Inverter, space: str, batch: Width) -> Finder:
     tied = space == W
 
     def begin(image: Assigned) -> Item:
-        return inverter.item(image.photograph, inverter.masks(image.assignment_HW[None]), tied=tied)
+        assignment_HW = image.assignment_HW
+        masks = inverter.masks(assignment_HW[None])
+        return inverter.item(image.photograph, masks, assignment_HW=assignment_HW, tied=tied)
 
     def find(images: Sequence[Assigned]) -> Iterator[Found]:
         return map(Found.from_inversion, in_turn([engine.submit(functools.partial(begin, image)) for image in images]))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, StringConstraints, model_validator
 from torch import Tensor
 
 from generators.codes import CodesFile
 from generators.generator import Generator
+from generators.latents import Codes
 from generators.prior import Prior
 from stages.base.errors import BadSampleError
 from stages.base.stage import Sample
@@ -69,7 +71,7 @@ class Bundle(StartSource):
         """Return the files of codes and keys."""
         return tuple(path for path in (self.codes, self.keys) if path is not None)
 
-    def check_fits(self, generator: Generator) -> None:
+    def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
         """Raise `CheckpointError` unless the files hold codes of this generator's shape, with a key each."""
         if self.codes is not None and self.keys is not None:
             _opened(self.codes, self.keys).check_fits(generator)
@@ -90,10 +92,10 @@ class Bundle(StartSource):
 
     def load(self, viewer: Viewer, prior: Prior, objective: Objective, *, labelled: bool) -> Begin:
         """Return the start."""
-        self.check_fits(viewer.generator)
+        self.check_fits(viewer.generator, viewer.spaces)
         generator, device = viewer.generator, viewer.device
 
-        def begin(photograph: Photograph, target: Target) -> Tensor:
+        def begin(photograph: Photograph, target: Target, assignment_HW: NDArray[np.uint8]) -> Codes:
             w_plus = photograph.given
             assert w_plus is not None, "photographs carry the codes that they start from"
             if w_plus.shape not in ((generator.num_ws, generator.w_dim), (1, generator.w_dim)):
@@ -101,7 +103,7 @@ class Bundle(StartSource):
                     f"the codes that it starts from are {list(w_plus.shape)}, and the generator's are "
                     f"{[generator.num_ws, generator.w_dim]}"
                 )
-            return w_plus.expand(1, generator.num_ws, -1).clone().to(device)
+            return Codes(w_plus.expand(1, generator.num_ws, -1).clone().to(device))
 
         return begin
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from generators.generator import Generator
+from generators.latents import Codes
 from generators.prior import Prior
 from stages.base.errors import BadSampleError
 from stages.inversion.encoders import AnyEncoder
@@ -16,27 +20,36 @@ from stages.objective.objective import Objective, Target
 
 
 class EncoderStart(StartSource):
-    """Start at the w_plus that an encoder gives; images pass through it one by one, so neighbours change nothing."""
+    """Start at the codes that an encoder gives; images pass through it one by one, so neighbours change nothing."""
 
     kind: Literal["encoder"] = "encoder"
     encoder: AnyEncoder  # the encoder
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether the encoder is the run's own."""
+        return self.encoder.needs_training
+
+    def with_trained(self, checkpoint: Path) -> Self:
+        """Return the start with the file of the run's own encoder, if it uses that."""
+        return self.model_copy(update={"encoder": self.encoder.with_trained(checkpoint)})
 
     def check(self) -> None:
         """Raise `WeightsError` if the encoder lacks a file."""
         self.encoder.check()
 
-    def check_fits(self, generator: Generator) -> None:
-        """Raise `GeneratorError` unless the encoder is one of this generator."""
-        self.encoder.check_fits(generator)
+    def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
+        """Raise an error of ours unless the encoder is one of this generator."""
+        self.encoder.check_fits(generator, spaces)
 
     def load(self, viewer: Viewer, prior: Prior, objective: Objective, *, labelled: bool) -> Begin:
         """Load the encoder."""
         encode = self.encoder.load(viewer).encode
 
-        def begin(photograph: Photograph, target: Target) -> Tensor:
-            w_plus = encode([photograph], {}).w_plus
-            if not bool(w_plus.isfinite().all()):
+        def begin(photograph: Photograph, target: Target, assignment_HW: NDArray[np.uint8]) -> Codes:
+            codes = encode([photograph], assignment_HW[None])
+            if not all(bool(tensor.isfinite().all()) for tensor in (codes.w_plus, *codes.deltas.values())):
                 raise BadSampleError("the codes that the encoder gives for it are not finite; check encoder and image")
-            return w_plus
+            return codes
 
         return begin

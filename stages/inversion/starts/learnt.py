@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
 from generators.generator import Generator
+from generators.latents import Codes
 from generators.prior import Prior, draw_w
 from stages.inversion.starts.start import Begin, StartSource, in_every_layer, one_hot
 from stages.inversion.viewer import Photograph, Viewer
@@ -50,12 +53,12 @@ class Learnt(StartSource):
         learn = functools.partial(LearntStart.from_draws, generator, perceptual, objective, viewer.region, self.samples)
         learnt = None if labelled else learn()
 
-        def begin(photograph: Photograph, target: Target) -> Tensor:
+        def begin(photograph: Photograph, target: Target, assignment_HW: NDArray[np.uint8]) -> Codes:
             start = learnt
             if start is None:
                 assert photograph.label is not None, "all photographs have a class or none"
                 start = learn(label=one_hot(photograph.label, generator))
-            return in_every_layer(start.w_of(perceptual, target)[0], generator)
+            return Codes(in_every_layer(start.w_of(perceptual, target)[0], generator))
 
         return begin
 

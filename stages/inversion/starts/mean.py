@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from generators.classes import mean_w_of_class
+from generators.latents import Codes
 from generators.prior import Prior
 from stages.inversion.starts.start import Begin, StartSource, in_every_layer
 from stages.inversion.viewer import Photograph, Viewer
@@ -27,8 +29,8 @@ class Mean(StartSource):
         """Return the start. The mean of a class is drawn when the first image of the class starts."""
         mean_w_of = functools.cache(functools.partial(mean_w_of_class, viewer.generator))
 
-        def begin(photograph: Photograph, target: Target) -> Tensor:
+        def begin(photograph: Photograph, target: Target, assignment_HW: NDArray[np.uint8]) -> Codes:
             w_D = prior.mean_w if photograph.label is None else mean_w_of(photograph.label)
-            return in_every_layer(w_D, viewer.generator)
+            return Codes(in_every_layer(w_D, viewer.generator))
 
         return begin

@@ -1,30 +1,42 @@
-"""The contract of a start: a setting that gives w_plus of each photograph before the first step; deltas are zero."""
+"""The contract of a start: a setting that gives the codes of each photograph before the first step."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from generators.generator import Generator
+from generators.latents import Codes
 from generators.prior import Prior
 from stages.base.stage import Sample
 from stages.base.variant import Variant
 from stages.inversion.viewer import Photograph, Viewer
 from stages.objective.objective import Objective, Target
 
-Begin = Callable[[Photograph, Target], Tensor]
-"""Returns the w_plus from which the inversion of one photograph starts, `[1, num_ws, w_dim]` float32 on the device."""
+Begin = Callable[[Photograph, Target, NDArray[np.uint8]], Codes]
+"""Returns the codes from which the inversion of one photograph starts, float32 on the device, without masks.
+
+The third argument is the space of each pixel of the region, `[H, W]` uint8 index into the viewer's spaces. Deltas that
+the codes lack start at zero, and others that the photograph does not use are ignored.
+"""
 
 
 class StartSource(Variant, ABC):
     """Where inversions start."""
 
-    def check_fits(self, generator: Generator) -> None:
-        """Raise `GeneratorError` or `StageError` if inversions in a generator cannot start there."""
+    def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
+        """Raise `GeneratorError` or `StageError` if inversions in a generator cannot start there.
+
+        Args:
+            generator: of the run.
+            spaces: of the run, most editable first.
+        """
 
     def given(self, sample: Sample) -> Tensor | None:
         """Return the codes that a sample brings for its start, `[num_ws or 1, w_dim]` float32; None if it needs none.

@@ -21,6 +21,7 @@ from pipeline.publish.index import published
 from pipeline.report.conclude import conclude
 from pipeline.training.encoder_examples import Assigned, AssignedExamples
 from pipeline.training.encoder_job import EncoderJob
+from pipeline.tune.trade_off import ask
 from stages.base.errors import SettingError
 from stages.base.stage import Rejected
 from stages.encoder.checkpoint import load_sam_encoder
@@ -188,6 +189,7 @@ def test_relative_addresses_of_codes_are_the_configurations(committed):
 
 
 OWN = "invert.method={kind: sam_encoder}"
+STARTING = "invert.start={kind: encoder, encoder: {kind: sam}}"
 
 
 def test_inversions_by_the_runs_own_encoder_follow_its_settings_and_use_it(committed):
@@ -211,6 +213,17 @@ def test_inversions_by_the_runs_own_encoder_follow_its_settings_and_use_it(commi
     inverting.open()(unit)
     records = committed.records(step, unit)
     assert {record.row["steps"] for record in records.values()} == {1}
+
+
+def test_inversions_may_start_from_the_runs_own_encoder(committed):
+    plan = committed.plan(ENCODER, STARTING)
+    step = steps(plan)[Invert]
+    assert step.encoder == plan.train_encoder(steps(plan))
+    assert step.stage.with_encoder(Path("encoder")).start.encoder.checkpoint == Path("encoder")
+    with pytest.raises(ConfigError, match="the configuration has no train_encoder"):
+        committed.plan(STARTING).check_weights()
+    with pytest.raises(ConfigError, match=r"trained for one threshold.*give tune another start"):
+        ask(plan)
 
 
 def test_a_run_without_an_encoder_to_use_is_refused_before_it_starts(committed):

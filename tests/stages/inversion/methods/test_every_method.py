@@ -17,6 +17,7 @@ METHODS = {
     "with the Gaussian prior": {"kind": "gaussian_prior"},
     "from an encoder": {"kind": "hybrid", "encoder": ENCODER, "spaces": "W+"},
     "from an encoder, in the spaces of maps": {"kind": "hybrid", "encoder": ENCODER},
+    "from a SAM encoder": {"kind": "hybrid", "encoder": {"kind": "sam", "checkpoint": SAM_ENCODER}},
     "by an encoder": {"kind": "encode", "encoder": ENCODER},
     "by a SAM encoder": {"kind": "sam_encoder", "checkpoint": SAM_ENCODER},
     "with a tuned generator": {
@@ -43,8 +44,14 @@ def e4e(tmp_path_factory, networks):
 
 def configured(networks, e4e, name: str, **settings):
     files = {ENCODER: {"checkpoint": e4e}, SAM_ENCODER: e4e.with_name("sam.safetensors")}
-    method = {key: files.get(value, value) if isinstance(value, str) else value for key, value in METHODS[name].items()}
-    return stage_of(networks, method, **settings)
+    return stage_of(networks, filled(METHODS[name], files), **settings)
+
+
+def filled(value, files):
+    """Return settings with the files that names stand for."""
+    if isinstance(value, dict):
+        return {key: filled(item, files) for key, item in value.items()}
+    return files.get(value, value) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("name", METHODS)
