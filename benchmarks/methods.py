@@ -6,14 +6,17 @@ All methods invert the same scenes in the demo's generator, with its objective, 
 scenes, of the codes as stored. Segments get the space that `assign_spaces` gives them at the demo's threshold, from
 the errors achieved in every single space. `methods`: name → `psnr_db`, `lpips` (of the demo's distance),
 `psnr_db_occluded`, `seconds_per_image` (of one worker, measures included) and `steps`. Methods in W, W+ and a
-feature space have no regularisation but the deltas' own.
+feature space have no regularisation but the deltas' own. `--encoder` is an encoder of the demo's generator: a SAM
+encoder (`.safetensors`; by default the demo's) or one in a published format.
 
 `steps_to_equal_loss`: for each start, the steps of a whole schedule (ramps included) that reach the mean loss of
-the demo's steps from the mean w; the fewest of the schedules tried. `schedules`: those, with the loss of each.
+the demo's steps from the mean w; the fewest of the schedules tried. `steps_to_loss_of_learnt`: the same for the loss
+of the demo's steps from the learnt start. `schedules`: those, with the loss of each. `default_schedules` (without
+`--quick`): loss and PSNR of each start with the schedule that `invert.schedule: null` gives it.
 `share_of_bare_forward`: images per second of the `encode` worker over those of its bare networks (encoder, generator,
 distance) on images that are on the device already, with a published encoder's network (IR-SE-50) of random weights;
-`share_of_bare_forward_committed`: the same for all that an actor does, from shard to committed bundle. Without
---encoder, no encoder was trained for the demo's generator, and the rows that need one are missing.
+`share_of_bare_forward_committed`: the same for all that an actor does, from shard to committed bundle.
+`processor_seconds`: of the whole command, all threads together; other programs hardly change it.
 """
 
 from __future__ import annotations
@@ -55,7 +58,10 @@ THRESHOLD = 0.055
 """The demo's."""
 DRAWS = {"kind": "learnt", "samples": 1024}
 SHARES = (0.06, 0.12, 0.24, 0.5, 1.0)
-"""Shares of the demo's steps that are tried for each start."""
+"""Shares of the demo's steps that are tried for each start; 0.24 is the most within a quarter."""
+QUICK_SHARES = (0.06, 0.24, 1.0)
+HYBRID = Schedule(steps=12, learning_rate=0.1)
+"""Of inversions from an encoder: less than a quarter of the demo's steps."""
 PLAIN = {"lambda_gaussian": 0.0, "lambda_variation": 0.0}
 PIVOTAL = {
     "kind": "pivotal",
@@ -68,15 +74,21 @@ PIVOTAL = {
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write the figures."""
     parser = parser_of("methods", __doc__, "few scenes; within 5 minutes on 2 cores")
-    parser.add_argument("--encoder", type=Path, help="an encoder of the demo's generator, in a published format")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        default=ASSETS / "encoder.safetensors",
+        help="an encoder of the demo's generator: a SAM encoder (.safetensors), or a file in a published format",
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
-    device, started = torch.device(options.device), time.perf_counter()
+    device, started, processor = torch.device(options.device), time.perf_counter(), time.process_time()
     scenes = _assigned(held_out(6 if options.quick else 24), device)
-    measured = {name: _figures(stage, scenes, device) for name, stage in methods(options.encoder).items()}
-    for name, figures in measured.items():
-        print(name, figures, flush=True)
-    starts = _starts(options.encoder, scenes, SHARES, device)
+    measured = dict[str, Mapping[str, float]]()
+    for name, stage in methods(options.encoder).items():
+        measured[name] = _figures(stage, scenes, device)
+        print(name, measured[name], flush=True)
+    starts = _compared_starts(options.encoder, scenes, device, quick=options.quick)
     print(starts, flush=True)
     shares = encoder_shares(16 if options.quick else 128, 3, device)
     print(shares, flush=True)
@@ -91,18 +103,20 @@ def main(arguments: list[str] | None = None) -> int:
             "seconds_per_image": "seconds of one worker",
             "steps": "of the optimiser, tuning included; passes of an encoder",
             "steps_to_equal_loss": "steps that reach `equal_loss`, none if no schedule does",
+            "steps_to_loss_of_learnt": "steps that reach `loss_of_learnt`, none if no schedule does",
         },
         "scenes": len(scenes),
         "quick": options.quick,
         "seed": SEED,
         **circumstances(device),
         "seconds": round(time.perf_counter() - started, 1),
+        "processor_seconds": round(time.process_time() - processor, 1),
     }
     write_report(options.json, report)
     return 0
 
 
-def methods(encoder: Path | None) -> dict[str, Invert]:
+def methods(encoder: Path) -> dict[str, Invert]:
     """Return the stage of every method, by name."""
     chosen: dict[str, dict[str, Any]] = {
         "SAM": {"start": DRAWS},
@@ -112,14 +126,18 @@ def methods(encoder: Path | None) -> dict[str, Invert]:
         "Gaussian prior": {"method": {"kind": "gaussian_prior"}, "start": DRAWS},
         "pivotal": {"method": PIVOTAL, "start": DRAWS},
     }
-    if encoder is not None:
-        named = {"encoder": {"checkpoint": encoder}}
-        chosen |= {
-            "encoder": {"method": {"kind": "encode", **named}},
-            "hybrid W+": {"method": {"kind": "hybrid", "spaces": "W+", **named}, "objective": PLAIN},
-            "hybrid SAM": {"method": {"kind": "hybrid", **named}},
-        }
+    named, sam = {"encoder": _encoder(encoder)}, _encoder(encoder)["kind"] == "sam"
+    one_pass = {"kind": "sam_encoder", "checkpoint": encoder} if sam else {"kind": "encode", **named}
+    chosen |= {
+        "SAM encoder" if sam else "encoder": {"method": one_pass},
+        "hybrid W+": {"method": {"kind": "hybrid", "spaces": "W+", **named}, "objective": PLAIN, "schedule": HYBRID},
+        "hybrid SAM": {"method": {"kind": "hybrid", **named}, "schedule": HYBRID},
+    }
     return {name: _stage(**settings) for name, settings in chosen.items()}
+
+
+def _encoder(path: Path) -> dict[str, Any]:
+    return {"kind": "sam" if path.suffix == ".safetensors" else "published", "checkpoint": path}
 
 
 def _stage(*, objective: Mapping[str, float] | None = None, **settings: Any) -> Invert:  # noqa: ANN401  # of a stage
@@ -211,38 +229,55 @@ def _figures(stage: Invert, scenes: Sequence[Sample], device: torch.device) -> d
 # ---- starts
 
 
-def _starts(
-    encoder: Path | None, scenes: Sequence[Sample], shares: Sequence[float], device: torch.device
-) -> dict[str, Any]:
-    """Return the steps from each start to the loss that the mean start reaches in the demo's steps."""
+Tried = Mapping[int, Mapping[str, float]]
+"""Loss and PSNR of a start, by the number of steps."""
+
+
+def _compared_starts(encoder: Path, scenes: Sequence[Sample], device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """Return the steps from each start to the losses that the demo's steps reach from the mean and learnt starts."""
     with tempfile.TemporaryDirectory() as folder:
         starts: dict[str, dict[str, Any]] = {"mean": {"kind": "mean"}, "learnt": DRAWS}
         starts["bundle"] = _earlier(scenes, Path(folder), device)
-        if encoder is not None:
-            starts["encoder"] = {"kind": "encoder", "encoder": {"checkpoint": encoder}}
-        equal_loss = _inverted(_stage(start=starts["mean"]), scenes, device).mean("loss")
-        schedules = {name: _tried(start, scenes, shares, device) for name, start in starts.items()}
-    reached = {
-        name: [steps for steps, figures in tried.items() if figures["loss"] <= equal_loss]
-        for name, tried in schedules.items()
-    }
+        starts["encoder"] = {"kind": "encoder", "encoder": _encoder(encoder)}
+        tried = {
+            name: _tried(start, scenes, QUICK_SHARES if quick else SHARES, device) for name, start in starts.items()
+        }
+        default = {} if quick else {"default_schedules": _by_default(starts, scenes, device)}
+    equal_loss, loss_of_learnt = tried["mean"][STEPS]["loss"], tried["learnt"][STEPS]["loss"]
     return {
         "equal_loss": equal_loss,
-        "steps_to_equal_loss": {name: min(steps, default=None) for name, steps in reached.items()},
-        "schedules": {name: {str(n): figures for n, figures in tried.items()} for name, tried in schedules.items()},
+        "steps_to_equal_loss": {name: _steps_to(equal_loss, of_start) for name, of_start in tried.items()},
+        "loss_of_learnt": loss_of_learnt,
+        "steps_to_loss_of_learnt": {name: _steps_to(loss_of_learnt, of_start) for name, of_start in tried.items()},
+        "schedules": {name: {str(n): figures for n, figures in of_start.items()} for name, of_start in tried.items()},
+        **default,
     }
 
 
-def _tried(
-    start: Mapping[str, Any], scenes: Sequence[Sample], shares: Sequence[float], device: torch.device
-) -> dict[int, dict[str, float]]:
+def _steps_to(loss: float, tried: Tried) -> int | None:
+    return min((steps for steps, figures in tried.items() if figures["loss"] <= loss), default=None)
+
+
+def _tried(start: Mapping[str, Any], scenes: Sequence[Sample], shares: Sequence[float], device: torch.device) -> Tried:
     tried = {}
-    for share in shares:
-        steps = max(1, round(share * STEPS))
+    for steps in (max(1, round(share * STEPS)) for share in shares):
         stage = _stage(start=dict(start), schedule=Schedule(steps=steps, learning_rate=RATE))
-        found = _inverted(stage, scenes, device)
-        tried[steps] = {"loss": found.mean("loss"), "psnr_db": round(found.mean("psnr_db"), 2)}
+        tried[steps] = _reached(stage, scenes, device)
     return tried
+
+
+def _by_default(
+    starts: Mapping[str, Mapping[str, Any]], scenes: Sequence[Sample], device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Return what the default schedule of each start reaches; it has many more steps than the demo's."""
+    stages = {name: _stage(start=dict(start), schedule=None) for name, start in starts.items()}
+    few = scenes[: 2 * BATCH]
+    return {name: {"steps": stage.schedule.steps, **_reached(stage, few, device)} for name, stage in stages.items()}
+
+
+def _reached(stage: Invert, scenes: Sequence[Sample], device: torch.device) -> dict[str, float]:
+    found = _inverted(stage, scenes, device)
+    return {"loss": found.mean("loss"), "psnr_db": round(found.mean("psnr_db"), 2)}
 
 
 def _earlier(scenes: Sequence[Sample], folder: Path, device: torch.device) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.timing import median_ratio, seconds_of
 from benchmarks.harness.training_memory import memory_growth
 from benchmarks.references.plain_loop import invert_plainly
 from generators.source import GeneratorSource
@@ -138,7 +139,7 @@ def _supervision(samples: Sequence[Sample], steps: int, turns: int, device: torc
     stage_s, plain_s = _in_turns(run_stage, run_plain, turns, device)
     differences = [ours[item] - plain[item] for item in plain]
     return {
-        "ratio_supervision": _median_ratio(plain_s, stage_s),
+        "ratio_supervision": median_ratio(plain_s, stage_s),
         "stage_images_per_hour": round(3600 * len(samples) / statistics.median(stage_s), 1),
         "plain_images_per_hour": round(3600 * len(samples) / statistics.median(plain_s), 1),
         "mean_difference_db": round(statistics.mean(differences), 4),
@@ -189,8 +190,8 @@ def _prediction(scenes: Sequence[Sample], count: int, turns: int, device: torch.
         worker_s, bare_s = _in_turns(run_worker, run_bare, turns, device)
         actor_s, beside_s = _in_turns(_actor(stage, samples, folder), run_bare, turns, device)
     return {
-        "share_of_bare_forward": _median_ratio(bare_s, worker_s),
-        "share_of_bare_forward_committed": _median_ratio(beside_s, actor_s),
+        "share_of_bare_forward": median_ratio(bare_s, worker_s),
+        "share_of_bare_forward_committed": median_ratio(beside_s, actor_s),
         "worker_images_per_second": round(count / statistics.median(worker_s), 1),
         "committed_images_per_second": round(count / statistics.median(actor_s), 1),
         "bare_images_per_second": round(count / statistics.median(bare_s + beside_s), 1),
@@ -246,20 +247,8 @@ def _in_turns(
     if device.type == "cuda":
         first()
         second()
-    pairs = [(_seconds(first, device), _seconds(second, device)) for _ in range(turns)]
+    pairs = [(seconds_of(first, device), seconds_of(second, device)) for _ in range(turns)]
     return [a for a, _ in pairs], [b for _, b in pairs]
-
-
-def _seconds(run: Callable[[], None], device: torch.device) -> float:
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def _median_ratio(above_s: Sequence[float], below_s: Sequence[float]) -> float:
-    return round(statistics.median(a / b for a, b in zip(above_s, below_s, strict=True)), 3)
 
 
 if __name__ == "__main__":

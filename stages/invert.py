@@ -14,11 +14,13 @@ from pydantic import model_validator
 
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Sizes, Value, Worker
+from stages.engine.schedule import Schedule
 from stages.images.encoding import encoded
 from stages.inversion.methods import Method, Optimise
 from stages.inversion.methods.method import Assigned, Found
 from stages.inversion.rounding import Packed, Packing, pack_exactly, pack_within
 from stages.inversion.stage import InvertingStage
+from stages.inversion.starts import BY_KIND, Mean, start_of_samples
 from stages.inversion.tuned import tuned_generator
 from stages.inversion.viewer import Viewer
 from stages.maps.region import to_uint8
@@ -43,6 +45,20 @@ def without_steps_by_need(settings: Any) -> Any:  # noqa: ANN401  # what a model
     return {name: value for name, value in settings.items() if name not in REMOVED}
 
 
+def with_schedule_of_start(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from
+    """Return settings whose schedule, if it is null, is that of the start, or of the encoder that a hybrid has."""
+    if not isinstance(settings, Mapping) or settings.get("schedule", "none given") is not None:
+        return settings
+    settings = start_of_samples(settings)
+    kinds = {name: _kind(settings.get(name)) for name in ("method", "start")}
+    kind = "encoder" if kinds["method"] == "hybrid" else kinds["start"]
+    return {**settings, "schedule": BY_KIND.get(kind, Mean).schedule}
+
+
+def _kind(variant: object) -> str:
+    return str(variant.get("kind") if isinstance(variant, Mapping) else getattr(variant, "kind", None))
+
+
 class Invert(InvertingStage):
     """Invert each image with every segment in its assigned space.
 
@@ -61,6 +77,7 @@ class Invert(InvertingStage):
     with_arrays: ClassVar[frozenset[str]] = frozenset({RECONSTRUCTION})
     located: ClassVar[bool] = True
 
+    schedule: Schedule = Schedule()  # steps per image, and their size; null is the schedule of the start
     method: Method = Optimise()  # how codes are found
     bundles: Packing = Packing()  # how they are stored
 
@@ -73,6 +90,7 @@ class Invert(InvertingStage):
     }
 
     _removed = model_validator(mode="before")(without_steps_by_need)
+    _schedule = model_validator(mode="before")(with_schedule_of_start)
 
     @model_validator(mode="after")
     def _method_and_settings_agree(self) -> Self:

@@ -27,13 +27,14 @@ from stages.encoder.fitting import codes_term, masked, shown
 from stages.encoder.network import EncoderNetwork, SamEncoder, new_encoder
 from stages.encoder.stream import Position, Stream, positions_of
 from stages.images.image_member import ImageMember
+from stages.inversion.viewer import MAX_PSNR_DB
 from stages.maps.region import Region, crop, place, psnr_db
 from stages.objective.loss import loss_of
 from stages.objective.objective import TERMS, Objective, prepare_target
 from stages.objective.precision import Computed, lowered
 from stages.perceptual.source import PerceptualSource
 from stages.training.rates import set_rate, warm_cosine
-from stages.training.states import States, identity_of, opened, packed
+from stages.training.states import States, identity_of, packed, resumed
 from stages.training.workers import Workers
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -157,14 +158,10 @@ def train_encoder(
         training = _Training(stage, stream, device, wrap, states)
         digests = training.generator.digest, training.perceptual.digest
         training.identity = identity_of(stage, changeable, *digests, list(source.units), source.identity)
-        kept = workers.of_first(states.load() if states is not None and workers.rank == 0 else None)
-        if kept is not None:
-            training.restore(opened(kept, training.identity, device, stage.name))
-        try:
+        with resumed(states, workers, training.identity, device, stage.name) as state:
+            if state is not None:
+                training.restore(state)
             training.run()
-        finally:
-            if states is not None:
-                states.close()
         return training.result()
 
 
@@ -307,7 +304,7 @@ class _Training:
             target = prepare_target(batch.image_N3HW, self.perceptual, self.stage.objective)
             loss_N = self.loss_of_codes(codes, target).sum(dim=0)
             picture = crop(self.generator.synthesize(codes.w_plus, codes.deltas, codes.masks), self.region)
-            psnr_N = psnr_db(picture, batch.image_N3HW).clamp(max=100.0)
+            psnr_N = psnr_db(picture, batch.image_N3HW).clamp(max=MAX_PSNR_DB)
             sums_3 += torch.stack([torch.ones_like(loss_N), loss_N, psnr_N]).sum(dim=1)
         count, loss, psnr = self.workers.sum(sums_3).tolist()
         return (loss / count, psnr / count) if count else (None, None)

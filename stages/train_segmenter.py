@@ -35,7 +35,7 @@ from stages.segmenter.stream import Share
 from stages.segmenter.survey import Survey, survey
 from stages.segmenter.validation import Best, Epoch, judged
 from stages.training.rates import set_rate
-from stages.training.states import States, identity_of, opened, packed
+from stages.training.states import States, identity_of, packed, resumed
 from stages.training.workers import Workers
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -143,18 +143,13 @@ def train(
         if stage.weight_files():  # their paths differ between machines; the fingerprint has their digest
             may_change["network"] = {"weights"}
         identity = identity_of(stage, may_change, source.spaces, source.size, list(source.units))
-        kept = workers.of_first(states.load() if states is not None and workers.rank == 0 else None)
-        state = None if kept is None else opened(kept, identity, device, stage.name)
-        found = Survey(**state["survey"]) if state else survey(reader, stage.holds_out, stage.seed, workers)
-        share = Share(reader, found, stage.holds_out, stage.shuffle_window, stage.seed, workers)
-        training = _Training(stage, share, device, wrap, states=states, identity=identity)
-        if state:
-            training.restore(state)
-        try:
+        with resumed(states, workers, identity, device, stage.name) as state:
+            found = Survey(**state["survey"]) if state else survey(reader, stage.holds_out, stage.seed, workers)
+            share = Share(reader, found, stage.holds_out, stage.shuffle_window, stage.seed, workers)
+            training = _Training(stage, share, device, wrap, states=states, identity=identity)
+            if state:
+                training.restore(state)
             training.run()
-        finally:
-            if states is not None:
-                states.close()
         return training.result()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.timing import median_ratio, seconds_of
 from benchmarks.supervision import ASSETS, OBJECTIVE, SEED, scenes
 from generators import load_encoder
 from generators.encoders.networks import EncoderNetwork, NetworkConfig
@@ -72,8 +72,8 @@ def encoder_shares(count: int, turns: int, device: torch.device) -> dict[str, An
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         for _ in range(turns):
             for side, run in sides.items():
-                seconds[side].append(_seconds(run, device))
-    shares = {side: _share(seconds["bare"], seconds[side]) for side in ("worker", "committed")}
+                seconds[side].append(seconds_of(run, device))
+    shares = {side: median_ratio(seconds["bare"], seconds[side]) for side in ("worker", "committed")}
     return {
         "share_of_bare_forward": shares["worker"],
         "share_of_bare_forward_committed": shares["committed"],
@@ -161,15 +161,3 @@ def _commit_maps(ledger: Ledger, unit: Unit, samples: Sequence[Sample]) -> None:
     rows = rows_of([{"key": sample.key, "shard": sample.shard} for sample in samples], records)
     put_records(attempt, RefineMaps(spaces=(W_PLUS,), region=Region.whole(SIDE_PX)), rows, records)
     attempt.commit({sample.key: None for sample in samples}, {})
-
-
-def _seconds(run: Callable[[], None], device: torch.device) -> float:
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def _share(bare_s: Sequence[float], other_s: Sequence[float]) -> float:
-    return round(statistics.median(bare / other for bare, other in zip(bare_s, other_s, strict=True)), 3)

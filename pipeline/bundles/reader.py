@@ -1,7 +1,7 @@
 """`open_bundles`: the images of a run's result, one by key, all in order, or in batches on a device.
 
 for batch in open_bundles("s3://latents/cars").batches(32, device="cuda"):
-    images = generator.synthesize(batch.w_plus, batch.deltas, batch.masks)
+    images = generator.synthesize(batch.w_plus, batch.deltas, batch.masks)  # of tuned ones: batch.pictures(generator)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from generators.generator import Generator
 from generators.latents import Codes
 from infra.bundles import read_files, read_rows
 from infra.receipts import Ledger
@@ -29,6 +30,7 @@ from pipeline.bundles.catalogue import Catalogue, Entry, open_catalogue
 from pipeline.bundles.files import npz_of, read_range, readable, whole_file
 from pipeline.publish.pointer import Pointer
 from stages.inversion.packing import CodesError, unpack_batch, unpack_codes
+from stages.inversion.tuned import is_tuned, tuned_generator
 
 if TYPE_CHECKING:
     from webdataset import DataPipeline
@@ -68,6 +70,14 @@ class Image:
     def assignment(self) -> NDArray[np.uint8]:
         """The space that each pixel was inverted in, `[H, W]` index into the run's spaces."""
         return np.asarray(self.arrays["assignment_HW"], np.uint8)
+
+    def generator(self, original: Generator) -> Generator:
+        """Return the generator that its codes belong to: the run's, or a copy that was tuned to it (`pivotal`).
+
+        Raises:
+            ArgumentError: `original` is not the generator that the image was inverted with.
+        """
+        return tuned_generator(original, self.arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +124,17 @@ class Batch:
     def assignments(self) -> NDArray[np.uint8]:
         """The space of each pixel, `[N, H, W]`."""
         return np.stack([image.assignment for image in self.images])
+
+    def pictures(self, generator: Generator) -> Tensor:
+        """Return the pictures of the images, `[N, 3, R, R]`, unclamped, about [-1, 1].
+
+        Images whose method tuned the generator are formed one by one, each by its own (`Image.generator`): from the
+        codes alone, `generator.synthesize` gives the pictures before tuning.
+        """
+        if not any(is_tuned(image.arrays) for image in self.images):
+            return generator.synthesize(self.w_plus, self.deltas, self.masks)
+        parts = [(image.generator(generator), unpacked([image], self.device)) for image in self.images]
+        return torch.cat([own.synthesize(codes.w_plus, codes.deltas, codes.masks) for own, codes in parts])
 
     def to(self, device: torch.device | str) -> Batch:
         """Return this batch for another device."""

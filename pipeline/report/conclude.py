@@ -38,6 +38,7 @@ from pipeline.report.distributions import Numbers
 from pipeline.report.edited import PICTURES as EDITED
 from pipeline.report.edited import EditedPicture, EditedSamples
 from pipeline.report.edits_page import EDITS_PAGE, write_edits_page
+from pipeline.report.encoder_training import EncoderTrainingReport
 from pipeline.report.gallery import Gallery, choose
 from pipeline.report.held_out import HeldOutSamples
 from pipeline.report.map_quality import judge
@@ -60,6 +61,7 @@ from stages.inversion.viewer import Viewer
 from stages.invert import Invert
 from stages.maps.spaces import column
 from stages.segmenter.choice import Published
+from stages.train_encoder import TrainEncoder
 
 NO_PICTURES = (
     "There are no pictures, and no figures against known occluders: the shards are not in the input as they were read. "
@@ -82,6 +84,7 @@ class Conclusion:
     latents: Mapping[str, str] = field(default_factory=dict)  # the locations of the bundles
     card: Card | None = None  # of the data set, without a report of its own
     edited: Sequence[EditedPicture] = ()
+    encoder_training: EncoderTrainingReport | None = None
 
     def write(self, plan: Plan, *, published: bool = True) -> Path:
         """Write `report.html` and `summary.json` into the run's folder and return the report.
@@ -122,6 +125,7 @@ class Conclusion:
             psnr_db=self.psnr_db,
             latents=self.latents,
             edited=self.edited,
+            encoder_training=self.encoder_training,
         )
         write_page(report, page)
         with staged(summary) as partial:
@@ -176,7 +180,17 @@ def conclude(finished: RunResult) -> Conclusion:
     card = Card(plan.config.folder.name, summary, pictures, provenance, distributions, parts_of(published))
     latents, shown_edits = _latents(plan, published), edited.pictures(choose(of_gallery, EDITED))
     return Conclusion(
-        summary, timings, pictures, quarantine, about, _training(plan), psnr_db, latents, card, shown_edits
+        summary,
+        timings,
+        pictures,
+        quarantine,
+        about,
+        _training(plan),
+        psnr_db,
+        latents,
+        card,
+        shown_edits,
+        _encoder_training(plan),
     )
 
 
@@ -236,6 +250,12 @@ def _training(plan: Plan) -> TrainingReport | None:
     if isinstance(plan.config.segmenter, Published):
         return None
     return None if receipt is None else TrainingReport.from_receipt(plan.ledger, receipt, plan.spaces)
+
+
+def _encoder_training(plan: Plan) -> EncoderTrainingReport | None:
+    address = plan.trainings(plan.ledger.receipt(plan.train_segmenter())).get(TrainEncoder.name)
+    receipt = None if address is None else plan.ledger.receipt(address)
+    return None if receipt is None else EncoderTrainingReport.from_receipt(plan.ledger, receipt)
 
 
 def _timing(name: str, tally: Tally) -> StageTiming:

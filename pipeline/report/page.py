@@ -28,6 +28,7 @@ from pipeline.report.charts import (
 from pipeline.report.distributions import Numbers, draw_convergence, draw_histogram
 from pipeline.report.edited import EditedPicture
 from pipeline.report.edits_page import EDITS_PAGE, names_of_all, rows_of_edits
+from pipeline.report.encoder_training import EncoderTrainingReport
 from pipeline.report.figures import count, decimal, percent
 from pipeline.report.map_quality import MapQuality
 from pipeline.report.summary import SAM, Picture, Quarantined, StageTiming, Summary, steps
@@ -102,6 +103,7 @@ def render_report(
     psnr_db: Numbers = (),
     latents: Mapping[str, str] = {},
     edited: Sequence[EditedPicture] = (),
+    encoder_training: EncoderTrainingReport | None = None,
 ) -> str:
     """Return the report as one HTML page that needs no other file.
 
@@ -117,6 +119,7 @@ def render_report(
         psnr_db: of the SAM inversion of every recorded sample.
         latents: the locations of the bundles, by content.
         edited: samples with their edits; the first of them are shown.
+        encoder_training: of the encoder, if the run trained one.
     """
     ceiling = error_ceiling(error_HW for picture in pictures for error_HW in (*picture.predicted_LHW, picture.error_HW))
     groups = group_quarantine(quarantine)
@@ -142,6 +145,7 @@ def render_report(
         found=_found(summary),
         calibration=_calibration(summary.maps),
         training=training,
+        encoder_training=encoder_training,
         rows=_rows([picture for picture in pictures if not picture.worst], summary.spaces, ceiling),
         worst=_rows(_worst_first(pictures), summary.spaces, ceiling),
         distributions=_distributions(pictures, psnr_db),

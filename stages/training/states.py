@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from generators.errors import CheckpointError
 from generators.weight_files import read_state
 from stages.base.errors import StageError
+from stages.training.workers import Workers
 
 FOREIGN = (CheckpointError, RuntimeError, KeyError, TypeError, ValueError)  # what a wrong state raises
 
@@ -50,6 +52,31 @@ def packed(state: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
+
+
+@contextmanager
+def resumed(
+    states: States | None, workers: Workers, identity: str, device: torch.device, stage: str
+) -> Iterator[dict[str, Any] | None]:
+    """Give the kept state of the same training, None if there is none; the last state is kept when the context ends.
+
+    Args:
+        states: of this training; None keeps none.
+        workers: all get the state of the first.
+        identity: as `identity_of`.
+        device: of the state's tensors.
+        stage: its name, for messages.
+
+    Raises:
+        StageError: as `opened`.
+    """
+    kept = workers.of_first(states.load() if states is not None and workers.rank == 0 else None)
+    state = None if kept is None else opened(kept, identity, device, stage)
+    try:
+        yield state
+    finally:
+        if states is not None:
+            states.close()
 
 
 def opened(data: bytes, identity: str, device: torch.device, stage: str) -> dict[str, Any]:

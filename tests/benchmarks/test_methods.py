@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import methods
 from benchmarks.harness.encoder_share import encoder_shares
+from stages.engine.schedule import Schedule
 
 CPU = torch.device("cpu")
 
@@ -21,6 +22,7 @@ def few(monkeypatch):
     monkeypatch.setattr(methods, "DRAWS", {"kind": "learnt", "samples": 16})
     tuning = {"steps": 2, "locality": {"alpha": 5.0}}
     monkeypatch.setattr(methods, "PIVOTAL", {"kind": "pivotal", "pivot": {"steps": 3}, "tuning": tuning})
+    monkeypatch.setattr(methods, "HYBRID", Schedule(steps=3, learning_rate=0.1))
     monkeypatch.setattr(methods, "encoder_shares", lambda *_: {"share_of_bare_forward": 1.0})
 
 
@@ -31,15 +33,18 @@ def test_every_method_has_its_figures_and_starts_are_compared_at_one_loss(few, t
     finally:
         torch.set_num_threads(threads)
     report = json.loads((tmp_path / "figures.json").read_text())
-    assert list(report["methods"]) == ["SAM", "W", "W+", "F4", "Gaussian prior", "pivotal"]
-    for name, figures in report["methods"].items():
-        assert figures["steps"] == (5 if name == "pivotal" else 4)
+    steps = {"SAM": 4, "W": 4, "W+": 4, "F4": 4, "Gaussian prior": 4, "pivotal": 5}
+    steps |= {"SAM encoder": 1, "hybrid W+": 3, "hybrid SAM": 3}
+    assert {name: figures["steps"] for name, figures in report["methods"].items()} == steps
+    for figures in report["methods"].values():
         assert figures["psnr_db"] > 0
         assert figures["seconds_per_image"] > 0
-    for name, steps in report["steps_to_equal_loss"].items():
-        reached = {int(n) for n, tried in report["schedules"][name].items() if tried["loss"] <= report["equal_loss"]}
-        assert steps == min(reached, default=None)
-    assert report["steps_to_equal_loss"]["mean"] == 4
+    for reaching, loss in (("steps_to_equal_loss", "equal_loss"), ("steps_to_loss_of_learnt", "loss_of_learnt")):
+        assert list(report[reaching]) == ["mean", "learnt", "bundle", "encoder"]
+        for name, steps in report[reaching].items():
+            reached = {int(n) for n, tried in report["schedules"][name].items() if tried["loss"] <= report[loss]}
+            assert steps == min(reached, default=None)
+    assert report["steps_to_equal_loss"]["mean"] == report["steps_to_loss_of_learnt"]["learnt"] == 4
 
 
 def test_the_share_of_the_encoder_regime_is_that_of_the_same_images():

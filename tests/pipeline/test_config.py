@@ -10,7 +10,8 @@ import pytest
 from pipeline.config import load_config
 from pipeline.data.stores import Stores
 from pipeline.errors import ConfigError
-from stages.inversion.starts import Learnt, Mean
+from stages.engine.schedule import Schedule
+from stages.inversion.starts import EncoderStart, Learnt, Mean
 
 MINIMAL = "input: shards/*.tar\noutput: store\nfolder: out\ngenerator: {checkpoint: g.safetensors}\n"
 
@@ -114,6 +115,33 @@ def test_defaults_are_those_of_the_thesis(tmp_path):
     assert (config.invert.schedule.steps, config.error_maps.schedule.steps) == (1001, 501)
     assert config.invert.start == config.error_maps.start == Mean()
     assert config.perceptual.backbone == "vgg"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        ((), Mean),
+        (("invert.start={kind: learnt}",), Learnt),
+        (("invert.start_samples=8",), Learnt),
+        (("invert.start={kind: encoder, encoder: {checkpoint: e4e.pt}}",), EncoderStart),
+        (("invert.method={kind: hybrid, encoder: {kind: sam}}",), EncoderStart),
+    ],
+)
+def test_a_schedule_of_null_is_that_of_the_start(tmp_path, overrides, start):
+    path = write(tmp_path, MINIMAL)
+    assert load_config(path, [*overrides, "invert.schedule=null"]).invert.schedule == start.schedule
+    assert load_config(path, overrides).invert.schedule == Schedule()
+
+
+def test_an_encoder_without_a_kind_is_a_published_one_as_before(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    given, named = (
+        load_config(path, [f"invert.start={{kind: encoder, encoder: {{{kind}checkpoint: e4e.pt}}}}"]).invert.start
+        for kind in ("", "kind: published, ")
+    )
+    assert given == named
+    with pytest.raises(ConfigError, match=r"invert\.start\.encoder.*'published', 'sam'"):
+        load_config(path, ["invert.start={kind: encoder, encoder: {kind: psp}}"])
 
 
 @pytest.mark.parametrize(

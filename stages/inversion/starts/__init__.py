@@ -9,10 +9,16 @@ from stages.inversion.starts.bundle import Bundle
 from stages.inversion.starts.encoder import EncoderStart
 from stages.inversion.starts.learnt import Learnt
 from stages.inversion.starts.mean import Mean
+from stages.inversion.starts.start import StartSource
 
-__all__ = ["Bundle", "EncoderStart", "Learnt", "Mean", "Start", "start_of_samples"]
+__all__ = ["BY_KIND", "Bundle", "EncoderStart", "Learnt", "Mean", "Start", "start_of_samples"]
 
 Start = Annotated[Mean | Learnt | EncoderStart | Bundle, Field(discriminator="kind")]
+
+
+BY_KIND: Mapping[str, type[StartSource]] = {
+    str(start.model_fields["kind"].default): start for start in (Mean, Learnt, EncoderStart, Bundle)
+}
 
 
 def start_of_samples(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from

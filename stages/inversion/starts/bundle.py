@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from generators.latents import Codes
 from generators.prior import Prior
 from stages.base.errors import BadSampleError
 from stages.base.stage import Sample
+from stages.engine.schedule import Schedule
 from stages.inversion.starts.start import Begin, StartSource
 from stages.inversion.viewer import Photograph, Viewer
 from stages.objective.objective import Objective, Target
@@ -37,6 +38,8 @@ class Bundle(StartSource):
     Codes come from a file, matched by key, or from another store of inversions of the same shards. An image without
     codes there is quarantined.
     """
+
+    schedule: ClassVar[Schedule] = Schedule(steps=251)
 
     kind: Literal["bundle"] = "bundle"
     codes: Path | None = None  # a .npy or .pt file of w_plus, [N, num_ws, w_dim], as `invertmill export` writes it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import Prior
 from stages.base.errors import BadSampleError
+from stages.engine.schedule import Schedule
 from stages.inversion.encoders import AnyEncoder
 from stages.inversion.starts.start import Begin, StartSource
 from stages.inversion.viewer import Photograph, Viewer
@@ -21,6 +22,8 @@ from stages.objective.objective import Objective, Target
 
 class EncoderStart(StartSource):
     """Start at the codes that an encoder gives; images pass through it one by one, so neighbours change nothing."""
+
+    schedule: ClassVar[Schedule] = Schedule(steps=251)
 
     kind: Literal["encoder"] = "encoder"
     encoder: AnyEncoder  # the encoder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from generators.generator import Generator
 from generators.latents import Codes
 from generators.prior import Prior, draw_w
+from stages.engine.schedule import Schedule
 from stages.inversion.starts.start import Begin, StartSource, in_every_layer, one_hot
 from stages.inversion.viewer import Photograph, Viewer
 from stages.maps.region import Region, crop
@@ -39,6 +40,8 @@ class Learnt(StartSource):
     If the class of an image is known, the draws are of its class. A class that returns after several others is
     learnt again, so shards are best sorted by class.
     """
+
+    schedule: ClassVar[Schedule] = Schedule(steps=251)
 
     kind: Literal["learnt"] = "learnt"
     samples: PositiveInt = 1024  # draws of w

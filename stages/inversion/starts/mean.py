@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from generators.classes import mean_w_of_class
 from generators.latents import Codes
 from generators.prior import Prior
+from stages.engine.schedule import Schedule
 from stages.inversion.starts.start import Begin, StartSource, in_every_layer
 from stages.inversion.viewer import Photograph, Viewer
 from stages.objective.objective import Objective, Target
@@ -18,6 +19,8 @@ from stages.objective.objective import Objective, Target
 
 class Mean(StartSource):
     """Start at the mean w; if the class of an image is known, at the mean w of its class."""
+
+    schedule: ClassVar[Schedule] = Schedule()
 
     kind: Literal["mean"] = "mean"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from generators.latents import Codes
 from generators.prior import Prior
 from stages.base.stage import Sample
 from stages.base.variant import Variant
+from stages.engine.schedule import Schedule
 from stages.inversion.viewer import Photograph, Viewer
 from stages.objective.objective import Objective, Target
 
@@ -29,6 +31,9 @@ the codes lack start at zero, and others that the photograph does not use are ig
 
 class StartSource(Variant, ABC):
     """Where inversions start."""
+
+    schedule: ClassVar[Schedule]
+    """The schedule of inversions from there (`invert.schedule: null`); `docs/methods.md` has the loss it reaches."""
 
     def check_fits(self, generator: Generator, spaces: Sequence[str]) -> None:
         """Raise `GeneratorError` or `StageError` if inversions in a generator cannot start there.

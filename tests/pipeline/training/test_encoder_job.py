@@ -19,6 +19,7 @@ from pipeline.operations.status import status_of
 from pipeline.operations.verify import repair, verify_run
 from pipeline.publish.index import published
 from pipeline.report.conclude import conclude
+from pipeline.report.encoder_training import EncoderTrainingReport
 from pipeline.training.encoder_examples import Assigned, AssignedExamples
 from pipeline.training.encoder_job import EncoderJob
 from pipeline.tune.trade_off import ask
@@ -28,6 +29,7 @@ from stages.encoder.checkpoint import load_sam_encoder
 from stages.invert import Invert
 from tests import tiny
 from tests.pipeline.conftest import COUNTS, Committed
+from tests.pipeline.report_page import page_of
 
 CPU = torch.device("cpu")
 SETTINGS = {
@@ -138,6 +140,20 @@ def test_the_encoder_has_its_row_in_status_and_its_place_in_the_plan(committed):
     (row,) = (stage for stage in after.stages if stage.name == "train_encoder")
     assert (row.done, row.units, row.recorded) == (1, 1, COUNTS["train-a"])
     assert after.complete
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_the_report_shows_its_curve_and_what_it_did_not_learn_from(tmp_path, share: float):
+    point = {"loss": 0.5, "terms": {"codes": 0.0}, "val_loss": 0.25 if share else None, "val_psnr_db": share or None}
+    training = EncoderTrainingReport(7, [{"step": n, **point} for n in (2, 4)], {"image7": "its codes do not fit"})
+    page = page_of(tmp_path, encoder_training=training)
+    labels = [panel["aria-label"] for panel in page.all("div") if "aria-label" in panel]
+    validation = "0.2500" if share else "–"
+    assert f"Losses by step; last: step 4, training 0.5000, validation {validation}" in labels
+    assert any(label.startswith("PSNR of held-out images by step; last: 0.50 dB") for label in labels) == bool(share)
+    assert "7 examples; the encoder of step 4 is used" in page.text
+    assert "1 example was excluded from training" in page.text
+    assert "image7 : its codes do not fit" in page.text
 
 
 def test_a_report_counts_the_work_of_each_training_by_itself(committed):
