@@ -28,9 +28,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from generators.directions.sampling import seeded_w
+from generators.generator import Generator
 from generators.latents import Codes
 from generators.source import GeneratorSource
 from stages.base.batched_worker import batched_worker
+from stages.base.errors import SettingError
 from stages.base.stage import Record, Sample, Sizes, Stage, Worker
 from stages.editing.editor import Editor
 from stages.editing.settings import AnyDirection, EditOfCodes, EditSequence, Magnitudes, edits_of
@@ -93,6 +95,19 @@ class Editability(Stage):
                 yield from _records(list(group), reference)
 
         return batched_worker(prepare, compute, self.batch)
+
+    def edits(self, generator: Generator) -> tuple[EditOfCodes, ...]:
+        """Return the edits that are measured: those that need no class of an image.
+
+        Raises:
+            DirectionError: a direction is missing or does not fit the generator.
+            SettingError: there is no such edit.
+        """
+        every = edits_of(self.directions, self.magnitudes, self.sequences, generator)
+        edits = tuple(edit for edit in every if not edit.needs_classes)
+        if not edits:
+            raise SettingError("edit.directions: all of them need the class of an image; add one that does not")
+        return edits
 
     def _prepared(self, sample: Sample, reference: _Reference) -> _Image:
         record = sample.records[INVERTED]
@@ -158,8 +173,7 @@ def _reference(stage: Editability, device: torch.device) -> _Reference:
     generator, perceptual = stage.generator.load(device), stage.perceptual.load(device)
     region = (stage.region or Region.whole(generator.resolution)).inside(generator.resolution)
     editor = Editor(generator, region)
-    every = edits_of(stage.directions, stage.magnitudes, stage.sequences, generator)
-    edits = tuple(edit for edit in every if not edit.needs_classes)
+    edits = stage.edits(generator)
     empty = torch.zeros(0)
     unknown = _Reference(editor, perceptual, edits, empty, empty, empty, 1.0)
     change, pixels, features = [], [], []

@@ -36,7 +36,7 @@ def _evaluate(config: Path, overrides: Sequence[str]) -> None:
     from pipeline.cli import run as cli_run
     from pipeline.config import load_config
     from pipeline.evaluation.compute import computed
-    from pipeline.evaluation.conclude import concluded, write
+    from pipeline.evaluation.conclude import concluded, pictured, write
     from pipeline.execution.progress import Progress
     from pipeline.execution.run import Run
 
@@ -45,11 +45,11 @@ def _evaluate(config: Path, overrides: Sequence[str]) -> None:
     done = computed(mill)
     with mill.progress.doing("writing the tables"):
         evaluation = concluded(done.plan, done.methods)
-        folder = write(evaluation, mill.config.folder)
+        page = write(evaluation, pictured(evaluation, done.plan), mill.config.folder)
     if done.units == 0:
         console.print("nothing to compute: every bundle is committed")
     print_evaluation(console, evaluation)
-    console.print(f"evaluation: {folder}", soft_wrap=True)
+    console.print(f"evaluation: {page}", soft_wrap=True)
     cli_run.print_failed(console, mill.failed)
     if not evaluation.complete:
         console.print("run again to complete it")

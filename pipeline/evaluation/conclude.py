@@ -16,8 +16,10 @@ import torch
 from infra.files import staged
 from infra.stores.os_errors import explained
 from pipeline.evaluation.claims import Judge
+from pipeline.evaluation.grid import Grid, grid_of, sheet
 from pipeline.evaluation.measured import Measured, measured, occluded_names
 from pipeline.evaluation.methods import Compared, section_of
+from pipeline.evaluation.page import render_page
 from pipeline.evaluation.statistics import Bootstrap
 from pipeline.evaluation.tables import (
     EDITING,
@@ -33,8 +35,9 @@ from pipeline.evaluation.tables import (
     summary_of,
 )
 from pipeline.plan.plan import Plan
+from pipeline.report.conclude import viewer_of
 
-FOLDER, SUMMARY = "evaluation", "summary.json"
+FOLDER, SUMMARY, PAGE = "evaluation", "summary.json", "evaluation.html"
 _SHARED = ("methods", "claims", "evaluation")
 
 
@@ -43,13 +46,19 @@ def concluded(plan: Plan, methods: Sequence[Compared]) -> Evaluation:
     section = section_of(plan)
     bootstrap = Bootstrap(section.resamples, section.seed)
     found = tuple(measured(method) for method in methods)
-    claims = Judge(found, plan.spaces, bootstrap, occluded_names(plan)).claims()
+    occluded = occluded_names(plan)
+    claims = Judge(found, plan.spaces, bootstrap, occluded).claims()
     lines = tuple(line_of(one, bootstrap) for one in found)
-    return Evaluation(_circumstances(plan, found, bootstrap), lines, tuple(claims), found)
+    return Evaluation(_circumstances(plan, found, bootstrap), lines, tuple(claims), found, occluded)
 
 
-def write(evaluation: Evaluation, folder: Path) -> Path:
-    """Write all files into `folder/evaluation`, and methods and claims into `folder/summary.json`; return the former.
+def pictured(evaluation: Evaluation, plan: Plan) -> Grid:
+    """Return the grid of an evaluation, rendered from the codes as stored."""
+    return grid_of(evaluation.methods, viewer_of(plan), section_of(plan).pictures, evaluation.occluded)
+
+
+def write(evaluation: Evaluation, grid: Grid, folder: Path) -> Path:
+    """Write all files into `folder/evaluation`, and methods and claims into `folder/summary.json`; return the page.
 
     What `summary.json` holds of a run stays as it is.
     """
@@ -57,10 +66,14 @@ def write(evaluation: Evaluation, folder: Path) -> Path:
     with explained(folder, "write to"):
         own.mkdir(parents=True, exist_ok=True)
         _write_tables(evaluation, own)
+        _write_text(own / PAGE, render_page(folder.name, evaluation, grid))
+        if grid.rows:
+            with staged(own / "grid.png") as partial:
+                partial.write_bytes(sheet(grid))
         summary = summary_of(evaluation)
         _write_text(own / SUMMARY, json.dumps(summary, indent=2) + "\n")
         _write_text(folder / SUMMARY, json.dumps(_of_run(folder / SUMMARY) | summary, indent=2) + "\n")
-    return own
+    return own / PAGE
 
 
 def _of_run(path: Path) -> dict[str, Any]:
@@ -104,7 +117,7 @@ def _write_parquet(path: Path, rows: Sequence[dict[str, Any]], beside: Circumsta
 
 def _write_text(path: Path, text: str) -> None:
     with staged(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # a key may hold surrogates
 
 
 def _circumstances(plan: Plan, methods: Sequence[Measured], bootstrap: Bootstrap) -> Circumstances:

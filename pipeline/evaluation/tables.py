@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.evaluation.claims import Claim
 from pipeline.evaluation.measured import Measured
 from pipeline.evaluation.methods import ABLATION, SAM, Regime
+from pipeline.evaluation.samples import Name
 from pipeline.evaluation.statistics import Bootstrap, Mean, mean_of
 
 UNKNOWN = "–"
@@ -92,6 +93,7 @@ class Evaluation:
     lines: tuple[Line, ...]
     claims: tuple[Claim, ...]
     methods: tuple[Measured, ...]
+    occluded: frozenset[Name] | None = None  # images with a known occluder; None if none is known
 
     @property
     def complete(self) -> bool:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from infra.receipts import ReceiptHead
-from pipeline.data.reading import Reader, Recorded
-from pipeline.data.units import Shard, Unit
 from pipeline.errors import RunError
 from pipeline.evaluation.conclude import FOLDER, SUMMARY
 from pipeline.evaluation.measured import ImageRow, Measured
+from pipeline.evaluation.reading import codes_of, samples_of, viewer_of
 from pipeline.evaluation.tables import Evaluation, summary_of
-from stages.base.stage import Record, Sample
-from stages.inversion.packing import unpack_codes
-from stages.inversion.tuned import tuned_generator
+from stages.base.stage import Record
 from stages.inversion.viewer import Viewer
-from stages.invert import Invert
 from stages.maps.region import fit
 
 RENDERED = 4
@@ -61,53 +54,19 @@ def verified(evaluation: Evaluation, viewer: Viewer, folder: Path) -> tuple[list
 
 def rendered(method: Measured, viewer: Viewer) -> Iterator[tuple[ImageRow, dict[str, float]]]:
     """Yield some images of a method with their figures measured again, from shard and bundle."""
-    compared = method.method
-    plan, step = compared.plan, compared.steps[Invert]
-    shards = plan.inventories()
-    reader = _reader(method, shards)
-    records = [Recorded(step.stage.name, step.fingerprint)]
-    records += [
-        Recorded(name, digest, compared.samples.cut)
-        for name, digest in (compared.editing.upstream.items() if compared.editing is not None else ())
-        if name != step.stage.name
-    ]
-    measure_edits = None if compared.editing is None else compared.editing.stage.setup(torch.device("cpu"))
-    for unit, rows in _chosen(method):
-        listed = reader.chosen(unit, [row.key for row in rows])
-        for row, (_, sample) in zip(rows, reader.read(unit, listed, records), strict=True):
-            if not isinstance(sample, Sample) or not sample.members:
-                continue  # its shard is no longer in the input
-            again = _measured(sample, viewer, plan.image.picture(sample).pixels_HW3)
-            if measure_edits is not None and row.editability is not None:
-                (of_edits,) = measure_edits([sample])
-                if isinstance(of_edits, Record):
-                    again["editability"] = float(str(of_edits.row["editability"]))
-            yield row, again
-
-
-def _reader(method: Measured, shards: dict[Shard, ReceiptHead]) -> Reader:
-    plan, selection = method.method.plan, method.method.samples.selection
-    inventories = {shard: head.unit for shard, head in shards.items()}
-    return Reader(plan.ledger, plan.sources, inventories, selection, tolerant=True)
-
-
-def _chosen(method: Measured) -> Iterator[tuple[Unit, list[ImageRow]]]:
-    """Yield units with those of their images that are rendered again, spread over all."""
     numbers = np.linspace(0, len(method.rows) - 1, min(RENDERED, len(method.rows))).astype(int)
-    chosen = [method.rows[number] for number in sorted(set(numbers.tolist()))]
-    for unit in method.method.samples.units:
-        if rows := [row for row in chosen if row.bundle == unit.name]:
-            yield unit, rows
-
-
-def _measured(sample: Sample, viewer: Viewer, pixels_HW3: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, float]:
-    record = sample.records[Invert.name]
-    w_plus = record.row["w_plus"]
-    assert isinstance(w_plus, np.ndarray)
-    formed_by = replace(viewer, generator=tuned_generator(viewer.generator, record.arrays))
-    picture_13HW = formed_by.picture(unpack_codes(w_plus, record.arrays))
-    measures = viewer.measure(picture_13HW, fit(pixels_HW3, viewer.region)[None])
-    return {"psnr_db": float(measures.psnr_db), "lpips": float(measures.lpips)}
+    rows = [method.rows[number] for number in sorted(set(numbers.tolist()))]
+    editing = method.method.editing
+    measure_edits = None if editing is None else editing.stage.setup(viewer.device)
+    for row, sample in samples_of(method, rows):
+        picture_13HW = viewer_of(sample, viewer).picture(codes_of(sample))
+        target_3HW = fit(method.method.plan.image.picture(sample).pixels_HW3, viewer.region)
+        measures = viewer.measure(picture_13HW, target_3HW[None])
+        again = {"psnr_db": float(measures.psnr_db), "lpips": float(measures.lpips)}
+        if measure_edits is not None and row.editability is not None:
+            (of_edits,) = measure_edits([sample])
+            again["editability"] = float(str(of_edits.row["editability"])) if isinstance(of_edits, Record) else 0.0
+        yield row, again
 
 
 def _unlike(row: ImageRow, again: dict[str, float]) -> Iterator[str]:

@@ -10,7 +10,8 @@ import pytest
 from infra.receipts import Address
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.compute import committed
-from pipeline.evaluation.conclude import concluded, write
+from pipeline.evaluation.conclude import concluded, pictured, write
+from pipeline.evaluation.grid import Grid
 from pipeline.evaluation.samples import choose
 from pipeline.evaluation.verify import verified
 from pipeline.operations.garbage import garbage_of
@@ -19,6 +20,7 @@ from stages.invert import Invert
 from tests.pipeline.conftest import contents
 from tests.pipeline.evaluation.conftest import EDIT, EVALUATE, METHODS, evaluate
 
+NO_PICTURES = Grid((), ())
 OTHER = "{name: slow, invert: {schedule: {steps: 5}}}"
 
 
@@ -102,7 +104,7 @@ def test_the_files_say_the_same(own_run):
     out = own_run.folder / "out"
     out.mkdir(exist_ok=True)
     (out / "summary.json").write_text(json.dumps({"index": "of the run", "methods": "old"}))
-    folder = write(found, out)
+    folder = write(found, pictured(found, plan), out).parent
     summary = json.loads((out / "summary.json").read_text())
     assert summary["index"] == "of the run"
     assert list(summary["methods"]) == [line.name for line in found.lines]
@@ -149,7 +151,7 @@ def test_without_held_out_images_there_is_nothing_to_evaluate_on(evaluated_run):
 def test_an_evaluation_is_verified_by_rendering_its_images_again(own_run):
     plan = own_run.plan(*EVALUATE)
     found, viewer = concluded(plan, committed(plan)), viewer_of(plan)
-    write(found, own_run.folder / "out")
+    write(found, NO_PICTURES, own_run.folder / "out")
     problems, facts = verified(found, viewer, own_run.folder / "out")
     assert problems == []
     assert facts[0].startswith("SAM: 3 images rendered again, at most 0.000 dB")
@@ -160,7 +162,7 @@ def test_an_evaluation_is_verified_by_rendering_its_images_again(own_run):
 def test_a_row_that_is_not_what_its_codes_give_is_a_problem(own_run, figure):
     plan = own_run.plan(*EVALUATE)
     found = concluded(plan, committed(plan))
-    write(found, own_run.folder / "out")
+    write(found, NO_PICTURES, own_run.folder / "out")
     (sam, *others) = found.methods
     first = sam.rows[0]
     lie = replace(sam, rows=(replace(first, **{figure: getattr(first, figure) + 0.1}), *sam.rows[1:]))
@@ -172,7 +174,7 @@ def test_a_row_that_is_not_what_its_codes_give_is_a_problem(own_run, figure):
 def test_a_table_that_is_not_of_the_bundles_is_a_problem(own_run):
     plan = own_run.plan(*EVALUATE)
     found = concluded(plan, committed(plan))
-    path = write(found, own_run.folder / "out") / "summary.json"
+    path = write(found, NO_PICTURES, own_run.folder / "out").with_name("summary.json")
     summary = json.loads(path.read_text())
     summary["methods"]["W+"]["psnr_db"] += 1
     path.write_text(json.dumps(summary))
