@@ -56,7 +56,6 @@ def test_an_evaluation_that_was_killed_is_resumed_and_does_nothing_twice(finishe
     }
     assert summary["claims"]["sam_psnr_over_w_plus"]["images"] == 4
     assert summary["samples"]["recorded"] == 8, "what a run wrote stays"
-    assert "sam_psnr_over_w_plus" not in said.text, "claims are printed in words"
     assert (mill.folder / "out/evaluation/evaluation.html").is_file()
 
     said = mill.call("evaluate --verify")
