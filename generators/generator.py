@@ -34,6 +34,12 @@ class Spared:
     mask: Tensor
     change: Tensor
 
+    def repeated(self, count: int) -> Spared:
+        """Return that of one image for `count` edits of it at once; nothing is copied."""
+        feature, image = self.state.feature, self.state.image
+        state = State(_repeated(feature, count), None if image is None else _repeated(image, count))
+        return Spared(state, _repeated(self.mask, count), _repeated(self.change, count))
+
 
 @dataclass(frozen=True)
 class Unedited:
@@ -42,6 +48,11 @@ class Unedited:
     w: Tensor
     image: Tensor
     spared: Mapping[int, Spared]
+
+    def repeated(self, count: int) -> Unedited:
+        """Return the pass of one image for `count` edits of it at once; nothing is copied."""
+        spared = {index: kept.repeated(count) for index, kept in self.spared.items()}
+        return Unedited(_repeated(self.w, count), _repeated(self.image, count), spared)
 
 
 class Generator(nn.Module, ABC):
@@ -234,6 +245,10 @@ class Generator(nn.Module, ABC):
 def _broadcasts(x: Tensor, to: Tensor) -> bool:
     sizes = zip(reversed(x.shape), reversed(to.shape), strict=False)
     return x.ndim <= to.ndim and all(size in (1, wanted) for size, wanted in sizes)
+
+
+def _repeated(one: Tensor, count: int) -> Tensor:
+    return one.expand(count, *one.shape[1:])
 
 
 def _changed(feature: Tensor, change: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ def measured(
     region = next(iter(editors.values())).region
     against = {edit.label: _Against.from_truth(region, truth, edit.label) for edit in known}
     for method, codes in methods.items():
-        pictures = editors[method].pictures(codes, known, [truth.label])
-        before_3HW = next(pictures).image_N3HW[0].cpu()
+        before, pictures = editors[method].pictures_of_one(codes, known, truth.label)
+        before_3HW = before.image_N3HW[0].cpu()
         for edit, after in zip(known, pictures, strict=True):
             yield against[edit.label].measure(method, edit, after.image_N3HW[0].cpu(), before_3HW)
     for edit in known:

@@ -185,8 +185,8 @@ class EditedSamples:
         unedited = {SAM_METHOD: to_uint8(sam.image_N3HW)[0]}
         rendered: dict[str, NDArray[np.uint8]] = {}  # in the first space alone, by label
         for of_alone in alone.values():
-            pictures = self._editor.pictures(of_alone, self._edits, [_class_of(sample)])
-            unedited[first] = to_uint8(next(pictures).image_N3HW)[0]
+            before, pictures = self._editor.pictures_of_one(of_alone, self._edits, _class_of(sample))
+            unedited[first] = to_uint8(before.image_N3HW)[0]
             for edit, picture in zip(self._edits, pictures, strict=True):
                 rendered[edit.label] = to_uint8(picture.image_N3HW)[0]
         edits = json.loads(str(record.row["edits"]))
