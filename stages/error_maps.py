@@ -100,6 +100,10 @@ class ErrorMaps(InvertingStage):
         codes = sizes.codes_bytes if self.keep_codes else 0
         return sizes.spaces * (2 * sizes.map_px + 4 * self.schedule.steps + images + codes)
 
+    def steps_of_a_sample(self, spaces: int) -> int:
+        """Return the steps of its inversions in every space."""
+        return spaces * self.schedule.steps
+
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance; the worker inverts `batch` items, an image in a space, at a time."""
         inverter = self.inverter(device)

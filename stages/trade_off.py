@@ -176,6 +176,10 @@ class TradeOff(InvertingStage):
     warm: Schedule | None = None
     bundles: Packing = Packing()  # how `invert` stores codes
 
+    def steps_of_a_sample(self, spaces: int) -> int:
+        """Return the steps of a whole sweep."""
+        return self.schedule.steps + self.warm.steps * (len(self.thresholds) - 1)
+
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance; each image passes through all thresholds at its own pace."""
         inverter = self.inverter(device)

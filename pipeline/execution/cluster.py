@@ -10,13 +10,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
+import torch
 
 from pipeline.config import Compute
 from pipeline.errors import ClusterLostError, RunError
@@ -46,6 +48,7 @@ class Cluster:
 
     compute: Compute
     say: Callable[[str], None]
+    folder: Path | None = None  # keeps what its workers compile, if it is on this machine
     _checked_at: float = 0.0
     _silent_since: float | None = None
 
@@ -75,7 +78,7 @@ class Cluster:
             if address is None:
                 _use_own_token()
                 with shielded():
-                    _start_here(self.say)
+                    _start_here(self.say, {} if self.folder is None else compiler_cache(self.folder))
             else:
                 self.probe()
                 _use_token_if_there()
@@ -134,11 +137,23 @@ class Cluster:
         return outcome[0]
 
 
-def _start_here(say: Callable[[str], None]) -> None:
+def compiler_cache(folder: Path) -> dict[str, str]:
+    """Return the environment in which torch keeps compiled code in a folder: by version and by instructions of the CPU.
+
+    Torch does not include the latter in its key: the folder may come from a different machine. A cache that the
+    environment names already is kept.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return {}
+    name = f"torch-{torch.__version__}-{torch.backends.cpu.get_cpu_capability()}"
+    return {"TORCHINDUCTOR_CACHE_DIR": str(folder.resolve() / "cache" / "compiled" / name)}
+
+
+def _start_here(say: Callable[[str], None], environment: Mapping[str, str]) -> None:
     """Start Ray on this machine, again if its parts were not ready in time."""
     for left in range(STARTS - 1, -1, -1):
         try:
-            _init("local")  # None would join the cluster in RAY_ADDRESS
+            _init("local", environment)  # None would join the cluster in RAY_ADDRESS
         except Exception as error:  # Ray raises bare exceptions
             if not left or "timed out" not in str(error):
                 raise
@@ -148,13 +163,13 @@ def _start_here(say: Callable[[str], None]) -> None:
             return
 
 
-def _init(address: str) -> None:
+def _init(address: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
     ray.init(
         address=address,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        runtime_env={"env_vars": {**WORKER_ENVIRONMENT, **environment}},
     )
 
 

@@ -86,7 +86,7 @@ class Run:
     hosts: Hosts = field(default_factory=Hosts)
 
     def __post_init__(self) -> None:
-        self.cluster = Cluster(self.config.compute, self.progress.say)
+        self.cluster = Cluster(self.config.compute, self.progress.say, self.config.folder)
 
     def execute(self) -> RunResult:
         """Return when everything possible is committed and published.
@@ -377,6 +377,8 @@ class Run:
         with self.progress.stage(job.name, len(tasks), sum(samples.values())) as shown:
             resources = resources_of(self.config.compute, use_gpu=workers_use_gpu)
             resources = replace(resources, unit_deadline_s=deadline_s or resources.unit_deadline_s)
+            if isinstance(job, MapJob):
+                job = replace(job, samples_ahead=-(-sum(samples.values()) // resources.workers))
             outcome = Supervisor(job, self.hosts, resources, shown, self.cluster.check).execute(tasks)
         self.failed |= {unit: f"{job.name}: {reason}" for unit, reason in outcome.failed.items()}
         self.computed += len(outcome.done)

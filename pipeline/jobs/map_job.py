@@ -22,6 +22,7 @@ from pipeline.data.weights import Weights, localised, with_paths
 from pipeline.jobs.job import UnitResult
 from pipeline.jobs.shared_time import SharedTime
 from stages.base.stage import Record, Sample, Stage, Worker
+from stages.inversion.stage import InvertingStage
 from stages.invert import Invert
 
 
@@ -54,6 +55,7 @@ class MapJob:
     threads: int = 1
     cuts: Mapping[str, Cut] = field(default_factory=dict)  # of stages it reads whose units differ from these, by name
     start: StartCodes | None = None  # earlier inversions that samples carry, if the stage starts from some
+    samples_ahead: int = 0  # left for a worker
 
     @property
     def name(self) -> str:
@@ -69,6 +71,8 @@ class MapJob:
         if self.encoder is not None:
             assert isinstance(stage, Invert)
             stage = stage.with_encoder(self.encoder.fetch(self.ledger))
+        if isinstance(stage, InvertingStage):
+            stage = stage.model_copy(update={"samples_ahead": self.samples_ahead})
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return _MapRunner(self, stage.setup(device), _describe(device), stage.precision_on(device)).run
 

@@ -21,6 +21,14 @@ CPU_MODES = ("default",)
 TRIES = {"reduce-overhead": 3, "default": 1}
 """Passes until a mode is complete: torch compiles the backward when it is first needed, warms CUDA graphs up in
 the first pass, captures them in the second and replays them in the third."""
+REPAID = {"cpu": 3e8, "cuda": 1e10}
+"""Work of a worker that repays compiling: steps of images, times pixels of the canvas. Compiling takes 1 to 2 minutes
+of one core. On a CPU, that much work takes 20 minutes or more uncompiled; no GPU has been measured."""
+
+
+def repays_compiling(steps_of_images: int, side_px: int, device: torch.device) -> bool:
+    """Return whether so much work on a square canvas takes long enough for compilation to save time."""
+    return steps_of_images * side_px**2 >= REPAID.get(device.type, float("inf"))
 
 
 class CompiledLoss:

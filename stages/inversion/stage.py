@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import NonNegativeInt, model_validator
 from torch import Tensor
 
 from generators.classes import prior_mean_of_class
@@ -18,6 +18,7 @@ from generators.generator import Generator
 from generators.prior import cached_prior
 from generators.source import GeneratorSource
 from stages.base.stage import Sample, Stage
+from stages.engine.compiled_loss import repays_compiling
 from stages.engine.memory import Width
 from stages.engine.schedule import Schedule
 from stages.images.image_member import ImageMember
@@ -64,10 +65,14 @@ class InvertingStage(Stage):
     """Precision of the networks during inversion; images and measures are in float32. `auto` is bf16 on hardware made
     for it (GPUs from Ampere on, CPUs after a short measurement), otherwise fp32. Receipts say which it was. `fp32`
     gives equal numbers on machines of both kinds."""
-    compile: bool = False
-    """Let torch compile the loss, into CUDA graphs on a GPU: minutes once, for runs of hours; changes rounding."""
+    compile: bool | Literal["auto"] = "auto"
+    """Let torch compile the loss, into CUDA graphs on a GPU: minutes once, then faster steps; changes rounding. `auto`
+    does so if what is left for a worker takes long enough to repay it. Without a compiler it continues uncompiled."""
+    samples_ahead: NonNegativeInt = 0
+    """Number of samples that are left for a worker."""
 
-    indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile"})
+    indifferent: ClassVar[frozenset[str]] = frozenset({"batch", "compile", "samples_ahead"})
+    derived: ClassVar[frozenset[str]] = frozenset({"samples_ahead"})
     added: ClassVar[Mapping[str, object]] = {"class_prior": None}
     stands_for: ClassVar[Mapping[str, Mapping[object, object]]] = {"precision": {"auto": "fp32"}}
 
@@ -107,9 +112,19 @@ class InvertingStage(Stage):
             schedule=self.schedule,
             begin=self.start.load(viewer, prior, objective, labelled=self.label is not None),
             precision=computed_in(self.precision, device),
-            compiles=self.compile,
+            compiles=self._compiles(viewer),
             prior_mean_of=self._prior_means(generator) if self.label is not None and self.class_prior else None,
         )
+
+    def steps_of_a_sample(self, spaces: int) -> int:
+        """Return how many steps it takes with a sample, given the number of spaces."""
+        return self.schedule.steps
+
+    def _compiles(self, viewer: Viewer) -> bool:
+        if self.compile != "auto":
+            return self.compile
+        steps = self.samples_ahead * self.steps_of_a_sample(len(viewer.spaces))
+        return repays_compiling(steps, viewer.generator.resolution, viewer.device)
 
     def _prior_means(self, generator: Generator) -> Callable[[int], Tensor]:
         """Return the function that gives the mean of the prior of a class, drawn when it is first needed."""

@@ -237,3 +237,14 @@ def test_codes_are_kept_only_if_asked_for_and_then_change_the_fingerprint(source
     plain, keeping = (settings_of(ErrorMaps(**sources, keep_codes=keep)) for keep in (False, True))
     assert "keep_codes" not in plain  # stores made before there were kept codes stay complete
     assert keeping == plain | {"keep_codes": True}
+
+
+def test_a_loss_is_compiled_if_much_is_left_for_the_worker_or_it_is_asked_for(sources):
+    def compiles(**settings) -> bool:
+        return ErrorMaps(**sources, **settings).inverter(torch.device("cpu")).compiles
+
+    assert not compiles()
+    assert compiles(samples_ahead=100_000)
+    assert not compiles(samples_ahead=1_000), "three spaces, six steps, 32 px"
+    assert compiles(compile=True)
+    assert not compiles(compile=False, samples_ahead=100_000)

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.config import Compute
 from pipeline.errors import ClusterLostError, RunError
@@ -101,7 +103,7 @@ def test_ray_that_is_not_ready_in_time_is_started_again_a_few_times(monkeypatch,
     """What Ray 2.60 raises after 30 s, for which there is no setting."""
     starts, said = [], []
 
-    def init(address: str) -> None:
+    def init(address: str, _environment: Mapping[str, str]) -> None:
         starts.append(address)
         if len(starts) <= late:
             raise Exception("The current node timed out during startup. This could happen because")  # noqa: TRY002
@@ -115,6 +117,20 @@ def test_ray_that_is_not_ready_in_time_is_started_again_a_few_times(monkeypatch,
             Cluster(Compute(), said.append).start()
     assert starts == ["local"] * min(late + 1, cluster.STARTS)
     assert len(said) == len(starts)
+
+
+def test_workers_of_this_machine_keep_what_they_compile_in_the_folder_of_the_run(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(cluster, "_init", lambda _address, environment: given.append(environment))
+    monkeypatch.setattr(cluster, "_use_own_token", lambda: None)
+    Cluster(Compute(), print, tmp_path).start()
+    ((name, folder),) = given[0].items()
+    assert name == "TORCHINDUCTOR_CACHE_DIR"
+    assert tmp_path in Path(folder).parents
+    assert torch.backends.cpu.get_cpu_capability() in folder, "compiled code is for the instructions of one CPU"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert cluster.compiler_cache(tmp_path) == {}, "the user's choice stays"
 
 
 def test_an_address_is_taken_apart():

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.harness.descent import invert_all, separate
 from generators.latents import Codes
-from stages.engine.compiled_loss import CompiledLoss
+from stages.engine.compiled_loss import CompiledLoss, repays_compiling
 from stages.engine.schedule import Schedule
 from tests.stages.small_work import Work
 
@@ -90,3 +90,17 @@ def test_what_the_loss_itself_raises_is_raised_and_says_nothing_of_compilers(wor
     with pytest.raises(ValueError, match="w must be"):
         CompiledLoss(work.loss, CPU)(wrong, work.target[0])
     assert not warnings(caplog)
+
+
+@pytest.mark.parametrize(
+    ("steps_of_images", "side_px", "device", "wanted"),
+    [
+        (40 * 4 * 50, 64, "cpu", False),  # the demo's error maps
+        (10_000 * 5 * 501, 256, "cpu", True),  # the thesis's supervision
+        (64 * 1001, 256, "cpu", True),
+        (64 * 1001, 256, "cuda", False),
+        (10_000 * 1001, 256, "cuda", True),
+    ],
+)
+def test_compiling_pays_where_much_is_left_to_do(steps_of_images, side_px, device, wanted):
+    assert repays_compiling(steps_of_images, side_px, torch.device(device)) is wanted
