@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from braceexpand import braceexpand
 
 from pipeline.config import RunConfig, load_config
 from pipeline.data.stores import Stores
 from pipeline.plan.plan import Plan
-from stages.segmentation import SegmentInput
+from stages.inversion.starts import EncoderStart
+from stages.segmentation import HuggingFace, SegmentInput
 from stages.segmentation.huggingface import INSTANCES
 from tests.pipeline import stand_ins
 from tests.stages import huggingface_models as models
@@ -98,6 +100,19 @@ def test_the_merges_of_an_example_act_on_what_its_network_sees(example, name: st
     (labels_HW,) = source.load("cpu")([SegmentInput(models.mosaic())])
     seen = stand_ins.seen(source)
     assert set(np.unique(labels_HW[labels_HW >= 0] % INSTANCES)) == {source.merge.get(seen, seen)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_says_where_every_file_of_an_example_comes_from(name: str):
+    text = (EXAMPLES / "README.md").read_text()
+    listed = {found for quoted in re.findall(r"`([^`\n]+)`", text) for found in braceexpand(quoted)}
+    config = load_config(EXAMPLES / f"{name}.yaml")
+    source = config.refine_maps.segmentation
+    assert isinstance(source, HuggingFace)
+    files = [Path(config.generator.checkpoint), config.perceptual.weights, config.train_segmenter.network.weights]
+    files += [config.invert.start.encoder.checkpoint] if isinstance(config.invert.start, EncoderStart) else []
+    wanted = {path.name for path in (*files, source.folder) if path is not None} | ({source.hub} - {None})
+    assert wanted <= {found.rstrip("/") for found in listed}
 
 
 WRONG = {

@@ -63,12 +63,11 @@ def test_an_earlier_store_is_verified(earlier):
     assert problems == []
 
 
-def test_a_curve_measured_earlier_is_there(earlier):
-    receipts = list(measured(earlier.plan()))
-    assert [receipt.fingerprint for receipt in receipts] == [AS_MADE["trade_off"]]
-    curve = committed_curve(earlier.plan())
-    assert curve is not None
-    assert curve.samples == 4
+def test_a_curve_measured_earlier_from_warm_starts_is_kept_and_not_shown_as_one_from_equal_starts(earlier):
+    plan = earlier.plan()
+    assert len(list(plan.ledger.receipts("trade_off", AS_MADE["trade_off"]))) == 1
+    assert list(measured(plan)) == []
+    assert committed_curve(plan) is None
 
 
 def test_the_command_line_plans_nothing_for_an_earlier_store(earlier, invertmill):
