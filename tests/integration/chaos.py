@@ -162,9 +162,12 @@ class Campaign:
 
     def compare(self) -> None:
         """Compare a run that has ended with the undisturbed one, and empty its store."""
-        self.wrong += self.mill.problems()
+        wrong = self.mill.problems()
         for stage in MAPPED:
-            self.wrong += differences(self.mill.records(stage), self.whole.records(stage))
+            wrong += differences(self.mill.records(stage), self.whole.records(stage))
+        if wrong:
+            print(f"this run differs from the undisturbed one: {'; '.join(wrong)}"[:2000], file=sys.stderr)
+        self.wrong += wrong
         self.compared += 1
         for name in ("store", "out"):
             shutil.rmtree(self.mill.folder / name)
