@@ -83,7 +83,7 @@ def _verify(config: Path, overrides: Sequence[str]) -> None:
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Print the tables and the claims."""
-    from pipeline.evaluation.tables import HEADINGS, cells_of, claims_rows
+    from pipeline.evaluation.tables import HEADINGS, cells_of, claims_rows, verdicts_of
 
     for title, lines in (
         ("optimisation", evaluation.regime("optimisation")),
@@ -101,3 +101,4 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     for row in claims_rows(evaluation.claims):
         claims.add_row(*row)
     console.print("", claims)
+    console.print(f"claims: {verdicts_of(evaluation.claims)}")

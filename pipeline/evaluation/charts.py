@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from pipeline.evaluation.methods import SAM, SINGLE
 from pipeline.evaluation.tables import Evaluation, Line
 from pipeline.report.charts import INK, MUTED, finished, space_colour
 
@@ -29,17 +31,24 @@ class Point:
 
 def draw_trade_off(evaluation: Evaluation) -> str | None:
     """Return PSNR against editability of single spaces and SAM as an `<svg>`, None without edits."""
-    lines = [*evaluation.single, *(line for line in evaluation.lines if line.kind == "sam")]
-    points = [_point(line, line.editability.value) for line in lines if line.editability is not None]
-    known = [point for point in points if point is not None]
-    return _drawn(known, "editability", "editability", joined=len(evaluation.single)) if known else None
+    single = _points(evaluation.single, _editability)
+    known = single + _points([line for line in evaluation.lines if line.kind == SAM], _editability)
+    return _drawn(known, "editability", "editability", joined=len(single)) if known else None
 
 
 def draw_seconds(evaluation: Evaluation) -> str | None:
     """Return PSNR against seconds per image of all methods as an `<svg>`, None without timings."""
-    points = [_point(line, line.seconds_per_image) for line in evaluation.lines if line.seconds_per_image]
-    known = [point for point in points if point is not None]
+    known = _points(evaluation.lines, lambda line: line.seconds_per_image)
     return _drawn(known, "seconds of one worker per image", "seconds", log=True) if known else None
+
+
+def _editability(line: Line) -> float | None:
+    return None if line.editability is None else line.editability.value
+
+
+def _points(lines: Iterable[Line], x: Callable[[Line], float | None]) -> list[Point]:
+    points = (_point(line, x(line)) for line in lines)
+    return [point for point in points if point is not None]
 
 
 def _point(line: Line, x: float | None) -> Point | None:
@@ -47,8 +56,8 @@ def _point(line: Line, x: float | None) -> Point | None:
     if mean is None or x is None:
         return None
     low, high = (mean.value if end is None else end for end in (mean.low, mean.high))
-    colour = space_colour(line.kind.partition(":")[2]) if line.kind.startswith("single:") else MUTED
-    if line.kind == "sam":
+    colour = space_colour(line.kind.removeprefix(SINGLE)) if line.kind.startswith(SINGLE) else MUTED
+    if line.kind == SAM:
         colour = INK
     return Point(line.name, x, mean.value, low, high, colour, _MARKERS[line.regime])
 
@@ -74,6 +83,9 @@ def _drawn(points: Sequence[Point], label: str, name: str, *, log: bool = False,
             axes.annotate(name_shown, place, xytext=(6, 3), textcoords="offset points", color=INK, fontsize=8)
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.18, y=0.15)
         axes.set_xlabel(label, color=MUTED)
         axes.set_ylabel("PSNR, dB", color=INK)

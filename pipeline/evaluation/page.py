@@ -15,6 +15,7 @@ from pipeline.evaluation.tables import (
     Line,
     cells_of,
     editing_cells_of,
+    verdicts_of,
 )
 from pipeline.report.charts import Drawing, draw_compact
 from pipeline.report.summary import SAM
@@ -48,7 +49,7 @@ def render_page(title: str, evaluation: Evaluation, grid: Grid) -> str:
         style=verbatim(environment, "report.css"),
         tables=_tables(evaluation),
         claims=evaluation.claims,
-        failed=sum(claim.holds is False for claim in evaluation.claims),
+        verdicts=verdicts_of(evaluation.claims),
         notes=evaluation.circumstances.sentences,
         drawings=[
             drawing

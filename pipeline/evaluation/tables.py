@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -190,6 +191,12 @@ def markdown(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]],
 def claims_rows(claims: Iterable[Claim]) -> list[tuple[str, ...]]:
     """Return claims as text: claim, verdict, figure, and why."""
     return [(claim.text, claim.source, claim.verdict, claim.why) for claim in claims]
+
+
+def verdicts_of(claims: Sequence[Claim]) -> str:
+    """Return how many claims have which verdict, in words."""
+    counts = Counter(claim.holds for claim in claims)
+    return f"{counts[True]} hold, {counts[False]} fail, {counts[None]} are not measured"
 
 
 def summary_of(evaluation: Evaluation) -> dict[str, Any]:

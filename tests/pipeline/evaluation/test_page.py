@@ -41,7 +41,7 @@ def test_claims_that_fail_are_marked(shown):
     failed = sum(claim.holds is False for claim in found.claims)
     assert failed > 0  # of a random generator
     assert page.read_text().count('<td class="fails">fails</td>') == failed
-    assert f"{failed} of them fail" in page.read_text()
+    assert f"hold, {failed} fail," in page.read_text()
 
 
 def test_pictures_are_of_the_codes_as_stored(shown, evaluated_run):
