@@ -39,7 +39,7 @@ class Bundle(StartSource):
     codes there is quarantined.
     """
 
-    schedule: ClassVar[Schedule] = Schedule(steps=251, learning_rate=0.025, ramp_up=0, ramp_down=0.5)
+    schedule: ClassVar[Schedule] = Schedule(steps=251)
 
     kind: Literal["bundle"] = "bundle"
     codes: Path | None = None  # a .npy or .pt file of w_plus, [N, num_ws, w_dim], as `invertmill export` writes it

@@ -23,7 +23,7 @@ from stages.objective.objective import Objective, Target
 class EncoderStart(StartSource):
     """Start at the codes that an encoder gives; images pass through it one by one, so neighbours change nothing."""
 
-    schedule: ClassVar[Schedule] = Schedule(steps=251, learning_rate=0.025, ramp_up=0, ramp_down=0.5)
+    schedule: ClassVar[Schedule] = Schedule(steps=251)
 
     kind: Literal["encoder"] = "encoder"
     encoder: AnyEncoder  # the encoder
