@@ -178,7 +178,7 @@ class TradeOff(InvertingStage):
 
     def steps_of_a_sample(self, spaces: int) -> int:
         """Return the steps of a whole sweep."""
-        return self.schedule.steps + self.warm.steps * (len(self.thresholds) - 1)
+        return self.schedule.steps + (self.warm or self.schedule).steps * (len(self.thresholds) - 1)
 
     def setup(self, device: torch.device) -> Worker:
         """Load generator and perceptual distance; each image passes through all thresholds at its own pace."""

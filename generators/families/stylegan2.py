@@ -152,14 +152,15 @@ class StyledConvolution(nn.Module):
         scale = scale * gain
         x = x * style.to(x.dtype)[:, :, None, None]
         if self.up:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
+            x = F.conv_transpose2d(x, _laid_out_as(self.weight, self.weight.transpose(0, 1)), stride=2)
             x = _blur(x)
         else:
             x = F.conv2d(x, self.weight, padding=1)
-        shift = self.bias[:, None, None] * gain
+        shift = self.bias[None, :, None, None] * gain
         if noise == "const":
             shift = torch.addcmul(shift, self.noise_const, self.noise_strength, value=gain)
-        x = torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
+        shift = _laid_out_as(x, shift.to(x.dtype))
+        x = torch.addcmul(shift, x, scale.to(x.dtype)[:, :, None, None])
         x = F.leaky_relu(x, SLOPE)  # a gain passes through it
         return x if clamp is None else x.clamp(-clamp, clamp)
 
@@ -362,6 +363,15 @@ def _normal(*shape: int, divisor: float = 1.0) -> Tensor:
     """Return standard normal numbers over a divisor; none are drawn on the meta device, where only shapes count."""
     numbers = torch.empty(shape)
     return numbers if numbers.is_meta else numbers.normal_() / divisor
+
+
+def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
+    """Return a tensor in the layout of another: torch takes that of the first operand, or of the weight, for a result.
+
+    A step in half precision would otherwise change between channels-last and contiguous in every layer.
+    """
+    channels_last = torch.channels_last
+    return x.contiguous(memory_format=channels_last) if like.is_contiguous(memory_format=channels_last) else x
 
 
 def _resample_filter() -> Tensor:

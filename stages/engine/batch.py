@@ -98,7 +98,9 @@ class Batch:
         """Return an empty batch with room for items of this one's shapes."""
 
         def room(tensor: Tensor) -> Tensor:
-            return tensor.new_zeros(width, *tensor.shape[1:])
+            zeros, channels_last = tensor.new_zeros(width, *tensor.shape[1:]), torch.channels_last
+            laid_out = tensor.ndim == 4 and tensor.is_contiguous(memory_format=channels_last)
+            return zeros.contiguous(memory_format=channels_last) if laid_out else zeros
 
         image, features = like.target.image, like.target.features
         layers = tuple(room(layer) for layer in features.layers)

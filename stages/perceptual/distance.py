@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.perceptual.layer_error import layer_error, normalised
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -99,16 +101,20 @@ class Perceptual(nn.Module):
                 f"got {list(x_N3HW.shape)}: give one target per image, of the same size"
             )
         errors = []
-        for head, x_NChw, y_NChw in zip(self.heads, self._features(x_N3HW).layers, target.layers, strict=True):
+        weights = (head.get_parameter("weight") for head in self.heads)
+        for weight, x_NChw, y_NChw in zip(weights, self._raw_features(x_N3HW), target.layers, strict=True):
             with torch.autocast(x_NChw.device.type, enabled=False):
-                errors.append(head((x_NChw - y_NChw).square())[:, 0])
+                errors.append(layer_error(x_NChw, y_NChw, weight))
         return errors
 
     def _features(self, x_N3HW: Tensor) -> Features:
+        layers = tuple(normalised(feature) for feature in self._raw_features(x_N3HW))
+        return Features(layers, tuple(x_N3HW.shape), self.digest)
+
+    def _raw_features(self, x_N3HW: Tensor) -> list[Tensor]:
         self._check(x_N3HW)
         full = torch.promote_types(x_N3HW.dtype, torch.float32)  # 1e-10 in the division is 0 in half precision
-        layers = tuple(_normalised(feature.to(full)) for feature in self.backbone(self.scaling(x_N3HW)))
-        return Features(layers, tuple(x_N3HW.shape), self.digest)
+        return [feature.to(full) for feature in self.backbone(self.scaling(x_N3HW))]
 
     def _check(self, x_N3HW: Tensor) -> None:
         shape = list(x_N3HW.shape)
@@ -122,8 +128,3 @@ class Perceptual(nn.Module):
                 f"{self.name} needs images of {self.min_side_px} px or more on each side, got "
                 f"{shape[2]} x {shape[3]}: enlarge them or choose another perceptual network"
             )
-
-
-def _normalised(x_NCHW: Tensor) -> Tensor:
-    """Return features divided by their length over the channels; 1e-10 as in the lpips package."""
-    return x_NCHW / ((x_NCHW**2).sum(dim=1, keepdim=True).sqrt() + 1e-10)
