@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,9 +199,12 @@ class Ledger:
             raise DamagedBundleError(damages_of(receipt, entry, problem))
         return data
 
-    def damages(self, receipt: AnyReceipt) -> list[Damage]:
-        """Return the damage of a bundle's files, reading all of them; also to the bundles whose files it includes."""
-        found = ((entry, self._problem(entry)) for entry in receipt.files)
+    def damages(self, receipt: AnyReceipt, without: Container[str] = ()) -> list[Damage]:
+        """Return the damage of a bundle's files, reading all of them; also to the bundles whose files it includes.
+
+        Files whose names are in `without` are not read.
+        """
+        found = ((entry, self._problem(entry)) for entry in receipt.files if entry.filename not in without)
         return _by_bundle(damage for entry, what in found if what for damage in damages_of(receipt, entry, what))
 
     def listed_damages(self, receipt: AnyReceipt) -> list[Damage]:

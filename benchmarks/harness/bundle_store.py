@@ -48,20 +48,36 @@ def enlarge(ledger: Ledger, folder: Path, images: int) -> None:
     """Publish an index of a number of images, whose units are copies (hard links) of the first committed one."""
     (first,) = list(ledger.receipts(Invert.name, FINGERPRINT))[:1]
     places = _places(first.file(ARRAYS).name, folder)
-    parts, columns, count = list[Mapping[str, pa.Array]](), dict[str, list[object]](), 0
-    while count < images:
-        unit = f"copy-{count:09d}"
-        names = [entry.name.replace(f"/{first.unit}/", f"/{unit}/") for entry in first.files]
-        for entry, name in zip(first.files, names, strict=True):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.link(folder / entry.name, folder / name)
-        for key, (offset, size) in itertools.islice(itertools.cycle(places.items()), max(UNIT, len(places))):
-            _append(columns, f"{count:09d}-{key}", unit, names[1], names[0], offset, size)
-            count += 1
-        if len(columns["key"]) >= ROWS_PER_PART or count >= images:
-            parts.append({name: pa.array(values) for name, values in columns.items()})
-            columns = {}
-    _publish(ledger, parts, count)
+    each = max(UNIT, len(places))
+    units = [f"copy-{number:09d}" for number in range(-(-images // each))]
+    copies = {
+        entry.filename: [_copied(folder, entry.name, first.unit, unit) for unit in units] for entry in first.files
+    }
+    unit_N, image_N = np.divmod(np.arange(images), each)
+    offset_N, size_N = np.array(list(places.values()))[image_N % len(places)].T
+    keys = itertools.cycle(places)
+    columns = {
+        "key": pa.array([f"{number:09d}-{next(keys)}" for number in range(images)]),
+        "outcome": pa.repeat("recorded", images),
+        "reason": pa.repeat("", images),
+        **{
+            name: pa.array(values).take(pa.array(unit_N))
+            for name, values in {"unit": units, "arrays": copies[ARRAYS], "records": copies[ROWS]}.items()
+        },
+        f"{Invert.name}.{OFFSET}": pa.array(offset_N),
+        f"{Invert.name}.{BYTES}": pa.array(size_N),
+    }
+    starts = range(0, images, ROWS_PER_PART)
+    parts = [{name: column.slice(start, ROWS_PER_PART) for name, column in columns.items()} for start in starts]
+    _publish(ledger, parts, images)
+
+
+def _copied(folder: Path, name: str, unit: str, copy: str) -> str:
+    """Link a file of a unit as that of a copy of the unit, and return its name."""
+    target = name.replace(f"/{unit}/", f"/{copy}/")
+    (folder / target).parent.mkdir(parents=True, exist_ok=True)
+    os.link(folder / name, folder / target)
+    return target
 
 
 def _append(columns: dict[str, list[object]], key: str, unit: str, arrays: str, records: str, *place: int) -> None:

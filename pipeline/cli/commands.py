@@ -139,6 +139,9 @@ def verify(
     repairs: Annotated[
         bool, typer.Option("--repair", help="set the receipts of damaged bundles aside, so that a run makes them again")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue an interrupted verification without reading files again")
+    ] = False,
 ) -> None:
     """Prove from storage that every sample is accounted for and every file matches its receipt."""
     from pipeline.operations.verify import repair, verify_run
@@ -147,7 +150,7 @@ def verify(
     settings = _settings(config, overrides)
     with _doing("verifying every file"):
         plan = Plan(settings, _reachable(settings))
-        problems, facts = verify_run(plan)
+        problems, facts = verify_run(plan, resume=resume)
     for fact in facts:
         console.print(Text(fact), soft_wrap=True)
     for problem in problems:

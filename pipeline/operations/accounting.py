@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from infra.errors import Damage
 from infra.receipts import Address, AnyReceipt, Ledger, Receipt, ReceiptHead, damage_of
 from infra.shards.shards import ShardSample
 from pipeline.data.units import Shard, Unit, outcome_key
+from pipeline.operations.verified import Verified
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 
@@ -35,11 +36,21 @@ class Problem:
         return f"{self.stage}: {self.what}; {self.remedy}"
 
 
+Check = Callable[[Ledger, Receipt], list[Problem]]
+
+
 class Account:
     """The findings on one stage, shard by shard; only numbers are kept of the samples of earlier shards."""
 
-    def __init__(self, step: MapStep) -> None:
-        self.step, self.problems = step, list[Problem]()
+    def __init__(self, step: MapStep, verified: Verified, check: Check | None = None) -> None:
+        """Begin without findings.
+
+        Args:
+            step: the stage.
+            verified: bundles whose files were read before, and where those that are whole are noted.
+            check: returns the problems of a bundle's files; by default their damage.
+        """
+        self.step, self.problems, self._verified, self._check = step, list[Problem](), verified, check or whole
         self.expected, self.recorded, self.quarantined = 0, 0, 0
 
     @property
@@ -66,11 +77,19 @@ class Account:
                     self.problems.append(Problem(self.step.stage.name, f"unit {unit.name} has no bundle"))
                 if receipt is not None:
                     self._add(receipt, expected, seen)
-            self.problems += wholes(plan.ledger, [receipt for receipt in receipts if receipt is not None])
+            self._check_files(plan.ledger, [receipt for receipt in receipts if receipt is not None])
         for key, count in seen.items():
             if count > 1:
                 what = f"{key} of {shard.slug} is recorded {count} times"
                 self.problems.append(Problem(self.step.stage.name, what, REPAIR))
+
+    def _check_files(self, ledger: Ledger, receipts: Sequence[Receipt]) -> None:
+        """Read the files of some bundles, several at a time, without those that were whole before."""
+        unread = [receipt for receipt in receipts if receipt not in self._verified]
+        with ThreadPoolExecutor(_READERS, "files") as readers:
+            found = list(readers.map(lambda receipt: self._check(ledger, receipt), unread))
+        self.problems += itertools.chain.from_iterable(found)
+        self._verified.add(receipt for receipt, problems in zip(unread, found, strict=True) if not problems)
 
     def _add(self, receipt: Receipt, expected: Sequence[str], seen: Counter[str]) -> None:
         seen.update(receipt.outcomes.keys())
@@ -85,12 +104,6 @@ class Account:
 def whole(ledger: Ledger, receipt: AnyReceipt) -> list[Problem]:
     """Return the damage of a bundle's files."""
     return [damaged_problem(damage) for damage in ledger.damages(receipt)]
-
-
-def wholes(ledger: Ledger, receipts: Sequence[AnyReceipt]) -> list[Problem]:
-    """Return the damage of some bundles' files, read several at a time."""
-    with ThreadPoolExecutor(_READERS, "files") as readers:
-        return list(itertools.chain.from_iterable(readers.map(lambda receipt: whole(ledger, receipt), receipts)))
 
 
 def damaged_problem(damage: Damage) -> Problem:

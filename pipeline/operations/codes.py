@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 from infra.bundles import read_arrays
-from infra.errors import BundleError, Damage, DamagedBundleError
+from infra.errors import BundleError, DamagedBundleError
 from infra.receipts import Address, Ledger, Receipt, ReceiptHead, damage_of
 from pipeline.data.reading import Reader, Recorded
 from pipeline.data.records import ARRAYS
 from pipeline.data.units import Shard, Unit
-from pipeline.operations.accounting import REPAIR, Problem
+from pipeline.operations.accounting import REPAIR, Problem, damaged_problem
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 from stages.base.stage import Sample
@@ -28,35 +27,29 @@ RENDERED = 8
 """Number of images that are rendered again, of units spread over the whole input."""
 TOLERANCE_DB = 0.05
 """Largest difference from the recorded PSNR that hardware may cause."""
-_READERS = 8
-_READ_TOGETHER = 64
 
 
-def unusable(plan: Plan, step: MapStep, shards: Mapping[Shard, ReceiptHead]) -> list[Problem]:
-    """Return a problem for each bundle of inversions whose codes do not unpack; several are read at a time."""
-    problems, units = list[Problem](), plan.units(shards, step.selection)
-    with ThreadPoolExecutor(_READERS, "codes") as readers:
-        for first in range(0, len(units), _READ_TOGETHER):
-            addresses = [_address(step, unit) for unit in units[first : first + _READ_TOGETHER]]
-            damaged = list[Damage]()  # found before
-            receipts = [receipt for receipt in plan.ledger.receipts_at(addresses, damaged) if receipt is not None]
-            found = readers.map(lambda receipt: _unusable(plan.ledger, receipt), receipts)
-            problems += [_problem(receipt, what) for receipt, what in zip(receipts, found, strict=True) if what]
-    return problems
+def whole_with_codes(ledger: Ledger, receipt: Receipt) -> list[Problem]:
+    """Return the damage of a bundle of inversions, or why its codes cannot be used; each file is read once."""
+    problems = [damaged_problem(damage) for damage in ledger.damages(receipt, without={ARRAYS})]
+    try:
+        what = _unusable(ledger.read_file(receipt, ARRAYS), receipt)
+    except DamagedBundleError as error:
+        return problems + [damaged_problem(damage) for damage in error.damages]
+    return [*problems, _problem(receipt, what)] if what else problems
 
 
-def _unusable(ledger: Ledger, receipt: Receipt) -> str:
-    """Return why codes of a bundle cannot be used; empty if they can, or if its file is damaged, as found before."""
+def _unusable(tar: bytes, receipt: Receipt) -> str:
+    """Return why codes of a bundle cannot be used; empty if they can."""
     seen, key = set[str](), ""
     try:
-        data = ledger.read_file(receipt, ARRAYS)
-        for key, arrays in read_arrays(data):
+        for key, arrays in read_arrays(tar):
             check_codes(arrays)
             seen.add(key)
-    except DamagedBundleError:
-        return ""
-    except (BundleError, CodesError) as error:
-        return f"codes after {key!r} cannot be read: {error}" if isinstance(error, BundleError) else f"{key}: {error}"
+    except BundleError as error:
+        return f"codes after {key!r} cannot be read: {error}"
+    except CodesError as error:
+        return f"{key}: {error}"
     lacking = [key for key in receipt.recorded if key not in seen]
     return f"{ARRAYS} lacks the codes of {', '.join(lacking[:3])}" if lacking else ""
 

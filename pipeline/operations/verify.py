@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 from collections.abc import Iterable
 
 from infra.damage import Damages, set_aside
@@ -13,26 +15,30 @@ from pipeline.data.trained_networks import TrainedEncoder, TrainedSegmenter
 from pipeline.data.units import Shard, read_inventory
 from pipeline.data.unread import Unread
 from pipeline.operations.accounting import Account, Problem, damaged_problem, whole
-from pipeline.operations.codes import unlike_their_rows, unusable
+from pipeline.operations.codes import unlike_their_rows, whole_with_codes
+from pipeline.operations.verified import Verified
 from pipeline.plan.plan import Plan
-from pipeline.publish.contents import published_parts
+from pipeline.publish.contents import included_parts
 from pipeline.publish.index import published, published_receipts, published_supervision
 from pipeline.tune.trade_off import measured
 from stages.train_encoder import TrainEncoder
 from stages.train_segmenter import TrainSegmenter
 
 
-def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
+def verify_run(plan: Plan, *, resume: bool = False) -> tuple[list[Problem], list[str]]:
     """Return the problems (none for a complete and whole run) and, stage by stage, the tally.
 
     For every stage each sample of its units must have exactly one outcome, recorded or quarantined, and every file of
     every bundle the size and checksum in its receipt, including those of a measured trade-off. All stored codes must
     unpack, and some, rendered again, have the PSNR of their rows. The published index must have a row for every sample.
-    Damage of shards themselves is reported in addition.
+    Damage of shards themselves is reported in addition. What is whole is noted in the run's folder until this ends:
+    `resume` continues after an interruption, and does not read those files again.
     """
+    verified = Verified(plan.config.folder, resume=resume)
     shards, problems = _inventories(plan)
     samples = sum(shard.samples for shard in shards)
     facts = [f"inventory: {len(shards)} shards, {samples} samples"]
+    facts += [f"resumed: {len(verified)} bundles were read before the interruption"] if len(verified) else []
     facts += Unread.from_inventories(shards, plan.sources).lines()
     for shard, receipt in list(shards.items()):
         if wrong := whole(plan.ledger, receipt):
@@ -42,7 +48,7 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
     trained, wrong = _segmenter(plan)
     problems += wrong
     steps += plan.map_steps(trained) if trained is not None else ()
-    accounts = [Account(step) for step in steps]
+    accounts = [Account(step, verified, whole_with_codes if step.stage.located else None) for step in steps]
     for shard, head in shards.items():
         samples_of_shard = read_inventory(plan.ledger, head)  # once, for all stages and units
         for account in accounts:
@@ -52,7 +58,6 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
         problems += account.problems
     for step in steps:
         if step.stage.located:
-            problems += unusable(plan, step, shards)
             wrong, fact = unlike_their_rows(plan, step, shards)
             problems, facts = problems + wrong, [*facts, fact]
     if trained is not None:
@@ -61,6 +66,7 @@ def verify_run(plan: Plan) -> tuple[list[Problem], list[str]]:
         damaged: list[Damage] = []
         problems += [problem for receipt in measured(plan, damaged) for problem in whole(plan.ledger, receipt)]
         problems += map(damaged_problem, damaged)
+    verified.end()
     return problems, facts
 
 
@@ -136,16 +142,12 @@ def _check_index(plan: Plan, samples: int) -> list[Problem]:
         return [Problem("publish", "there is no index")]
     rows = IndexInfo.from_receipt(index).samples
     wrong = [] if rows == samples else [Problem("publish", f"the index has {rows} rows for {samples} samples")]
-    wrong += _damaged_receipts(plan)
+    wrong += _damaged_parts(plan, every)
     return wrong + [problem for receipt in every for problem in whole(plan.ledger, receipt)]
 
 
-def _damaged_receipts(plan: Plan) -> list[Problem]:
-    """Return a problem for each part of the index whose own receipt is damaged: readers do not need it, gc does."""
-    problems: list[Problem] = []
-    for part in published_parts(plan.ledger):
-        try:
-            plan.ledger.receipt(part.address)
-        except DamagedBundleError as error:
-            problems += map(damaged_problem, error.damages)
-    return problems
+def _damaged_parts(plan: Plan, indexes: Iterable[Receipt]) -> list[Problem]:
+    """Return a problem for each part of an index whose own receipt is damaged: readers do not need it, gc does."""
+    addresses, damaged = dict.fromkeys(itertools.chain.from_iterable(map(included_parts, indexes))), list[Damage]()
+    collections.deque(plan.ledger.heads_at(addresses, damaged), maxlen=0)
+    return [damaged_problem(damage) for damage in damaged]

@@ -5,8 +5,8 @@ Memory holds at most one part, and the rows of a few units' bundles.
 
 from __future__ import annotations
 
+import functools
 import itertools
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ from pipeline.publish.blocks import (
     stacked,
 )
 from pipeline.publish.contents import STAGE, Made, Part, Parts, digest_of
-from pipeline.publish.grouping import grouped
+from pipeline.publish.grouping import grouped_with_rows
 from pipeline.publish.held import Held
 
 _READERS = 8
@@ -73,31 +73,15 @@ class PartsWriter:
         Raises:
             DamagedBundleError: after the last part, with every bundle that is damaged.
         """
-        parts, committed = list[Part](), Parts(self.ledger)
+        parts, committed, last = list[Part](), Parts(self.ledger), self.steps.last.stage.name
         with ThreadPoolExecutor(_READERS, "bundles") as readers:
-            for numbers in self._groups():
+            for numbers in grouped_with_rows(self.units, functools.partial(self.held.has, last)):
                 made_of = digest_of(self.version, self.held.fingerprints, *self._described(numbers))
-                part = committed.get(made_of)
-                if part is None:
-                    started, damaged = time.time(), len(self.damages.found)
-                    made = self._made(numbers, readers)
-                    if len(self.damages.found) > damaged:
-                        continue
-                    part = committed.put(made_of, made, started)
-                attempt.include(part.file)
-                parts.append(part)
+                make = functools.partial(self._made, numbers, readers)
+                part = committed.include(attempt, made_of, make, self.damages)
+                parts += [] if part is None else [part]
         self.damages.check()
         return parts
-
-    def _groups(self) -> Iterator[Sequence[int]]:
-        """Yield the numbers of the units of each part that has rows; one part without units if none has any."""
-        last, some = self.steps.last.stage.name, False
-        for numbers in grouped(self.units):
-            if any(self.held.has(last, number) for number in numbers):
-                some = True
-                yield numbers
-        if not some:
-            yield ()
 
     def _described(self, numbers: Sequence[int]) -> Iterator[object]:
         """Yield everything that the rows of some units are made of."""
@@ -203,8 +187,7 @@ class PartsWriter:
             keys = rows.column("key").slice(first, bundle.unit.stop - bundle.unit.first)
             found.append(aligned(bundle.tables.get(stage), keys, self._templates[stage]))
             first += len(keys)
-        return stacked([table.select([n for n in table.column_names if n not in OWN]) for table in found],
-                       figures_of(self._templates[stage]))  # fmt: skip
+        return stacked(list(map(_without_own, found)), figures_of(self._templates[stage]))
 
     def _measured(self, bundles: Sequence[_Bundles], rows: pa.Table, readers: ThreadPoolExecutor) -> pa.Table:
         """Return the rows of error maps, found shard by shard: their units are cut differently."""
@@ -213,7 +196,7 @@ class PartsWriter:
         for shard, of_shard in itertools.groupby(bundles, key=lambda bundle: bundle.unit.shard):
             samples = sum(bundle.unit.stop - bundle.unit.first for bundle in of_shard)
             table = aligned(self._of_shard(shard, readers), rows.column("key").slice(first, samples), template)
-            found.append(table.select([name for name in table.column_names if name not in OWN]))
+            found.append(_without_own(table))
             first += samples
         return stacked(found, figures_of(template))
 
@@ -254,6 +237,10 @@ class PartsWriter:
 
 def _address(step: MapStep, unit: Unit) -> Address:
     return Address(step.stage.name, step.fingerprint, unit.name)
+
+
+def _without_own(table: pa.Table) -> pa.Table:
+    return table.select([name for name in table.column_names if name not in OWN])
 
 
 def _arrays(table: pa.Table) -> list[pa.Array]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
-from infra.damage import set_aside
+from infra.damage import Damages, set_aside
 from infra.errors import BundleError, DamagedBundleError
-from infra.receipts import BUNDLES, Address, FileEntry, Ledger, Receipt
+from infra.receipts import BUNDLES, Address, AnyReceipt, Attempt, FileEntry, Ledger, Receipt
 from pipeline.data.receipt_info import PartInfo
 from pipeline.data.tally import Tally
 from pipeline.publish.pointer import address_in, read_pointer
@@ -91,8 +91,26 @@ class Parts:
                 set_aside(self._ledger.store, damage)
             return None
 
-    def put(self, made_of: str, made: Made, started: float) -> Part:
-        """Commit a part."""
+    def include(self, attempt: Attempt, made_of: str, make: Callable[[], Made], damages: Damages) -> Part | None:
+        """Include a part in an index, and make it if there is none; None if bundles that it is made of are damaged.
+
+        Args:
+            attempt: of the index.
+            made_of: the digest of what the part is made of.
+            make: makes its content.
+            damages: where `make` notes damaged bundles; a part without their rows is not committed.
+        """
+        part = self.get(made_of)
+        if part is None:
+            started, damaged = time.time(), len(damages.found)
+            made = make()
+            if len(damages.found) > damaged:
+                return None
+            part = self._put(made_of, made, started)
+        attempt.include(part.file)
+        return part
+
+    def _put(self, made_of: str, made: Made, started: float) -> Part:
         attempt = self._ledger.begin(Address(STAGE, made_of, UNIT))
         attempt.put(f"part-{made_of}.parquet", made.data)
         info = PartInfo(
@@ -122,6 +140,14 @@ def published_parts(ledger: Ledger) -> tuple[Part, ...]:
         return _PARTS.validate_json(ledger.read_file(receipt, CONTENTS))
     except (BundleError, ValidationError):  # what is damaged is made again, and `verify` reports it
         return ()
+
+
+def included_parts(index: AnyReceipt) -> Iterator[Address]:
+    """Yield the addresses of the parts whose files an index includes; none of one of an earlier version."""
+    for file in index.files:
+        _, stage, made_of, unit, *_ = file.name.split("/")
+        if unit == UNIT:
+            yield Address(stage, made_of, unit)
 
 
 def written(parts: Sequence[Part]) -> bytes:

@@ -7,7 +7,7 @@ comes first. A shard that is added or removed changes only the part that it fall
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.data.units import Unit
 
@@ -31,6 +31,25 @@ def grouped(units: Sequence[Unit], rows_per_part: int | None = None) -> Iterator
             first, filled = number + 1, 0.0
     if first < len(units):
         yield range(first, len(units))
+
+
+def grouped_with_rows(
+    units: Sequence[Unit], has_rows: Callable[[int], bool], rows_per_part: int | None = None
+) -> Iterator[Sequence[int]]:
+    """Yield the numbers of the units of each part that has rows; one part without units if none has any.
+
+    Args:
+        units: in their order.
+        has_rows: whether the unit with a number has a bundle.
+        rows_per_part: their average number.
+    """
+    some = False
+    for numbers in grouped(units, rows_per_part):
+        if any(map(has_rows, numbers)):
+            some = True
+            yield numbers
+    if not some:
+        yield ()
 
 
 def _hash(name: str) -> int:

@@ -12,7 +12,7 @@ from infra.stores.store import Entry
 from pipeline.data.receipt_info import LeadsTo
 from pipeline.errors import RunError
 from pipeline.plan.graph import GRAPH, maps_samples
-from pipeline.publish.contents import STAGE
+from pipeline.publish.contents import STAGE, included_parts
 from pipeline.publish.contents import UNIT as PART
 from pipeline.publish.pointer import Pointer, address_in, read_pointer
 
@@ -128,9 +128,7 @@ def _included(ledger: Ledger, indexes: Iterable[Entry]) -> set[str] | None:
         receipt = _receipt(ledger, entry)
         if receipt is None:
             return None
-        for file in receipt.files:
-            _, _, made_of, unit, *_ = file.name.split("/")
-            used |= {made_of} if unit == PART else set()
+        used |= {address.fingerprint for address in included_parts(receipt)}
     return used
 
 

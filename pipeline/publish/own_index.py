@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pipeline.data.records import ARRAYS, FILES, OWN_COLUMNS, ROWS
 from pipeline.data.units import Unit
 from pipeline.plan.steps import MapStep
 from pipeline.publish.contents import Made, Parts, digest_of
-from pipeline.publish.grouping import grouped
+from pipeline.publish.grouping import grouped_with_rows
 from pipeline.publish.held import Held
 from pipeline.publish.parts import index_address, parquet_of, parts_of, standing
 from pipeline.publish.pointer import OwnPointer
@@ -62,34 +63,18 @@ class OwnIndexOf:
             DamagedBundleError: after the last part, with every bundle that is damaged.
         """
         started, attempt, damages = time.time(), self.ledger.begin(address), Damages()
-        rows, committed = 0, Parts(self.ledger)
-        for numbers in self._groups(held):
+        rows, committed, stage = 0, Parts(self.ledger), self.step.stage.name
+        for numbers in grouped_with_rows(self.units, functools.partial(held.has, stage), SAMPLES_PER_PART):
             units = [(number, self.units[number]) for number in numbers]
-            bundles = held.digest_of(self.step.stage.name, units)
+            bundles = held.digest_of(stage, units)
             made_of = digest_of(self.declared.name, self.declared.version, self.step.fingerprint, bundles)
-            part = committed.get(made_of)
-            if part is None:
-                begun, damaged = time.time(), len(damages.found)
-                made = self._made([unit for _, unit in units], damages)
-                if len(damages.found) > damaged:
-                    continue
-                part = committed.put(made_of, made, begun)
-            attempt.include(part.file)
-            rows += part.rows
+            make = functools.partial(self._made, [unit for _, unit in units], damages)
+            part = committed.include(attempt, made_of, make, damages)
+            rows += 0 if part is None else part.rows
         damages.check()
-        stages = {self.step.stage.name: self.step.fingerprint}
+        stages = {stage: self.step.fingerprint}
         info = OwnIndexInfo(rows=rows, started=started, finished=time.time(), stages=stages)
         return attempt.commit({}, info.plain())
-
-    def _groups(self, held: Held) -> Iterator[Sequence[int]]:
-        """Yield the numbers of the units of each part that has rows; one part without units if none has any."""
-        stage, some = self.step.stage.name, False
-        for numbers in grouped(self.units, SAMPLES_PER_PART):
-            if any(held.has(stage, number) for number in numbers):
-                some = True
-                yield numbers
-        if not some:
-            yield ()
 
     def _made(self, units: Sequence[Unit], damages: Damages) -> Made:
         types = {**OWN_COLUMNS, **dict.fromkeys(("unit", *self._tars), str), **self.step.stage.index_columns()}

@@ -1,5 +1,7 @@
 """What only object storage can get wrong, against real servers."""
 
+import hashlib
+import io
 import os
 import pickle
 from contextlib import contextmanager
@@ -7,11 +9,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from pydantic import ValidationError
+from urllib3 import HTTPResponse
 
 from infra.errors import NotFoundError, StoreError, TransientError
 from infra.stores import s3
 from infra.stores.s3 import S3Options, S3Store
+from infra.stores.storage import open_store
 from tests.infra.conftest import BUCKET
 from tests.servers import free_port
 
@@ -111,6 +116,64 @@ def test_large_content_goes_up_in_parts(make_store, monkeypatch, tmp_path, kind)
     assert store.read("from-file") == content
     with store.open("from-memory") as stream:
         assert b"".join(iter(lambda: stream.read(3_000_000), b"")) == content
+
+
+@pytest.mark.parametrize("kind", ["ministack", "rclone"])
+def test_an_upload_in_parts_that_fails_leaves_nothing(make_store, monkeypatch, kind):
+    monkeypatch.setattr(s3, "_MULTIPART", s3.TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20))
+    store = make_store(kind)
+    put = store._api.upload_part
+
+    def second_refused(**arguments):
+        if arguments["PartNumber"] == 2:
+            error = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+            raise s3.ClientError(error, "UploadPart")
+        return put(**arguments)
+
+    monkeypatch.setattr(store._api, "upload_part", second_refused)
+    with pytest.raises(StoreError):
+        store.write("large", os.urandom(1 << 20) * 11)
+    assert list(store.list()) == []
+    assert store._unfinished_uploads(store.prefix, float("inf")) == []
+
+
+def test_every_write_is_one_put_or_one_upload_whose_content_is_signed(make_store, monkeypatch):
+    monkeypatch.setattr(s3, "_MULTIPART", s3.TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20))
+    store, sent = make_store("ministack"), []
+    assert store.conditional  # the probe's own requests
+
+    def noted(request, event_name, **_):
+        sent.append((event_name.rpartition(".")[2], request.headers["X-Amz-Content-SHA256"].decode()))
+
+    store._api.meta.events.register("before-send.s3", noted)
+    store.write("small", b"a whole object")
+    store.create("receipt", b"{}")
+    store.write("large", bytes(11 << 20))
+    assert [name for name, _ in sent][:3] == ["PutObject", "PutObject", "CreateMultipartUpload"]
+    assert sorted(name for name, _ in sent[3:]) == ["CompleteMultipartUpload", *3 * ["UploadPart"]]
+    digests = [hashlib.sha256(content).hexdigest() for content in (b"a whole object", b"{}")]
+    assert [digest for _, digest in sent[:2]] == digests
+    assert {digest for name, digest in sent if name == "UploadPart"} == {
+        hashlib.sha256(bytes(size << 20)).hexdigest() for size in (5, 1)
+    }
+
+
+def test_aws_gets_a_checksum_with_every_write(monkeypatch):
+    """Other servers mostly know none; the signature covers what they get."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    store, sent = open_store("s3://a-bucket/place", S3Options(attempts=2)), []
+
+    def answered(request, **_):  # nothing is sent
+        sent.append(request.headers)
+        return AWSResponse(request.url, 200, {}, HTTPResponse(io.BytesIO(), preload_content=False))
+
+    store._api.meta.events.register("before-send.s3", answered)
+    store.write("a", b"content")
+    (headers,) = sent
+    assert [name for name in headers if name.lower().startswith(("x-amz-checksum-crc", "x-amz-trailer"))]
 
 
 @pytest.mark.parametrize("kind", ["ministack", "rclone"])

@@ -7,6 +7,7 @@ import pytest
 from infra.receipts import Address, damage_of
 from infra.stores.folder import FolderStore
 from pipeline.data.trained_networks import TrainedSegmenter
+from pipeline.operations import codes, verify
 from pipeline.operations.verify import Problem, repair, verify_run
 from pipeline.tune.trade_off import ask
 from stages.trade_off import TradeOff
@@ -61,6 +62,56 @@ def test_an_inventory_is_read_a_few_times_however_many_units_its_shard_has(commi
     verify_run(committed.plan("unit_samples=1"))
     inventory = committed.file("bundles/inventory/*/train-a*/*/samples.parquet").relative_to(committed.folder / "store")
     assert read.count(str(inventory)) < 7  # of 5 units in 4 stages
+
+
+@pytest.fixture
+def files_read(monkeypatch) -> list[str]:
+    """The names of the files of bundles that are read from the store."""
+    names = []
+    for how in ("read", "open"):
+        whole = getattr(FolderStore, how)
+
+        def noted(store, name, *part, whole=whole):
+            names.extend([name] if name.startswith("bundles/") else [])
+            return whole(store, name, *part)
+
+        monkeypatch.setattr(FolderStore, how, noted)
+    return names
+
+
+def test_every_file_of_the_stages_is_read_once(committed, files_read, monkeypatch):
+    monkeypatch.setattr(codes, "RENDERED", 0)
+    verify_run(committed.plan())
+    every = [
+        name for stage in STAGES if "maps" in stage or stage == "invert" for name in committed_files(committed, stage)
+    ]
+    assert sorted(name for name in files_read if name in every) == sorted(every)
+
+
+def committed_files(run, stage: str) -> list[str]:
+    store = run.folder / "store"
+    return [str(path.relative_to(store)) for path in store.glob(f"bundles/{stage}/**/*") if path.is_file()]
+
+
+def test_an_interrupted_verification_continues_without_reading_whole_bundles_again(committed, files_read, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    tiny.truncated(committed.file("bundles/predict_maps/**/arrays.tar"), 0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr(verify, "unlike_their_rows", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            verify_run(committed.plan())
+    monkeypatch.setattr(codes, "RENDERED", 0)
+    files_read.clear()
+    found, facts = verify_run(committed.plan(), resume=True)
+    assert [problem.stage for problem in found] == ["predict_maps"], "what was damaged is read again"
+    assert "resumed: 11 bundles were read before the interruption" in facts
+    assert "invert: 8 samples = 8 recorded + 0 quarantined" in facts
+    assert {name.split("/")[1] for name in files_read} == {"inventory", "train_segmenter", "predict_maps", "publish"}
+    files_read.clear()
+    assert len(verify_run(committed.plan(), resume=True)[0]) == 1, "nothing is left to continue, so all is read"
+    assert {"error_maps", "refine_maps", "invert"} <= {name.split("/")[1] for name in files_read}
 
 
 def a_file_of(stage: str) -> str:

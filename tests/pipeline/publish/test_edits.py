@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, RunError
 from pipeline.execution.progress import Progress
 from pipeline.execution.run import Run
 from pipeline.operations.status import status_of
-from pipeline.operations.verify import verify_run
+from pipeline.operations.verify import repair, verify_run
 from pipeline.publish.index import published, published_own, read_index
 from pipeline.publish.pointer import POINTER
 from stages.edit import Edit
@@ -134,6 +134,16 @@ def test_a_damaged_image_is_found(edited):
     edited.file("bundles/edit/**/*files.tar").write_bytes(b"rot")
     problems, _ = verify_run(edited.plan())
     assert [problem.stage for problem in problems] == ["edit"]
+
+
+def test_a_damaged_receipt_of_a_part_of_the_index_of_edits_is_found_and_repaired(edited):
+    store = edited.folder / "store"
+    part = json.loads((store / POINTER).read_text())["edits"]["index"][0]
+    tiny.truncated(store / f"receipts/publish/{part.split('/')[2]}/part.json", 0.5)
+    problems, _ = verify_run(edited.plan())
+    assert ["part.json is not a whole receipt" in problem.what for problem in problems] == [True]
+    assert len(repair(edited.plan(), problems)) == 1
+    assert verify_run(edited.plan())[0] == []
 
 
 def test_missing_edits_are_gaps(edited):
