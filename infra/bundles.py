@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from infra.errors import BundleError, ShardError
 from infra.shards.shards import add_member, split_name
+from infra.zip_files import write_zip
 
 Scalar: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = Mapping[str, Scalar | NDArray[Any]]
@@ -34,7 +35,6 @@ TENSORS_KEY = "tensors"
 """The schema metadata entry with dtype and shape of each tensor column as JSON: most readers see flat lists."""
 
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _TAR_END = 2 * tarfile.BLOCKSIZE
 """Every tar ends with this number of zeros, or more."""
 _parsing = threading.Lock()
@@ -251,17 +251,18 @@ def _arrays(npz: bytes, names: Container[str] | None) -> dict[str, NDArray[Any]]
 
 
 def write_npz(arrays: Mapping[str, NDArray[Any]], key: str = "") -> bytes:
-    """Return the bytes of `numpy.savez_compressed`, with fixed times; raise `BundleError` for Python objects."""
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            if array.dtype.hasobject:
-                raise BundleError(f"array {name!r} of {key!r} holds Python objects; bundles hold numbers only")
-            info = zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-    return sink.getvalue()
+    """Return an npz like `numpy.savez_compressed`, with fixed times; raise `BundleError` for Python objects."""
+    members = list[tuple[str, bytes]]()
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise BundleError(f"array {name!r} of {key!r} holds Python objects; bundles hold numbers only")
+        sink = io.BytesIO()
+        np.lib.format.write_array(sink, np.asanyarray(array), allow_pickle=False)
+        members.append((f"{name}.npy", sink.getvalue()))
+    try:
+        return write_zip(members)
+    except ValueError as error:
+        raise BundleError(f"the arrays of {key!r} are too large: {error}") from error
 
 
 def _column_types(rows: Sequence[Row], stated: Mapping[str, ColumnType]) -> dict[str, ColumnType]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,9 +54,9 @@ def enlarge(ledger: Ledger, folder: Path, images: int) -> None:
     }
     unit_N, image_N = np.divmod(np.arange(images), each)
     offset_N, size_N = np.array(list(places.values()))[image_N % len(places)].T
-    keys = itertools.cycle(places)
+    keys = list(places)
     columns = {
-        "key": pa.array([f"{number:09d}-{next(keys)}" for number in range(images)]),
+        "key": pa.array([f"{number:09d}-{keys[image % len(keys)]}" for number, image in enumerate(image_N.tolist())]),
         "outcome": pa.repeat("recorded", images),
         "reason": pa.repeat("", images),
         **{

@@ -2,9 +2,10 @@
 
 Pixels outside a mask cannot change the image, so only the positions with m > 0 are kept of every Δf. Version 2 holds
 `version`, `w_plus` and, for a space `F4`, `F4.shape` (`C, h, w`), `F4.support` (`h × w` bits, packed), `F4.mask` (`[n]`
-uint8, m × 255), `F4.codes` (`[C, n]` int8 or int16, Δf / step) and `F4.step` (float32). Where no step is fine enough,
-`F4.mask` and `F4.codes` are float16 and the step is 1. Version 1 holds `F4.mask` and `F4.delta` in float16, and neither
-`version` nor `w_plus`. `docs/bundle-format.md` is the whole description.
+uint8, m × 255), `F4.codes` (`[C, n]` int8, Δf / step) and `F4.step` (float32). Where no step is fine enough, `F4.mask`
+and `F4.codes` are float16 and the step is 1. Version 3 adds `F4.high` (`[C, n]` int8) where int8 does not hold the
+codes: Δf / step is then codes + 256 × high. Such codes were int16 in version 2. Version 1 holds `F4.mask` and
+`F4.delta` in float16, and neither `version` nor `w_plus`. `docs/bundle-format.md` is the whole description.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ Arrays = dict[str, NDArray[np.generic]]
 AnyArrays = Mapping[str, NDArray[np.generic]]
 
 VERSION = 2
+WITH_HIGH = 3
+"""The version of codes of which a space has `high`; earlier readers would take them for codes of int8."""
+LARGEST_CODE = 127 + 256 * 127
 FULL_MASK = 255
 """The stored value of a mask that is 1."""
-_PARTS = frozenset({"support", "mask", "codes", "delta", "step"})
+_PARTS = frozenset({"support", "mask", "codes", "high", "delta", "step"})
 FORMATS = ("int8", "int16", "float16")
-"""Types of stored codes, the smallest first."""
+"""Types of stored codes, the smallest first; int16 is stored in two parts of int8."""
 
 
 class CodesError(StageError, ValueError):
@@ -57,8 +61,11 @@ def pack_codes(codes: Codes, index: int, steps: Mapping[str, float] | None = Non
         arrays[f"{space}.shape"] = np.asarray(delta_NChw.shape[1:], np.int32)
         arrays[f"{space}.support"] = np.packbits(support_hw.cpu().numpy())
         arrays[f"{space}.mask"] = mask_hw[support_hw].cpu().numpy()
-        arrays[f"{space}.codes"] = values_Cn.half().cpu().numpy() if step is None else _whole(values_Cn / step)
+        parts = {"codes": values_Cn.half().cpu().numpy()} if step is None else _whole(values_Cn / step)
+        arrays |= {f"{space}.{part}": values for part, values in parts.items()}
         arrays[f"{space}.step"] = np.asarray(1.0 if step is None else step, np.float32)
+    if format_of(arrays) == "int16":
+        arrays["version"] = np.asarray(WITH_HIGH, np.uint8)
     return arrays
 
 
@@ -72,27 +79,34 @@ def on_support(delta_Chw: Tensor, support_hw: Tensor) -> Tensor:
     return delta_Chw.flatten(1)[:, support_hw.flatten().nonzero()[:, 0]]
 
 
-def _whole(quotient_Cn: Tensor) -> NDArray[np.generic]:
-    """Return whole numbers in the smallest type that holds them; raise `CodesError` if none does."""
+def _whole(quotient_Cn: Tensor) -> Arrays:
+    """Return whole numbers as `codes`, with `high` where int8 does not hold them; raise `CodesError` beyond both.
+
+    Deflate stores the halves of a number better apart: the high one is nearly always zero.
+    """
     rounded_Cn = quotient_Cn.round()
     largest = float(rounded_Cn.abs().max())
-    for kind in (torch.int8, torch.int16):
-        if largest <= torch.iinfo(kind).max:
-            return rounded_Cn.to(kind).cpu().numpy()
-    raise CodesError(f"codes of up to {largest:g} steps do not fit int16: choose larger steps, or none")
+    if largest <= torch.iinfo(torch.int8).max:
+        return {"codes": rounded_Cn.to(torch.int8).cpu().numpy()}
+    if largest > LARGEST_CODE:
+        raise CodesError(f"codes of up to {largest:g} steps do not fit two bytes: choose larger steps, or none")
+    whole_Cn = rounded_Cn.to(torch.int32).cpu().numpy()
+    low_Cn = whole_Cn.astype(np.int8)  # the lower byte, with its sign
+    return {"codes": low_Cn, "high": ((whole_Cn - low_Cn) >> 8).astype(np.int8)}
 
 
 def format_of(arrays: AnyArrays) -> str:
-    """Return the largest type that the codes of an image are stored in; the smallest there is if none are."""
+    """Return the largest type that the codes of an image need; the smallest there is if there are none."""
     used = {str(array.dtype) for name, array in arrays.items() if name.endswith((".codes", ".delta"))}
+    used |= {"int16" for name in arrays if name.endswith(".high")}
     return next((kind for kind in reversed(FORMATS) if kind in used), FORMATS[0])
 
 
 def version_of(arrays: AnyArrays) -> int:
     """Return the version of an image's arrays; raise `CodesError` if it is unknown."""
     version = int(arrays["version"]) if "version" in arrays else 1
-    if version not in (1, VERSION):
-        raise CodesError(f"the codes have version {version}, expected 1 or {VERSION}: install a newer invertmill")
+    if version not in (1, VERSION, WITH_HIGH):
+        raise CodesError(f"the codes have version {version}, expected 1 to {WITH_HIGH}: install a newer invertmill")
     return version
 
 
@@ -161,6 +175,11 @@ class _Stored:
     def from_arrays(cls, space: str, arrays: AnyArrays) -> _Stored:
         earlier = version_of(arrays) == 1
         values_Cn = _part(arrays, f"{space}.{'delta' if earlier else 'codes'}")
+        if (high_Cn := arrays.get(f"{space}.high")) is not None and version_of(arrays) == WITH_HIGH:
+            if high_Cn.shape != values_Cn.shape:
+                shapes = f"codes {list(values_Cn.shape)}, high {list(high_Cn.shape)}"
+                raise CodesError(f"the arrays of {space} do not fit: {shapes}")
+            values_Cn = values_Cn.astype(np.int16) + (high_Cn.astype(np.int16) << 8)
         step = 1.0 if earlier else float(np.float32(_part(arrays, f"{space}.step")))
         channels, height, width = (int(n) for n in _part(arrays, f"{space}.shape"))
         bits, mask_n = _part(arrays, f"{space}.support").astype(np.uint8), _part(arrays, f"{space}.mask")

@@ -21,6 +21,7 @@ from stages.base.in_parts import InParts
 from stages.base.variant import Variant
 from stages.inversion.packing import (
     FULL_MASK,
+    LARGEST_CODE,
     Arrays,
     format_of,
     on_support,
@@ -44,7 +45,6 @@ _FINE = (0.25, 0.5, 0.75)
 _SMALLER = 0.1
 _PROBE = 0.125
 """The step of a probe, as a part of the root mean square of a delta."""
-_LARGEST_INT16 = 32767
 
 
 class Packing(Variant):
@@ -167,7 +167,7 @@ class _Search:
         error = float((self.found_13HW - self.target_13HW).double().square().sum())
         permitted = max(error, 1e-6) * (10 ** (self.packing.max_loss_db / 10) - 1)
         unit_L = (permitted / count_L.sum() / per_value_L).sqrt()
-        smallest_L = largest_L.cpu() / _LARGEST_INT16 / (_COARSE[0] * _SMALLER**2)
+        smallest_L = largest_L.cpu() / LARGEST_CODE / (_COARSE[0] * _SMALLER**2)
         return torch.where(largest_L.cpu() > 0, unit_L.clamp(min=1.01 * smallest_L, max=2 * largest_L.cpu()), 1.0)
 
     @functools.cached_property

@@ -43,7 +43,7 @@ def test_codes_that_do_not_unpack_are_named_with_unit_key_and_remedy(committed):
 
 def test_an_unknown_version_is_named(committed):
     rewrite(committed, lambda arrays: arrays | {"version": np.asarray(9, np.uint8)})
-    assert "version 9, expected 1 or 2" in problems(committed)[0]
+    assert "version 9, expected 1 to 3" in problems(committed)[0]
 
 
 def test_codes_of_another_picture_are_found_by_rendering(committed):

@@ -25,7 +25,7 @@ def codes() -> Codes:
     )
 
 
-@pytest.mark.parametrize("version", ["version_1", "version_2", "version_2_float16"])
+@pytest.mark.parametrize("version", ["version_1", "version_2", "version_2_float16", "version_3"])
 def test_every_version_that_was_ever_written_is_read(version: str):
     with np.load(GOLDEN / f"{version}.npz", allow_pickle=False) as stored:
         arrays = dict(stored)
@@ -41,7 +41,9 @@ def test_every_version_that_was_ever_written_is_read(version: str):
 
 def test_deltas_are_whole_multiples_of_their_step_in_the_smallest_type():
     arrays = pack_codes(codes(), 0, STEPS)
-    assert (arrays["F2.codes"].dtype, arrays["F4.codes"].dtype) == (np.int8, np.int16)
+    assert [name for name in arrays if name.endswith(("codes", "high"))] == ["F2.codes", "F4.codes", "F4.high"]
+    assert {arrays[name].dtype for name in ("F2.codes", "F4.codes", "F4.high")} == {np.dtype(np.int8)}
+    assert arrays["version"] == 3
     assert format_of(arrays) == "int16"
     found = unpack_codes(None, arrays)
     for space, step in STEPS.items():
@@ -49,6 +51,16 @@ def test_deltas_are_whole_multiples_of_their_step_in_the_smallest_type():
         acts = found.masks[space] > 0
         assert torch.equal(found.deltas[space], wanted * acts)
         assert float((found.deltas[space] - codes().deltas[space] * acts).abs().max()) <= 0.5001 * step
+
+
+def test_codes_of_two_bytes_are_exact_up_to_the_largest():
+    values = torch.tensor([-32639.0, -32512, -129, -128, -127, 0, 127, 128, 129, 255, 256, 32511, 32639])
+    whole = Codes(torch.zeros(1, 1, 1), {"F4": values.view(1, 1, 1, -1)}, {"F4": torch.ones(1, 1, 1, len(values))})
+    found = unpack_codes(None, pack_codes(whole, 0, {"F4": 1.0}))
+    assert torch.equal(found.deltas["F4"].flatten(), values)
+    assert (
+        pack_codes(Codes(whole.w_plus, {"F4": whole.deltas["F4"] / 258}, whole.masks), 0, {"F4": 1.0})["version"] == 2
+    )
 
 
 def test_masks_are_multiples_of_1_255_and_nothing_is_kept_where_they_round_to_zero():
@@ -76,13 +88,13 @@ def test_a_space_that_does_not_act_takes_no_room():
 
 
 def test_codes_that_fit_no_type_are_refused():
-    with pytest.raises(CodesError, match="do not fit int16: choose larger steps"):
+    with pytest.raises(CodesError, match="do not fit two bytes: choose larger steps"):
         pack_codes(codes(), 0, {"F2": 1e-5, "F4": 1.0, "F6": 1.0})
 
 
 def test_an_unknown_version_is_named_with_what_to_do():
-    arrays = pack_codes(codes(), 0) | {"version": np.asarray(3, np.uint8)}
-    with pytest.raises(CodesError, match=r"version 3, expected 1 or 2: install a newer invertmill"):
+    arrays = pack_codes(codes(), 0) | {"version": np.asarray(4, np.uint8)}
+    with pytest.raises(CodesError, match=r"version 4, expected 1 to 3: install a newer invertmill"):
         unpack_codes(None, arrays)
 
 
@@ -99,6 +111,13 @@ def test_parts_that_do_not_fit_together_are_refused(part: str, changed):
     arrays = pack_codes(codes(), 0, STEPS)
     arrays[f"F4.{part}"] = arrays[f"F4.{part}"][changed]
     with pytest.raises(CodesError, match="arrays of F4 do not fit"):
+        unpack_codes(None, arrays)
+
+
+def test_high_bytes_that_do_not_fit_their_codes_are_refused():
+    arrays = pack_codes(codes(), 0, STEPS)
+    arrays["F4.high"] = arrays["F4.high"][:, 1:]
+    with pytest.raises(CodesError, match=r"F4 do not fit: codes \[2, 64\], high \[2, 63\]"):
         unpack_codes(None, arrays)
 
 
