@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks.harness.command import circumstances, parser_of, write_report
 from benchmarks.references import biggan, inversions, sam, stylegan2
 from benchmarks.references.comparison import Row, Setting, guarded
+from stages.base.device import choose_kernels
 
 SEED = 20261
 """The base seed of the reference data, which include all random numbers."""
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    choose_kernels("fp32")
     setting, started = (
         Setting(options.references.resolve(), torch.device(options.device), options.quick),
         time.monotonic(),

@@ -20,6 +20,7 @@ from generators.generator import Generator
 from infra.fetching.uri import shown
 from infra.files import flush, partial_file, publish, put
 from pipeline.errors import CommandError
+from stages.base.device import process_device
 from stages.maps.region import to_uint8
 
 SAMPLES = 16
@@ -56,7 +57,7 @@ def write_samples(source: str, path: Path, seed: int, truncation: float, sha256:
         truncation: psi of a StyleGAN2; selects the batch-norm statistics of a BigGAN-deep and scales its z.
         sha256: expected SHA-256 of the checkpoint.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = process_device()
     generator = load_generator(source, device, sha256=sha256)
     if truncation != 1.0 and "truncation" in BY_NAME[generator.family].options.model_fields:
         generator = load_generator(source, device, truncation, sha256=generator.digest)

@@ -19,6 +19,7 @@ from generators.directions.sampling import seeded_w
 from generators.generator import Generator
 from infra.files import put
 from pipeline.errors import CommandError
+from stages.base.device import process_device
 from stages.maps.region import to_uint8
 
 TILE_PX = 192
@@ -135,7 +136,7 @@ def draw_sheet(
         DirectionError: the direction does not fit the generator; before any image is made.
         CommandError: the file cannot be written.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = process_device()
     generator = load_generator(checkpoint, device)
     delta = of_codes(direction.delta, generator, direction.name).to(device)
     side = min(generator.resolution, TILE_PX)

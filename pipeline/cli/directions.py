@@ -259,14 +259,13 @@ def _source(kind: str, settings: dict[str, Any]) -> AnyDirectionSource:
 def _fit(
     source: AnyDirectionSource, checkpoint: str, target: Path, config: Path | None = None, *, force: bool, as_json: bool
 ) -> None:
-    import torch
-
     from generators import load_generator
     from pipeline.cli.direction_files import check_target, write
+    from stages.base.device import process_device
 
     check_target(target, force=force)
     source.check()
-    generator = load_generator(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    generator = load_generator(checkpoint, process_device())
     made = source.fit(generator, _stored(config, generator) if config else None)
     write(made, target, force=force)
     _print(made, as_json=as_json, target=target)

@@ -21,6 +21,7 @@ from pipeline.data.units import Selection, Shard, Unit, outcome_key
 from pipeline.data.weights import Weights, localised, with_paths
 from pipeline.jobs.job import UnitResult
 from pipeline.jobs.shared_time import SharedTime
+from stages.base.device import choose_kernels, process_device
 from stages.base.stage import Record, Sample, Stage, Worker
 from stages.inversion.stage import InvertingStage
 from stages.invert import Invert
@@ -73,8 +74,10 @@ class MapJob:
             stage = stage.with_encoder(self.encoder.fetch(self.ledger))
         if isinstance(stage, InvertingStage):
             stage = stage.model_copy(update={"samples_ahead": self.samples_ahead})
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return _MapRunner(self, stage.setup(device), _describe(device), stage.precision_on(device)).run
+        device = process_device()
+        precision = stage.precision_on(device)
+        choose_kernels(precision or "fp32")
+        return _MapRunner(self, stage.setup(device), _describe(device), precision).run
 
 
 @dataclass(frozen=True)

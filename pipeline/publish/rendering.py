@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from infra.files import put
 from infra.receipts import Address, Ledger
@@ -24,6 +23,7 @@ from pipeline.plan.plan import Plan
 from pipeline.publish.pointer import address_in, read_pointer
 from pipeline.publish.rows import IndexRows
 from pipeline.publish.settings import with_settings
+from stages.base.device import process_device
 from stages.base.stage import Record
 from stages.editing.editor import Editor
 from stages.images.encoding import encoded
@@ -60,7 +60,7 @@ class Rendering:
             raise RunError(f"{ledger.store.url} holds no published result: `invertmill run` comes first")
         images = _chosen(IndexRows(ledger, receipt), keys)
         plan = Plan(with_settings(config, pointer.settings), stores)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = process_device()
         editor = Editor(plan.generator_source.load(device), plan.region)
         return cls(ledger, pointer.stages[GRAPH.last.name], editor, images)
 

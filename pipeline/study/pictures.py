@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +21,7 @@ from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 from pipeline.study.design import Subject
 from pipeline.study.settings import Study, config_of
+from stages.base.device import process_device
 from stages.base.stage import Record, Sample, sample_seed
 from stages.edit import Edit
 from stages.editing.editor import Editor
@@ -80,7 +80,7 @@ class MethodResults:
     @functools.cached_property
     def generator(self) -> Generator:
         """The run's generator."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = process_device()
         return self.plan.generator_source.load(device)
 
     @functools.cached_property

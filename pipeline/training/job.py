@@ -16,6 +16,7 @@ from infra.receipts import Address, Ledger, Receipt
 from pipeline.data.weights import Weights
 from pipeline.jobs.job import UnitResult
 from pipeline.training.states import StoredStates
+from stages.base.device import choose_kernels, process_device
 from stages.training.workers import Workers
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -62,7 +63,8 @@ class TrainingJob(ABC, Generic[Result]):
     def open(self) -> Callable[[Self], UnitResult]:
         """Return the function that trains on this process's device."""
         torch.set_num_threads(self.threads)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = process_device()
+        choose_kernels("tf32")
         return lambda _task: self.run(device)
 
     def run(self, device: torch.device) -> UnitResult:

@@ -14,6 +14,7 @@ import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from pipeline.training.job import Result, TrainingJob
+from stages.base.device import choose_kernels
 from stages.base.errors import StageError
 from stages.training.workers import Workers
 
@@ -57,6 +58,7 @@ def train_on_ray(job: TrainingJob[Result], workers: int, gpus_per_worker: float)
 def _train_in_worker(config: dict[str, Any]) -> Any:  # noqa: ANN401 - Ray's types know no result
     job: TrainingJob[Any] = config["job"]
     torch.set_num_threads(job.threads)
+    choose_kernels("tf32")
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size())
     return job.trained(get_device(), workers, prepare_model)
