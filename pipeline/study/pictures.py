@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from PIL import Image
 from generators.generator import Generator
 from pipeline.data.reading import Reader, Recorded, no_members
 from pipeline.data.stores import Stores
-from pipeline.data.units import Unit
+from pipeline.data.units import Selection, Unit
 from pipeline.errors import RunError
+from pipeline.evaluation.compute import committed
+from pipeline.evaluation.methods import Compared
 from pipeline.plan.plan import Plan
 from pipeline.plan.steps import MapStep
 from pipeline.study.design import Subject
@@ -44,6 +46,7 @@ class MethodResults:
     name: str
     plan: Plan
     step: MapStep
+    selection: Selection  # of the samples that units are cut from
     units: Mapping[str, Unit]  # by image
     roles: Mapping[str, int]
 
@@ -62,8 +65,20 @@ class MethodResults:
             raise RunError(
                 f"methods.{name}: no segmenter is trained yet; `invertmill run` with its settings comes first"
             )
-        step = plan.map_steps(trained)[Invert]
-        units = {unit.name: unit for unit in plan.units(plan.inventories(), plan.everything)}
+        if (wanted := study.methods[name].evaluated) is not None:
+            evaluated = _evaluated(plan, name, wanted)
+            plan, step, selection = evaluated.plan, evaluated.steps[Invert], evaluated.samples.selection
+            every: Iterable[Unit] = evaluated.samples.units
+        else:
+            step, selection = plan.map_steps(trained)[Invert], plan.everything
+            every = plan.units(plan.inventories(), selection)
+        return cls._of(name, plan, step, selection, {unit.name: unit for unit in every})
+
+    @classmethod
+    def _of(
+        cls, name: str, plan: Plan, step: MapStep, selection: Selection, units: Mapping[str, Unit]
+    ) -> MethodResults:
+        """Return what is committed of some units."""
         found, roles = dict[str, Unit](), dict[str, int]()
         for receipt in plan.ledger.receipts(step.stage.name, step.fingerprint):
             for key in receipt.recorded if receipt.unit in units else ():
@@ -75,7 +90,7 @@ class MethodResults:
             raise RunError(
                 f"methods.{name}: nothing is inverted with its settings; `invertmill run` with them (--set) comes first"
             )
-        return cls(name, plan, step, found, roles)
+        return cls(name, plan, step, selection, found, roles)
 
     @functools.cached_property
     def generator(self) -> Generator:
@@ -129,7 +144,7 @@ class MethodResults:
     def _read(self, images: Collection[str], *, records: bool) -> Iterator[tuple[str, Sample]]:
         """Yield images with their samples, unit by unit: with the records of invert, or with their pictures."""
         inventories = {shard: receipt.unit for shard, receipt in self.plan.inventories().items()}
-        reader = Reader(self.plan.ledger, self.plan.sources, inventories, self.plan.everything)
+        reader = Reader(self.plan.ledger, self.plan.sources, inventories, self.selection)
         recorded = [Recorded(self.step.stage.name, self.step.fingerprint)] if records else []
         placed = sorted(((self.units[image], image) for image in images), key=lambda one: (one[0].name, one[1]))
         for unit, of_unit in itertools.groupby(placed, key=lambda one: one[0]):
@@ -139,6 +154,14 @@ class MethodResults:
                 if isinstance(sample, str):
                     raise RunError(f"methods.{self.name}: {one.key} cannot be read: {sample}")
                 yield f"{unit.shard.name}/{one.key}", sample
+
+
+def _evaluated(plan: Plan, name: str, wanted: str) -> Compared:
+    """Return a method of the evaluation in a configuration; raise `RunError` if there is none of that name."""
+    found = {method.name: method for method in committed(plan)}
+    if wanted not in found:
+        raise RunError(f"methods.{name}: evaluate has no method {wanted!r}; its methods are {', '.join(found)}")
+    return found[wanted]
 
 
 def chosen_subjects(study: Study, methods: Sequence[MethodResults]) -> list[Subject]:

@@ -26,9 +26,10 @@ class Method(Section):
     """One of the methods compared: the results of a run, committed before."""
 
     config: Path | None = None  # configuration of its run; None is the study's `config`
-    set: dict[str, Any] = Field(
-        default_factory=dict
-    )  # settings to override, by key, as {invert.method: {kind: optimise, spaces: W+}}
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Settings to override, by key, as {invert.method: {kind: optimise, spaces: W+}}."""
+    evaluated: str | None = None
+    """Name of a method in the section `evaluate` of the configuration, whose images `invertmill evaluate` inverted."""
 
 
 class Attention(Section):

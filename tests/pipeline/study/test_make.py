@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 
 from pipeline.errors import ConfigError, RunError
+from pipeline.evaluation.compute import committed
 from pipeline.plan.plan import Plan
 from pipeline.study.design import Key, tokens_of
 from pipeline.study.make import make_study
@@ -23,8 +25,10 @@ from pipeline.study.settings import load_study
 from stages.inversion.packing import unpack_codes
 from stages.invert import Invert
 from stages.maps.region import to_uint8
+from stages.refine_maps import RefineMaps
 from tests import tiny
 from tests.pipeline.conftest import Committed, compute
+from tests.pipeline.evaluation.conftest import work
 
 W_PLUS = {"invert.method": {"kind": "optimise", "spaces": "W+"}}
 DIRECTION = "{directions: [{name: tilt, path: tilt.npy}], magnitudes: [3]}"
@@ -132,6 +136,25 @@ def test_edits_are_judged_as_edited(run, tmp_path):
     difference = pixels(tmp_path, tokens_of(key, shown)[1]).astype(int) - to_uint8(moved)[0]
     assert np.abs(difference).max() <= 1
     assert "edited: " in (tmp_path / "study-1.html").read_text()
+
+
+def test_methods_of_an_evaluation_are_judged_on_its_images(first_run, tmp_path):
+    run = Committed(tmp_path / "run")
+    shutil.copytree(first_run, run.folder, copy_function=shutil.copy2)
+    evaluate = {"methods": [{"name": "ours"}, {"name": "theirs", "invert": {"method": W_PLUS["invert.method"]}}]}
+    for method in committed(run.plan(f"evaluate={json.dumps(evaluate)}")):
+        samples, invert = method.samples, method.steps[Invert]
+        work(method.plan, method.steps[RefineMaps], samples.needed, {})
+        cuts = dict.fromkeys(invert.upstream, samples.cut)
+        work(method.plan, replace(invert, selection=samples.selection), samples.units, cuts)
+    methods = {name: {"set": {"evaluate": evaluate}, "evaluated": name} for name in ("ours", "theirs")}
+    make_study(load_study(written(run, "study", methods=methods)), tmp_path / "out")
+    key = key_of(tmp_path / "out")
+    assert len({shown.subject.image for shown in key.shown}) == 3
+    assert all(shown.subject.image.startswith("held-b") for shown in key.shown)
+    wrong = written(run, "wrong", methods=methods | {"x": methods["ours"] | {"evaluated": "other"}})
+    with pytest.raises(RunError, match=r"methods\.x: evaluate has no method 'other'; its methods are ours, theirs"):
+        make_study(load_study(wrong), tmp_path / "wrong")
 
 
 BAD = {
