@@ -65,6 +65,7 @@ class MethodResults:
             raise RunError(
                 f"methods.{name}: no segmenter is trained yet; `invertmill run` with its settings comes first"
             )
+        selection: Selection
         if (wanted := study.methods[name].evaluated) is not None:
             evaluated = _evaluated(plan, name, wanted)
             plan, step, selection = evaluated.plan, evaluated.steps[Invert], evaluated.samples.selection

@@ -160,6 +160,7 @@ def test_from_equal_starts_a_threshold_gives_what_it_gives_alone(inverter, image
 
 def test_the_stage_starts_equally_unless_it_is_told_to_continue(stage):
     equal, warm = stage.model_copy(update={"warm": None}), stage
+    assert (equal.steps_of_a_sample(3), warm.steps_of_a_sample(3)) == (12 + 3 * 12, 12 + 3 * 4)
     (first,), (second,) = (list(one.setup(CPU)(samples(0.4))) for one in (equal, warm))
     assert (first.row["equal_starts"], second.row["equal_starts"]) == (True, False)
     assert (first.row["steps"].tolist(), second.row["steps"].tolist()) == ([12, 0, 12, 12], [12, 0, 4, 4])
