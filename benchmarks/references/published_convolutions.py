@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generators.families.stylegan2 import GAIN, SLOPE, Noise, StyledConvolution, ToRGB, _blur
+from generators.families.filters import blur
+from generators.families.stylegan2 import GAIN, SLOPE, Noise, StyledConvolution, ToRGB
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def published_convolutions() -> Iterator[None]:
 def _styled(self: StyledConvolution, x: Tensor, w: Tensor, noise: Noise, gain: float = 1.0) -> Tensor:
     weight = _modulated(self.weight, self.affine(w))
     weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
-    x = _blur(_convolved(x, weight, up=True)) if self.up else _convolved(x, weight, padding=1)
+    x = blur(_convolved(x, weight, up=True)) if self.up else _convolved(x, weight, padding=1)
     if noise == "const":
         x = x + self.noise_const * self.noise_strength
     x = F.leaky_relu(x + self.bias[:, None, None], SLOPE) * (GAIN * gain)

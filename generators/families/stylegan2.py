@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, Posit
 from torch import Tensor, nn
 
 from generators.families.family import Family, FamilyOptions
+from generators.families.filters import blur, laid_out_as, resample_filter, upsample
 from generators.generator import Generator, State
 from generators.latents import W_PLUS, feature_space
 from generators.precision import in_full, lowered_to
@@ -137,7 +138,7 @@ class StyledConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", _normal(resolution, resolution))
-        self.register_buffer("resample_filter", _resample_filter())
+        self.register_buffer("resample_filter", resample_filter())
         self.register_buffer("squares_OI", None, persistent=False)
         self.up, self.clamp = up, clamp
 
@@ -152,14 +153,14 @@ class StyledConvolution(nn.Module):
         scale = scale * gain
         x = x * style.to(x.dtype)[:, :, None, None]
         if self.up:
-            x = F.conv_transpose2d(x, _laid_out_as(self.weight, self.weight.transpose(0, 1)), stride=2)
-            x = _blur(x)
+            x = F.conv_transpose2d(x, laid_out_as(self.weight, self.weight.transpose(0, 1)), stride=2)
+            x = blur(x)
         else:
             x = F.conv2d(x, self.weight, padding=1)
         shift = self.bias[None, :, None, None] * gain
         if noise == "const":
             shift = torch.addcmul(shift, self.noise_const, self.noise_strength, value=gain)
-        shift = _laid_out_as(x, shift.to(x.dtype))
+        shift = laid_out_as(x, shift.to(x.dtype))
         x = torch.addcmul(shift, x, scale.to(x.dtype)[:, :, None, None])
         x = F.leaky_relu(x, SLOPE)  # a gain passes through it
         return x if clamp is None else x.clamp(-clamp, clamp)
@@ -191,12 +192,12 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(_normal(outputs, inputs, 1, 1))
-        self.register_buffer("resample_filter", _resample_filter())
+        self.register_buffer("resample_filter", resample_filter())
         self.weight_gain = RESIDUAL_GAIN / math.sqrt(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[N, outputs, 2r, 2r]` for `x [N, inputs, r, r]`."""
-        return _upsample(F.conv2d(x, self.weight * self.weight_gain))
+        return upsample(F.conv2d(x, self.weight * self.weight_gain))
 
 
 class ToRGB(nn.Module):
@@ -238,7 +239,7 @@ class Block(nn.Module):
         self.conv1 = StyledConvolution(channels, channels, config.w_dim, resolution, up=False, clamp=clamp)
         if self.makes_image:
             self.torgb = ToRGB(channels, config.w_dim, clamp=clamp)
-        self.register_buffer("resample_filter", _resample_filter())
+        self.register_buffer("resample_filter", resample_filter())
         self.convolutions = 1 if self.first else 2
 
     def forward(self, state: State, w: Tensor, noise: Noise) -> State:
@@ -256,7 +257,7 @@ class Block(nn.Module):
         rgb = self.torgb(x, w[:, self.convolutions])
         if state.image is not None:
             with in_full(x.device):
-                rgb = _upsample(state.image) + rgb
+                rgb = upsample(state.image) + rgb
         return State(x, rgb)
 
 
@@ -363,35 +364,6 @@ def _normal(*shape: int, divisor: float = 1.0) -> Tensor:
     """Return standard normal numbers over a divisor; none are drawn on the meta device, where only shapes count."""
     numbers = torch.empty(shape)
     return numbers if numbers.is_meta else numbers.normal_() / divisor
-
-
-def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
-    """Return a tensor in the layout of another: torch takes that of the first operand, or of the weight, for a result.
-
-    A step in half precision would otherwise change between channels-last and contiguous in every layer.
-    """
-    channels_last = torch.channels_last
-    return x.contiguous(memory_format=channels_last) if like.is_contiguous(memory_format=channels_last) else x
-
-
-def _resample_filter() -> Tensor:
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device="cpu") / 8
-    return torch.outer(taps, taps)
-
-
-def _blur(x: Tensor) -> Tensor:
-    """Filter the raw output `[N, C, 2r + 1, 2r + 1]` of a stride-2 transposed convolution down to `[N, C, 2r, 2r]`."""
-    taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
-    kernel = taps.expand(x.shape[1], 1, 4)
-    x = F.conv2d(x, kernel[..., None], padding=(1, 0), groups=x.shape[1])
-    return F.conv2d(x, kernel[:, :, None], padding=(0, 1), groups=x.shape[1])
-
-
-def _upsample(image: Tensor) -> Tensor:
-    """Double the side of an image `[N, 3, r, r]` with the [1, 3, 3, 1] filter."""
-    taps = image.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
-    kernel = torch.outer(taps, taps).expand(image.shape[1], 1, 4, 4)
-    return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=image.shape[1])
 
 
 def _layers(config: StyleGAN2Config) -> tuple[int, str]:
