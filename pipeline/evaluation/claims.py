@@ -177,7 +177,7 @@ class Judge:
         others: list[Measured | None] = [one for one in self.methods if one.method.kind == ENCODER and one.rows]
         for other in others or [None]:
             name = "encoders" if other is None else re.sub(r"\W+", "_", column(other.name)).strip("_")
-            said = "other encoders" if other is None else f"the encoder {other.name}"
+            said = "other encoders" if other is None else other.name
             yield self._over(
                 sam, other, f"sam_encoder_psnr_over_{name}", f"the SAM encoder has a higher PSNR than {said}", PSNR
             )

@@ -42,7 +42,8 @@ class Circumstances:
             f"images in [0, 1], mean over images. Both at {self.height_px} x {self.width_px} px.",
             f"{self.images} held-out images; a method with fewer says so. Brackets: 95 % intervals, {self.resamples:,} "
             f"resamples of the images, seed {self.seed}.",
-            f"Hardware: {self.hardware}. Seconds are of one worker per image.",
+            f"Hardware: {self.hardware}. Seconds are of one worker per image. Methods ran one after the other, so "
+            "other load on the machine changes their ratios.",
             f"Generator: SHA-256 {self.generator[:16]}; spaces {', '.join(self.spaces)}; threshold {self.threshold:g}.",
             "Figures with another distance, size or set of images belong in another table, published ones too.",
         ]
@@ -177,7 +178,7 @@ def cells_of(line: Line) -> tuple[str, ...]:
         UNKNOWN if line.lpips is None else line.lpips.shown(4),
         UNKNOWN if line.editability is None else line.editability.shown(3),
         UNKNOWN if line.seconds_per_image is None else f"{line.seconds_per_image:.3g}",
-        UNKNOWN if line.steps is None else f"{line.steps:g}",
+        UNKNOWN if line.steps is None else f"{line.steps:.5g}",
         str(line.images),
     )
 
