@@ -46,13 +46,14 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Example
     """Return a function that provides an example by its name, once."""
     pytest.importorskip("transformers")
     constants = pytest.importorskip("huggingface_hub.constants")
-    shared, cache = tmp_path_factory.mktemp("shared"), tmp_path_factory.mktemp("hub")
+    shared = tmp_path_factory.mktemp("shared")
     stand_ins.write_shared(shared)
     made: dict[str, Example] = {}
 
     def provide(name: str) -> Example:
-        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         root = made[name].root if name in made else tmp_path_factory.mktemp(name)
+        cache = root / "hub"  # of each example, whose models see other classes
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         found = Example(root, root / "run.yaml")
         shutil.copy(EXAMPLES / f"{name}.yaml", found.path)
         if name not in made:
