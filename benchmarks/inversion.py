@@ -190,6 +190,8 @@ def _measure(case: Case, device: torch.device) -> dict[str, Any]:
         "steps": case.steps,
         "width": case.width,
         "precision": case.precision,
+        "layout": "contiguous" if case.precision == "fp32" else "channels-last",
+        "compiled": case.compiles,
     }
 
 

@@ -41,9 +41,17 @@ def circumstances(device: torch.device) -> dict[str, Any]:
             **{name: version(name) for name in PACKAGES},
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "isa": _instructions(),
         "threads": torch.get_num_threads(),
         "when": time.strftime("%Y-%m-%d"),
     }
+
+
+def _instructions() -> str:
+    """Return the vector instructions of the CPU that torch uses, and those for half precision."""
+    has = torch.cpu.get_capabilities()
+    half = [name for name in ("avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16") if has.get(name)]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *half])
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
