@@ -16,6 +16,7 @@ from pydantic import (
 
 from infra.errors import BundleError
 from infra.receipts import RECEIPTS, Address, Ledger
+from pipeline.publish.settings import deciding
 
 POINTER = "published.json"
 
@@ -90,10 +91,13 @@ def read_pointer(ledger: Ledger) -> Pointer | None:
 
 
 def move_pointer(ledger: Ledger, pointer: Pointer) -> None:
-    """Point readers to a committed result; write nothing if they are pointed there already."""
-    data, store = pointer.model_dump_json(indent=2).encode(), ledger.store
-    if not (store.exists(POINTER) and store.read(POINTER) == data):
-        store.write(POINTER, data)
+    """Point readers to a committed result; write nothing if they are pointed there already, with the same settings."""
+    try:
+        present = read_pointer(ledger)
+    except BundleError:  # damaged: rewritten
+        present = None
+    if present is None or _compared(present) != _compared(pointer):
+        ledger.store.write(POINTER, pointer.model_dump_json(indent=2).encode())
 
 
 def address_in(ledger: Ledger, receipt: str) -> Address:
@@ -106,6 +110,10 @@ def address_in(ledger: Ledger, receipt: str) -> Address:
     if folder != RECEIPTS or address.receipt_name != receipt:
         raise _damaged(ledger)
     return address
+
+
+def _compared(pointer: Pointer) -> Pointer:
+    return pointer.model_copy(update={"settings": deciding(pointer.settings)})
 
 
 def _is_own(value: object) -> bool:

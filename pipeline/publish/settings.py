@@ -29,6 +29,9 @@ LATER: dict[str, Any] = {
 ADDED = {stage.name: dict(stage.added) for stage in GRAPH.stages if stage.added and stage.name not in LOCAL}
 """The same for settings of stages."""
 
+INDIFFERENT = {stage.name: frozenset(getattr(stage, "indifferent", ())) for stage in GRAPH.stages}
+"""Settings of stages that change no result; they are published, and a different value publishes nothing."""
+
 SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
 """Pairs of settings, one of which replaces the other."""
 
@@ -37,6 +40,16 @@ def portable_settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings that decide results, as plain values; paths of weights are omitted."""
     plain: dict[str, Any] = json.loads(json.dumps(_without_paths(_plain(config, LOCAL))))
     return {name: value for name, value in plain.items() if name not in LATER or LATER[name] != value}
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return published settings without those that change no result."""
+    return {
+        name: {key: item for key, item in value.items() if key not in INDIFFERENT.get(name, ())}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in settings.items()
+    }
 
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
@@ -69,9 +82,12 @@ def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # any value
         return plain
     settings: dict[str, Any] = {}
     stage = getattr(section, "declared_in", section)
-    added = getattr(stage, "added", {})
+    added, counted = getattr(stage, "added", {}), getattr(stage, "stands_for", {})
     for name, value in plain.items():
         if name in added and value == added[name]:
+            continue
+        if name in counted:
+            settings[name] = counted[name].get(value, value)
             continue
         variant = getattr(section, name)
         hashed = variant.hashed_as(name) if isinstance(variant, Variant) else {name: value}

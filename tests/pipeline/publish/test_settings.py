@@ -1,6 +1,7 @@
 """The settings of a published result: newer settings are omitted at their earlier value, and so described."""
 
-from pipeline.publish.settings import portable_settings, with_settings
+from pipeline.publish.pointer import move_pointer, read_pointer
+from pipeline.publish.settings import deciding, portable_settings, with_settings
 
 
 def test_a_published_result_is_described_with_its_own_value_of_a_newer_setting(committed):
@@ -16,3 +17,27 @@ def test_true_edits_decide_no_result_and_are_this_machines(committed):
     measuring = committed.settings("true_edits=edits.npz")
     assert portable_settings(measuring) == portable_settings(committed.settings())
     assert with_settings(measuring, portable_settings(committed.settings())).true_edits == "edits.npz"
+
+
+def test_a_precision_is_published_as_what_it_counts_as(committed):
+    automatic, single = committed.settings("invert.precision=auto"), committed.settings("invert.precision=fp32")
+    assert portable_settings(automatic) == portable_settings(single)  # earlier stores say fp32
+    half = portable_settings(committed.settings("invert.precision=bf16"))
+    assert half["invert"]["precision"] == "bf16"
+
+
+def test_settings_that_change_no_result_move_no_pointer_and_others_do(committed):
+    ledger = committed.plan().ledger
+    published, url = read_pointer(ledger), ledger.store.url
+    assert published is not None, url
+    settings = published.settings
+    other = {**settings, "invert": {**settings["invert"], "compile": True, "batch": 3}}
+    assert deciding(other) == deciding(settings)
+    before = ledger.store.read("published.json")
+    move_pointer(ledger, published.model_copy(update={"settings": other}))
+    assert ledger.store.read("published.json") == before
+    try:
+        move_pointer(ledger, published.model_copy(update={"samples": published.samples + 1}))
+        assert ledger.store.read("published.json") != before
+    finally:
+        ledger.store.write("published.json", before)
