@@ -124,6 +124,8 @@ def measured(case: Case, indexed: int | None, device: torch.device) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         records = [record_of(f"{number:06d}", one.arrays) for number, one in enumerate(packed)]
         ledger = write_store(Path(folder), [records])
+        if case.read > len(records):
+            enlarge(ledger, Path(folder), case.read)
         share = statistics.median(_share_of_bare(Path(folder), case, device) for _ in range(ROUNDS))
         row["reader_share_of_bare_synthesis"] = round(share, 3)
         if indexed is not None:

@@ -75,7 +75,8 @@ def _copied(folder: Path, name: str, unit: str, copy: str) -> str:
     """Link a file of a unit as that of a copy of the unit, and return its name."""
     target = name.replace(f"/{unit}/", f"/{copy}/")
     (folder / target).parent.mkdir(parents=True, exist_ok=True)
-    os.link(folder / name, folder / target)
+    if not (folder / target).exists():
+        os.link(folder / name, folder / target)
     return target
 
 

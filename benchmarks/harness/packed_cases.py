@@ -44,6 +44,8 @@ class Case:
     viewer: Viewer
     codes: list[Codes]
     targets: list[Tensor]
+    read: int
+    """Number of images, these several times, whose reading is compared with synthesis."""
 
 
 def demo_case(images: int, device: torch.device) -> Case:
@@ -55,7 +57,7 @@ def demo_case(images: int, device: torch.device) -> Case:
     codes = [unpack_codes(None, record.arrays, device) for record in records]
     by_key = {sample.key: stage.image.picture(sample).pixels_HW3 for sample in samples}
     targets = [fit(by_key[record.key], viewer.region)[None].to(device) for record in records]
-    return Case("demo, 64 px, inverted", viewer, codes, targets)
+    return Case("demo, 64 px, inverted", viewer, codes, targets, read=192)
 
 
 def photographs(folder: Path, most: int) -> list[Sample]:
@@ -110,7 +112,7 @@ def large_case(images: int, device: torch.device) -> Case:
     perceptual = load_perceptual("small", weights=ASSETS / "perceptual.safetensors", device=device)
     viewer = Viewer(generator, perceptual, Region.whole(512), tuple(SHARES))
     codes = [_random_codes(generator, number) for number in range(images)]
-    return Case("config-f, 512 px, random weights", viewer, codes, [_noisy(viewer, one) for one in codes])
+    return Case("config-f, 512 px, random weights", viewer, codes, [_noisy(viewer, one) for one in codes], read=images)
 
 
 def _random_codes(generator: Generator, seed: int) -> Codes:
