@@ -118,6 +118,7 @@ def stage_of(method: Method) -> Invert:
         generator=GeneratorSource(checkpoint=ASSETS / "generator.safetensors"),
         perceptual=PerceptualSource(backbone="small", weights=ASSETS / "perceptual.safetensors"),
         objective=OBJECTIVE,
+        precision="fp32",  # that of the bare networks
         schedule=Schedule(steps=DEMO_STEPS, learning_rate=0.1),
         start=Learnt(),
         method=method,

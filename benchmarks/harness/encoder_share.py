@@ -95,6 +95,7 @@ def _stage(folder: Path) -> Invert:
             "generator": source,
             "perceptual": PerceptualSource(backbone="small", weights=ASSETS / "perceptual.safetensors"),
             "objective": OBJECTIVE,
+            "precision": "fp32",  # that of the bare networks
             "method": {"kind": "encode", "encoder": {"checkpoint": path}},
         }
     )
