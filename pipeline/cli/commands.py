@@ -148,9 +148,9 @@ def verify(
     from pipeline.plan.plan import Plan
 
     settings = _settings(config, overrides)
-    with _doing("verifying every file"):
+    with _doing("verifying every file") as reached:
         plan = Plan(settings, _reachable(settings))
-        problems, facts = verify_run(plan, resume=resume)
+        problems, facts = verify_run(plan, resume=resume, reached=reached)
     for fact in facts:
         console.print(Text(fact), soft_wrap=True)
     for problem in problems:
@@ -262,7 +262,7 @@ def _status(config: Path, overrides: list[str] | None, *, ahead: bool = False) -
         return status_of(plan, ahead=ahead)
 
 
-def _doing(what: str) -> AbstractContextManager[None]:
+def _doing(what: str) -> AbstractContextManager[Callable[[str], None]]:
     from pipeline.execution.progress import Progress
 
     return Progress(Console(stderr=True)).doing(what)

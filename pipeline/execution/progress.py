@@ -144,15 +144,19 @@ class Progress:
         self.console.print(stamp + text, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Show an activity of unknown length, such as "writing the report"."""
+    def doing(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Show an activity, such as "writing the report"; lends a function that shows how far it has come."""
         if self.console.is_terminal:
-            with self.console.status(what):
-                yield
+            with self.console.status(what) as status:
+                yield lambda reached: status.update(escape(f"{what}: {reached}"))
             return
-        started = time.monotonic()
-        with self._unless_silent(lambda: f"still {what}, {_clock(time.monotonic() - started)} so far"):
-            yield
+        started, reached = time.monotonic(), list[str]()
+
+        def line() -> str:
+            return f"still {what}, {', '.join([*reached[-1:], _clock(time.monotonic() - started)])} so far"
+
+        with self._unless_silent(line):
+            yield reached.append
 
     def waits(self, waiting: Waiting) -> None:
         """Report the wait for a store, at intervals."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from infra.damage import Damages, set_aside
 from infra.errors import BundleError, Damage, DamagedBundleError
@@ -25,14 +25,17 @@ from stages.train_encoder import TrainEncoder
 from stages.train_segmenter import TrainSegmenter
 
 
-def verify_run(plan: Plan, *, resume: bool = False) -> tuple[list[Problem], list[str]]:
+def verify_run(
+    plan: Plan, *, resume: bool = False, reached: Callable[[str], object] = str
+) -> tuple[list[Problem], list[str]]:
     """Return the problems (none for a complete and whole run) and, stage by stage, the tally.
 
     For every stage each sample of its units must have exactly one outcome, recorded or quarantined, and every file of
     every bundle the size and checksum in its receipt, including those of a measured trade-off. All stored codes must
     unpack, and some, rendered again, have the PSNR of their rows. The published index must have a row for every sample.
     Damage of shards themselves is reported in addition. What is whole is noted in the run's folder until this ends:
-    `resume` continues after an interruption, and does not read those files again.
+    `resume` continues after an interruption, and does not read those files again. `reached` is told how many shards are
+    verified.
     """
     verified = Verified(plan.config.folder, resume=resume)
     shards, problems = _inventories(plan)
@@ -49,7 +52,8 @@ def verify_run(plan: Plan, *, resume: bool = False) -> tuple[list[Problem], list
     problems += wrong
     steps += plan.map_steps(trained) if trained is not None else ()
     accounts = [Account(step, verified, whole_with_codes if step.stage.located else None) for step in steps]
-    for shard, head in shards.items():
+    for number, (shard, head) in enumerate(shards.items()):
+        reached(f"{number} of {len(shards)} shards")
         samples_of_shard = read_inventory(plan.ledger, head)  # once, for all stages and units
         for account in accounts:
             account.check_shard(plan, shard, head, samples_of_shard)

@@ -61,6 +61,9 @@ def test_a_log_is_never_silent_for_longer_than_agreed():
         _until(lambda: sink.getvalue().count("steps 30 of 120, epoch 1 of 4") > 2)
     with progress.doing("writing the report"):
         _until(lambda: "still writing the report, 0:00:0" in sink.getvalue())
+    with progress.doing("verifying every file") as reached:
+        reached("3 of 7 shards")
+        _until(lambda: "still verifying every file, 3 of 7 shards, 0:00:0" in sink.getvalue())
     assert "ETA" in sink.getvalue()
 
 

@@ -1,6 +1,6 @@
 """A run with nothing left to compute, which needs no Ray: what it shows while it reads its store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -22,11 +22,11 @@ class Heard(Progress):
         self.under_way: list[str] = []
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        with super().doing(what):
+    def doing(self, what: str) -> Iterator[Callable[[str], None]]:
+        with super().doing(what) as reached:
             self.under_way.append(what)
             try:
-                yield
+                yield reached
             finally:
                 self.under_way.pop()
 
@@ -75,7 +75,7 @@ def test_failed_units_are_told_whatever_ends_the_run_and_only_they_make_it_one(e
         raise error
 
     left: list[int] = []
-    monkeypatch.setattr(Run, "_scan", scan)
+    monkeypatch.setattr(Run, "scan", scan)
     monkeypatch.setattr("pipeline.cli.commands.leave", left.append)  # which would end this process
     monkeypatch.setattr("sys.argv", ["invertmill", "run", str(committed.folder / "run.yaml")])
     with pytest.raises(SystemExit) as caught:
@@ -86,7 +86,7 @@ def test_failed_units_are_told_whatever_ends_the_run_and_only_they_make_it_one(e
 
 def test_shards_of_which_none_could_be_read_are_told_with_their_reasons(fresh, monkeypatch, capsys):
     reason = "inventory: given up after 3 attempts: TransientError: the server went away"
-    monkeypatch.setattr(Run, "_scan", lambda run, plan: run.failed.update({one.name: reason for one in plan.listed}))
+    monkeypatch.setattr(Run, "scan", lambda run, plan: run.failed.update({one.name: reason for one in plan.listed}))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.argv", ["invertmill", "run", str(fresh.folder / "run.yaml")])
     with pytest.raises(SystemExit) as caught:

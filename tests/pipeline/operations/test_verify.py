@@ -34,8 +34,10 @@ def edit_outcomes(path, change):
 
 
 def test_a_whole_run_has_no_problems_and_its_samples_are_tallied(committed):
-    found, facts = verify_run(committed.plan())
+    reached: list[str] = []
+    found, facts = verify_run(committed.plan(), reached=reached.append)
     assert found == []
+    assert reached == ["0 of 2 shards", "1 of 2 shards"]
     assert facts.pop().startswith("invert: 3 images rendered again, at most 0.0")
     assert facts == [
         "inventory: 2 shards, 8 samples",
