@@ -1,10 +1,13 @@
 """The cost of decoding a picture.
 
-    python -m benchmarks.decoding [--quick] --json FILE
+    python -m benchmarks.decoding [--quick] --json FILE [--device cpu]
 
 Two sides decode the same pictures, made from a seed, in turn in one process: the decoder of the stages, and Pillow
 alone as the stages called it before (open, convert to RGB, array). JPEGs are also decoded by torchvision, which knows
 neither orientation nor profiles. Times are of the processor, so that a machine with other work gives the same ones.
+
+`batches`: a batch of JPEGs, by Pillow on one thread and by torchvision on the device, which is NVJPEG on a GPU; ms that
+pass per picture, the way back to the CPU included, and how far the pixels are from Pillow's.
 """
 
 from __future__ import annotations
@@ -13,21 +16,24 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.timing import seconds_of
 from stages.images.decoding import decode_picture
 
 SEED = 0
 SIDES_PX = (256, 512)
 ROUNDS = 60
 QUICK_ROUNDS = 20
+BATCH = 32
 IN_A_ROUND = 8
 """Decodings by one side before the other takes its turn."""
 
@@ -48,13 +54,13 @@ Pixels = NDArray[np.uint8]
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the figures; return 1 if the stages' decoder takes longer than Pillow alone."""
     options = parser_of("decoding", __doc__, f"{QUICK_ROUNDS} rounds, not {ROUNDS}").parse_args(arguments)
-    report = report_of(QUICK_ROUNDS if options.quick else ROUNDS)
+    report = report_of(QUICK_ROUNDS if options.quick else ROUNDS, torch.device(options.device))
     write_report(options.json, report)
     return 0 if report["met"] else 1
 
 
-def report_of(rounds: int) -> dict[str, Any]:
-    """Return the figures of every format and size."""
+def report_of(rounds: int, device: torch.device) -> dict[str, Any]:
+    """Return the figures of every format and size, and of batches on a device."""
     rows = [_row(form, side_px, rounds) for form in FORMS for side_px in SIDES_PX]
     return {
         "benchmark": "decoding",
@@ -62,13 +68,16 @@ def report_of(rounds: int) -> dict[str, Any]:
             "pillow_ms": "ms of one thread, median",
             "ours_ms": "the same",
             "ratio": "ours / Pillow, median of rounds",
+            "device_ms": "ms that pass per picture of a batch, median of rounds",
+            "mean_difference": "of 255, mean over pixels and colours",
         },
         "targets": {"ratio": MAX_RATIO},
         "met": all(row["ratio"] <= MAX_RATIO for row in rows),
         "results": rows,
+        "batches": [_batch_row(side_px, max(1, rounds // 4), device) for side_px in SIDES_PX],
         "rounds": rounds,
         "seed": SEED,
-        **circumstances(torch.device("cpu")),
+        **circumstances(device),
     }
 
 
@@ -119,6 +128,33 @@ def _row(form: str, side_px: int, rounds: int) -> dict[str, Any]:
     row |= {f"{name}_differs": int((own != pixels["pillow"]).sum()) for name, own in pixels.items() if name != "pillow"}
     shown = "  ".join(f"{name} {row[f'{name}_ms']:.3f} ms" for name in sides)
     print(f"{form:16} {side_px:4} px  {shown}  ratio {row['ratio']}", flush=True)
+    return row
+
+
+def on_device(files: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Return JPEGs as torchvision decodes them on a device, by NVJPEG on a GPU."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    decoded: list[Tensor] = decode_jpeg(list(files), mode=ImageReadMode.RGB, device=device)
+    return decoded
+
+
+def _batch_row(side_px: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    data = picture("JPEG", side_px)
+    files = [torch.frombuffer(bytearray(data), dtype=torch.uint8)] * BATCH
+    first = on_device(files, device)[0]  # the first call is slower
+    difference = np.abs(first.permute(1, 2, 0).cpu().numpy().astype(int) - pillow_alone(data).astype(int))
+    times_ms: dict[str, list[float]] = {"pillow_ms": [], "device_ms": []}
+    for _ in range(rounds):
+        for name, run in {
+            "pillow_ms": lambda: [pillow_alone(data) for _ in files],
+            "device_ms": lambda: [pixels_3HW.cpu() for pixels_3HW in on_device(files, device)],
+        }.items():
+            times_ms[name].append(1000 * seconds_of(run, device) / BATCH)
+    row: dict[str, Any] = {"side_px": side_px, "batch": BATCH}
+    row |= {name: round(statistics.median(taken), 4) for name, taken in times_ms.items()}
+    row |= {"mean_difference": round(float(difference.mean()), 4), "largest_difference": int(difference.max())}
+    print("batch of JPEGs, " + ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     return row
 
 

@@ -1,6 +1,6 @@
 """The inversion engine against the loop of the authors' code, on equal work.
 
-    python -m benchmarks.inversion [--quick] --json FILE [--device cpu] [--width 16]
+    python -m benchmarks.inversion [--quick] --json FILE [--device cpu] [--width 16] [--case NAME] [--turns N]
 
 (a) The loop inverts one image at a time in float32, computes its target again in every step, and modulates the weights
 of the convolutions, as published; noise is the constant one. (b) The engine. Both invert the same images with the same
@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +47,7 @@ from generators.families.stylegan2 import StyleGAN2, StyleGAN2Config
 from generators.generator import Generator
 from generators.prior import estimate_prior
 from generators.source import GeneratorSource
+from stages.base.device import choose_kernels
 from stages.engine.adam import adam
 from stages.engine.batch import Item
 from stages.engine.compiled_loss import CompiledLoss
@@ -88,10 +89,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the figures; return 1 if the final losses of the two sides disagree."""
     parser = parser_of("inversion", __doc__, "the demo only; within 5 minutes on 2 cores")
     parser.add_argument("--width", type=int, default=16, help="images in the engine's batch")
+    parser.add_argument("--case", action="append", metavar="NAME", help="only this case, even if bf16 is emulated")
+    parser.add_argument("--turns", type=int, help="turns of the sides", metavar="N")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
     device = torch.device(options.device)
-    cases = list(_cases(device, options.width, quick=options.quick))
+    cases = list(_cases(device, options.width, quick=options.quick, half=bool(options.case)))
+    if options.case:
+        cases = _named(cases, options.case)
+    cases = [replace(case, turns=options.turns or case.turns) for case in cases]
     measured = [_measure(case, device) for case in cases]
     report = {
         "benchmark": "inversion",
@@ -119,11 +125,19 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(abs(one["loss_engine"] / one[side] - 1) > CLOSE for one in measured for side in sides))
 
 
-def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
+def _named(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
+    """Return some cases by name."""
+    by_name = {case.name: case for case in cases}
+    if unknown := [name for name in names if name not in by_name]:
+        raise SystemExit(f"there is no case {', '.join(unknown)}: choose from {', '.join(by_name)}")
+    return [by_name[name] for name in names]
+
+
+def _cases(device: torch.device, width: int, *, quick: bool, half: bool = False) -> Iterator[Case]:
     count, steps, turns = (width, 24, 1) if quick else (2 * width, 40, 3)
     demo = Case("demo 64", demo_networks, count, steps, width, turns)
     yield from (demo, replace(demo, name="demo 64 compiled", compiles=True))
-    half = computed_in("auto", device) == "bf16"
+    half = half or computed_in("auto", device) == "bf16"
     if half:
         yield replace(demo, name="demo 64 bf16", precision="bf16")
         yield replace(demo, name="demo 64 bf16 compiled", precision="bf16", compiles=True)
@@ -142,9 +156,10 @@ def _cases(device: torch.device, width: int, *, quick: bool) -> Iterator[Case]:
 
 
 def _measure(case: Case, device: torch.device) -> dict[str, Any]:
+    choose_kernels(case.precision)  # of the loop too
     inverter = inverter_of(case, device)
     images = [fit(pixels_of(scene), inverter.region)[None].to(device) for scene in scenes(case.images)]
-    masks = inverter.masks(_stripes(inverter)[None])
+    masks = inverter.masks(stripes(inverter)[None])
     items = [partial(_item, inverter, image, masks) for image in images]
     losses: dict[str, list[float]] = {}
     watch = Stopwatch(partial(_wait, device))
@@ -237,7 +252,7 @@ def inverter_of(case: Case, device: torch.device) -> Inverter:
     )
 
 
-def _stripes(inverter: Inverter) -> NDArray[np.uint8]:
+def stripes(inverter: Inverter) -> NDArray[np.uint8]:
     """Return an assignment `[H, W]` with a stripe per space."""
     height, width = inverter.region.size
     spaces = np.arange(width) * len(inverter.generator.spaces) // width
