@@ -77,11 +77,13 @@ def _products(precision: str, sides: tuple[int, ...], times: int, device: torch.
 def _convolutions(
     precision: str, shapes: tuple[tuple[int, int, int], ...], best: float, times: int, device: torch.device
 ) -> Iterator[dict[str, Any]]:
+    def random(shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
+        return torch.randn(shape, device=device, dtype=DTYPES[precision]).to(memory_format=layout)
+
     for images, channels, side in shapes:
         for layout, memory_format in LAYOUTS.items():
-            like = {"device": device, "dtype": DTYPES[precision]}
-            x = torch.randn(images, channels, side, side, **like).to(memory_format=memory_format).requires_grad_()
-            weight = torch.randn(channels, channels, 3, 3, **like).to(memory_format=memory_format)
+            x = random((images, channels, side, side), memory_format).requires_grad_()
+            weight = random((channels, channels, 3, 3), memory_format)
             seconds = _best(partial(_convolved, x, weight), times, device)
             tflops = _tflops(2 * 2 * 9 * images * (channels * side) ** 2, seconds)
             row = {"precision": precision, "layout": layout, "images": images, "channels": channels, "side_px": side}

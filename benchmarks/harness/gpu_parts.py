@@ -19,8 +19,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "results/gpu"
 LIMIT_S = 600.0
-PART_LIMIT_S = 240.0
-"""Seconds after which a part has failed."""
+PART_SHARE = 0.4
+"""Share of a call's time after which a part has failed."""
 ENTRY = "gpu_part"
 """Key of a part's file that names what it was measured for."""
 
@@ -129,22 +129,22 @@ def measure(names: Sequence[str], folder: Path, device: str, limit_s: float, *, 
         elif (left_s := ends - time.monotonic()) <= 0:
             outcomes[name] = LEFT
         else:
-            outcomes[name] = _run(PARTS[name], folder / f"{name}.json", entry, left_s)
+            outcomes[name] = _run(PARTS[name], folder / f"{name}.json", entry, left_s, PART_SHARE * limit_s)
         print(f"{name}: {outcomes[name]}", flush=True)
     return outcomes
 
 
-def _run(part: Part, file: Path, entry: Mapping[str, Any], left_s: float) -> str:
+def _run(part: Part, file: Path, entry: Mapping[str, Any], left_s: float, most_s: float) -> str:
     """Run a part; its file takes its name only when it is whole."""
     new, log = file.with_suffix(".new"), file.with_suffix(".log")
     new.unlink(missing_ok=True)
     command = part.command(new, entry["device"], quick=entry["quick"])
-    started, limit_s = time.monotonic(), min(left_s, PART_LIMIT_S)
+    started = time.monotonic()
     with log.open("w") as sink:
         try:
-            status = subprocess.call(command, stdout=sink, stderr=subprocess.STDOUT, timeout=limit_s)
+            status = subprocess.call(command, stdout=sink, stderr=subprocess.STDOUT, timeout=min(left_s, most_s))
         except subprocess.TimeoutExpired:
-            return LEFT if left_s < PART_LIMIT_S else f"failed: not done after {PART_LIMIT_S:.0f} s (see {log})"
+            return LEFT if left_s < most_s else f"failed: not done after {most_s:.0f} s (see {log})"
     if not new.exists():
         last = (log.read_text().strip() or "no output").splitlines()[-1]
         return f"failed with status {status}: {last} (see {log})"

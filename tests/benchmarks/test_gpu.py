@@ -60,8 +60,11 @@ def test_figures_of_another_kind_or_damaged_ones_are_no_reason_to_skip_a_part(tm
     assert measure(["roofline"], tmp_path, "cpu", 0, quick=True) == {"roofline": LEFT}
 
 
-def test_a_part_that_the_time_limit_stops_leaves_no_figures(tmp_path):
-    assert measure(["throughput"], tmp_path, "cpu", 0.05, quick=True) == {"throughput": LEFT}
+def test_a_part_that_takes_too_long_fails_and_one_that_the_time_limit_stops_is_left(tmp_path, monkeypatch):
+    outcomes = measure(["throughput"], tmp_path, "cpu", 0.1, quick=True)
+    assert outcomes["throughput"].startswith("failed: not done after 0 s")
+    monkeypatch.setattr(gpu_parts, "PART_SHARE", 2.0)
+    assert measure(["throughput"], tmp_path, "cpu", 0.1, quick=True) == {"throughput": LEFT}
     assert not (tmp_path / "throughput.json").exists()
 
 
