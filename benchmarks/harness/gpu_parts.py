@@ -110,7 +110,7 @@ COMPLETE, MEASURED, LEFT = "complete before", "measured", "left: the time of thi
 
 
 def measure(names: Sequence[str], folder: Path, device: str, limit_s: float, *, quick: bool) -> dict[str, str]:
-    """Run the parts that are not complete, and return what became of each.
+    """Run the parts that are not complete, and return the outcome of each.
 
     Args:
         names: of parts, in their order.

@@ -51,7 +51,7 @@ def test_a_part_that_fails_is_reported_and_the_next_follows(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("other", [{"device": "cuda"}, {"quick": False}, {"part": "widths"}, None])
-def test_figures_of_another_kind_or_damaged_ones_are_no_reason_to_skip_a_part(tmp_path, other):
+def test_a_part_is_not_skipped_for_damaged_figures_or_those_of_another_kind(tmp_path, other):
     file = tmp_path / "roofline.json"
     if other is None:
         file.write_text('{"gpu_part": {"part"')
