@@ -120,6 +120,7 @@ def _supervision(samples: Sequence[Sample], steps: int, turns: int, device: torc
         perceptual=PerceptualSource(backbone="small", weights=ASSETS / "perceptual.safetensors"),
         objective=OBJECTIVE,
         schedule=Schedule(steps=steps, learning_rate=0.2),
+        precision="fp32",  # the loop's
     )
     worker, inverter = stage.setup(device), stage.inverter(device)
     ours: dict[tuple[str, str], float] = {}

@@ -246,7 +246,11 @@ def _override(data: dict[str, Any], override: str) -> None:
 def _explain(error: Mapping[str, Any]) -> str:
     where = ".".join(_without_tags(error["loc"]))
     if error["type"] == "extra_forbidden":
-        near = " or ".join(repr(path) for path in nearest(RunConfig, where))
+        alike = nearest(RunConfig, where)
+        if where in alike:
+            section = where.rpartition(".")[0]
+            return f"{where!r} belongs to another kind of {section!r}: give the whole section, with its kind"
+        near = " or ".join(repr(path) for path in alike)
         hint = f"did you mean {near}?" if near else "`invertmill config` prints every key"
         return f"unknown key {where!r}; {hint}"
     if error["type"] == "missing":

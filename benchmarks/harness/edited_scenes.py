@@ -40,7 +40,7 @@ HASTY = (
     "error_maps.schedule.steps=2",
     "invert.schedule.steps=2",
     "error_maps.start.samples=8",
-    "invert.start.samples=8",
+    "invert.start={kind: learnt, samples: 8}",
 )
 """Settings under which inversions take a second and are worth nothing, for tests of what is done with them."""
 

@@ -186,6 +186,10 @@ def test_a_start_is_given_by_its_kind_or_by_the_number_of_its_samples(tmp_path, 
         ("invert.start_samples=null", r"invert\.start\.samples: .*valid integer, got None"),
         ("invert.start={kind: mode}", r"invert\.start: .*'mean', 'learnt'"),
         ("invert.start={kind: learnt, sample: 8}", r"'invert\.start\.sample'; did you mean 'invert\.start\.samples'"),
+        (
+            "invert.start={kind: mean, samples: 8}",
+            r"start\.samples' belongs to another kind of 'invert\.start'",
+        ),
         ("invert.method={kind: guess}", r"invert\.method: .*'optimise', 'gaussian_prior'"),
         (
             "invert.method={kind: hybrid, encoder: {checkpoint: e.pt}, space: W}",
