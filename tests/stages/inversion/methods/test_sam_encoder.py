@@ -1,5 +1,7 @@
 """The SAM encoder: its own codes in the assigned spaces, in one pass or to start from; others are refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -53,8 +55,9 @@ def test_inversions_start_from_its_w_plus_and_deltas(networks, path, as_start: b
     encoder = {"kind": "sam", "checkpoint": path}
     method = {"kind": "optimise"} if as_start else {"kind": "hybrid", "encoder": encoder}
     start = {"start": {"kind": "encoder", "encoder": encoder}} if as_start else {}
-    (started,) = inverted(stage_of(networks, method, schedule=SMALL, bundles={"max_loss_db": 0}, **start), sample(0))
-    (encoded,) = inverted(stage_of(networks, {"kind": "sam_encoder", "checkpoint": path}), sample(0))
+    exact: dict[str, Any] = {"bundles": {"max_loss_db": 0}, "precision": "fp32"}
+    (started,) = inverted(stage_of(networks, method, schedule=SMALL, **exact, **start), sample(0))
+    (encoded,) = inverted(stage_of(networks, {"kind": "sam_encoder", "checkpoint": path}, **exact), sample(0))
     np.testing.assert_allclose(started.row["w_plus"], encoded.row["w_plus"], atol=1e-3)
     codes, expected = (unpack_codes(record.row["w_plus"], record.arrays) for record in (started, encoded))
     assert set(codes.deltas) == {"F2", "F4"}
