@@ -8,13 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.config_keys import AS_ELSEWHERE
-from pipeline.stage_settings import Settings, defaults
+from pipeline.stage_settings import Settings, defaults, merged, plain_section
 from stages.invert import Invert
 from stages.refine_maps import RefineMaps
 
 Ablation = Literal["refinement", "delta_term", "maps"]
-SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
-"""Pairs of settings, one of which replaces the other."""
 
 
 class ComparedMethod(BaseModel):
@@ -75,28 +73,6 @@ def _whole(settings: Mapping[str, Any], method: Any) -> Any:  # noqa: ANN401  # 
 
 def _sections(settings: Mapping[str, Any], method: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in ("invert", "refine_maps"):
-        own, differences = _plain(settings.get(name)), _plain(method.get(name))
+        own, differences = plain_section(settings.get(name)), plain_section(method.get(name))
         if isinstance(own, Mapping) and (differences is None or isinstance(differences, Mapping)):
-            yield name, merged(own, differences or {})
-
-
-def _plain(section: Any) -> Any:  # noqa: ANN401  # any section
-    """Return a section as plain values; a model gives its own, so that defaults do not hide what others set."""
-    return {name: getattr(section, name) for name in section.model_fields_set} if _is_model(section) else section
-
-
-def _is_model(value: Any) -> bool:  # noqa: ANN401  # any value
-    return isinstance(value, BaseModel)
-
-
-def merged(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `other` over `own`, section by section; a section of another kind replaces the whole."""
-    result = {name: value for name, value in own.items() if SHORT_FORMS.get(name) not in other}
-    for name, value in other.items():
-        mine, theirs = _plain(result.get(name)), _plain(value)
-        mergeable = isinstance(mine, Mapping) and isinstance(theirs, Mapping)
-        if mergeable and theirs.get("kind", mine.get("kind")) == mine.get("kind"):
-            result[name] = merged(mine, theirs)
-        else:
-            result[name] = value
-    return result
+            yield name, merged(own, differences or {}, partial=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, create_model, model_validator
@@ -16,6 +16,9 @@ FACTS = frozenset(
     ("generator", "perceptual", "image", "region", "spaces", "label", "map_side_px", "truth", "segmenter", "bundles"),
 )
 """Names of the fields that a run gives to the stages that have them; they are not settings."""
+
+SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
+"""Pairs of settings, one of which replaces the other."""
 
 AnyGraphStage = TypeVar("AnyGraphStage", bound=GraphStage)
 
@@ -73,3 +76,34 @@ else:
 
         def __class_getitem__(cls, stage: type[GraphStage]) -> type[BaseModel]:
             return section_of(stage)
+
+
+def merged(own: Mapping[str, Any], other: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+    """Return plain settings with others over them, section by section; a section of another kind replaces the whole.
+
+    Args:
+        own: the settings below, plain or models.
+        other: the settings above.
+        partial: whether a section of `other` without a `kind` has that of `own`; it has none otherwise.
+    """
+    result = {name: value for name, value in own.items() if SHORT_FORMS.get(name) not in other}
+    for name, value in other.items():
+        mine, theirs = plain_section(result.get(name)), plain_section(value)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping) and _is_of_kind(theirs, mine, partial=partial):
+            result[name] = merged(mine, theirs, partial=partial)
+        else:
+            result[name] = value
+    return result
+
+
+def plain_section(section: Any) -> Any:  # noqa: ANN401  # any value
+    """Return a model's own settings as plain values, so that defaults do not hide what others set; others as is."""
+    return {name: getattr(section, name) for name in section.model_fields_set} if _is_model(section) else section
+
+
+def _is_model(value: Any) -> bool:  # noqa: ANN401  # any value
+    return isinstance(value, BaseModel)
+
+
+def _is_of_kind(theirs: Mapping[str, Any], mine: Mapping[str, Any], *, partial: bool) -> bool:
+    return bool(theirs.get("kind", mine.get("kind") if partial else None) == mine.get("kind"))

@@ -69,6 +69,11 @@ class UnitInfo(ReceiptInfo):
     finished: float
     precision: str | None = None  # in which networks inverted; None if the stage does not invert, or is earlier
 
+    @property
+    def computed_on(self) -> str:
+        """The device, with the precision if the stage has a choice: `cpu, bf16`."""
+        return _with_precision(self.device, self.precision)
+
 
 class TrainingInfo(ReceiptInfo):
     """Information on a training."""
@@ -151,9 +156,13 @@ class WorkInfo(ReceiptInfo):
     @property
     def computed_on(self) -> str | None:
         """The device, with the precision if the stage has a choice: `cpu, bf16`."""
-        return self.device if self.device is None or self.precision is None else f"{self.device}, {self.precision}"
+        return None if self.device is None else _with_precision(self.device, self.precision)
 
     @property
     def busy_s(self) -> float:
         """The worker's seconds for this work."""
         return self.finished - self.started if self.computed_s is None else self.computed_s
+
+
+def _with_precision(device: str, precision: str | None) -> str:
+    return device if precision is None else f"{device}, {precision}"

@@ -140,8 +140,8 @@ def _circumstances(plan: Plan, methods: Sequence[Measured], bootstrap: Bootstrap
 
 def _hardware(devices: Sequence[str]) -> str:
     """Return the devices of workers; a processor is named as the machine that writes the tables knows its own."""
-    named = [f"one core of {_processor()}" if device == "cpu" else device for device in devices]
-    return ", ".join(named) or "unknown"
+    named = [device.replace("cpu", f"one core of {_processor()}", 1) for device in devices]
+    return "; ".join(named) or "unknown"
 
 
 def _processor() -> str:

@@ -54,7 +54,7 @@ class Measured:
     quarantined: int
     missing: int  # units without a bundle
     seconds_per_image: float | None
-    devices: tuple[str, ...]
+    devices: tuple[str, ...]  # with the precision: `cpu, bf16`
 
     @property
     def name(self) -> str:
@@ -112,7 +112,7 @@ def measured(method: Compared) -> Measured:
         quarantined=outcomes - len(rows),
         missing=sum(receipt is None for receipt in receipts),
         seconds_per_image=sum(info.computed_s for info in infos) / outcomes if outcomes else None,
-        devices=tuple(sorted({info.device for info in infos})),
+        devices=tuple(sorted({info.computed_on for info in infos})),
     )
 
 
@@ -150,8 +150,9 @@ def _edits(method: Compared) -> dict[Name, _Edited]:
     """Return the figures of edits of the images of a method, empty without edits."""
     found: dict[Name, _Edited] = {}
     ledger, step = method.plan.ledger, method.editing
-    for unit in method.samples.units if step is not None else ():
-        assert step is not None
+    if step is None:
+        return found
+    for unit in method.samples.units:
         receipt = ledger.receipt(_address(step, unit.name))
         for row in read_rows(ledger.read_file(receipt, ROWS)) if receipt is not None else ():
             if row["outcome"] == "recorded":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluation.charts import draw_seconds, draw_trade_off
-from pipeline.evaluation.grid import Grid, Pixels
+from pipeline.evaluation.grid import Grid, GridRow
 from pipeline.evaluation.tables import (
     EDITING,
     HEADINGS,
@@ -59,7 +59,7 @@ def render_page(title: str, evaluation: Evaluation, grid: Grid) -> str:
             )
             if drawing[1] is not None
         ],
-        grid=[[_tiles(grid, row.key, row.image_HW3, number) for number in _kinds(grid)] for row in grid.rows],
+        grid=[[_tiles(grid, row, edited) for edited in _kinds(grid)] for row in grid.rows],
         columns=("input", *grid.methods),
         edit=grid.edit,
         proxies=PROXIES if any(line.editability is not None for line in evaluation.lines) else (),
@@ -86,9 +86,8 @@ def _kinds(grid: Grid) -> Sequence[bool]:
     return (False, True) if grid.edit else (False,)
 
 
-def _tiles(grid: Grid, key: str, image_HW3: Pixels, edited: bool) -> list[Tile]:
-    row = next(row for row in grid.rows if row.key == key and row.image_HW3 is image_HW3)
-    first = Tile(None, "") if edited else Tile(draw_compact(image_HW3), f"Input {key}", key)
+def _tiles(grid: Grid, row: GridRow, edited: bool) -> list[Tile]:
+    first = Tile(None, "") if edited else Tile(draw_compact(row.image_HW3), f"Input {row.key}", row.key)
     tiles = [first]
     for name in grid.methods:
         cell = row.cells.get(name)
@@ -97,5 +96,5 @@ def _tiles(grid: Grid, key: str, image_HW3: Pixels, edited: bool) -> list[Tile]:
             tiles.append(Tile(None, ""))
             continue
         what, figure = (f", {grid.edit}", "") if edited else ("", f"{cell.psnr_db:.1f} dB")
-        tiles.append(Tile(draw_compact(picture), f"{key} by {name}{what}", figure))
+        tiles.append(Tile(draw_compact(picture), f"{row.key} by {name}{what}", figure))
     return tiles

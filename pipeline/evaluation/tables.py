@@ -122,7 +122,6 @@ class Evaluation:
 
 def line_of(one: Measured, bootstrap: Bootstrap) -> Line:
     """Return the line of a method."""
-    shares = list(one.share_first.values())
     return Line(
         name=one.name,
         kind=one.method.kind,
@@ -134,7 +133,7 @@ def line_of(one: Measured, bootstrap: Bootstrap) -> Line:
         steps=one.steps,
         psnr_db=mean_of(list(one.psnr_db.values()), bootstrap),
         lpips=mean_of(list(one.lpips.values()), bootstrap),
-        share_first=sum(shares) / len(shares) if shares else None,
+        share_first=_mean(one.share_first.values()),
         seconds_per_image=one.seconds_per_image,
         fingerprint=one.fingerprint,
         editability=mean_of(list(one.editability.values()), bootstrap),

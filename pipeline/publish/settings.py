@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.plan.graph import GRAPH
+from pipeline.stage_settings import merged
 from stages.base.variant import Variant
 
 LOCAL: dict[str, Any] = {
@@ -31,9 +32,6 @@ ADDED = {stage.name: dict(stage.added) for stage in GRAPH.stages if stage.added 
 
 INDIFFERENT = {stage.name: frozenset(getattr(stage, "indifferent", ())) for stage in GRAPH.stages}
 """Settings of stages that change no result; they are published, and a different value publishes nothing."""
-
-SHORT_FORMS = {"start": "start_samples", "start_samples": "start"}
-"""Pairs of settings, one of which replaces the other."""
 
 
 def portable_settings(config: RunConfig) -> dict[str, Any]:
@@ -59,10 +57,9 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
         RunError: the published result needs weights that the configuration does not name.
     """
     later = {name: value for name, value in LATER.items() if name not in settings}
-    own = _merged(_plain(config) | {"generator": dict(config.generator)}, later | ADDED)
-    merged = _merged(own, settings)
+    own = merged(_plain(config) | {"generator": dict(config.generator)}, later | ADDED)
     try:
-        return RunConfig.model_validate(merged)
+        return RunConfig.model_validate(merged(own, settings))
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise RunError(
@@ -101,15 +98,3 @@ def _without_paths(value: Any) -> Any:  # noqa: ANN401  # any value of a configu
     if isinstance(value, list | tuple):
         return [_without_paths(item) for item in value]
     return value
-
-
-def _merged(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `other` over `own`, section by section; a section of another kind replaces the whole."""
-    merged = {name: value for name, value in own.items() if SHORT_FORMS.get(name) not in other}
-    for name, value in other.items():
-        mine = merged.get(name)
-        if isinstance(mine, Mapping) and isinstance(value, Mapping) and mine.get("kind") == value.get("kind"):
-            merged[name] = _merged(mine, value)
-        else:
-            merged[name] = value
-    return merged
