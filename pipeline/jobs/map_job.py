@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from stages.base.device import choose_kernels, process_device
 from stages.base.stage import Record, Sample, Stage, Worker
 from stages.inversion.stage import InvertingStage
 from stages.invert import Invert
+
+HELD = 2
+"""Units of an actor whose results may be in memory: one is computed, one is written."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class _MapRunner:
     def __init__(self, job: MapJob, worker: Worker, device: str, precision: str | None) -> None:
         self.job, self.worker, self.device, self.precision = job, worker, device, precision
         self.computing = SharedTime()
+        self.room = threading.Semaphore(HELD)
         self.upstream = [Recorded(name, digest, job.cuts.get(name)) for name, digest in job.upstream.items()]
         self.members = None if job.stage.needs_members else no_members
         self.reader = Reader(job.ledger, job.sources, job.inventories, job.selection)
@@ -102,12 +107,19 @@ class _MapRunner:
     def run(self, task: Unit | ChosenSamples) -> UnitResult:
         """Process one task to its committed bundle.
 
-        Tasks come on several threads: while one computes, others are read or written. `computed_s` is the task's share
-        of the actor's computing time (`SharedTime`): over the receipts of an actor it adds up to the time in which its
-        worker had anything to do, which the estimate of hours left needs.
+        Tasks come on several threads: while one computes, others are read or written. However slow the store is, no
+        more than `HELD` tasks have results in memory: another one waits, its samples read.
+
+        `computed_s` is the task's share of the actor's computing time (`SharedTime`): over the receipts of an actor it
+        adds up to the time in which its worker had anything to do, which the estimate of hours left needs.
         """
         started = time.time()
         named = list(self._unit(task) if isinstance(task, Unit) else self._chosen(task))
+        with self.room:
+            return self._computed(task, named, started)
+
+    def _computed(self, task: Unit | ChosenSamples, named: Sequence[_Named], started: float) -> UnitResult:
+        """Compute the samples of a task, write their results and commit them."""
         samples = {i: one.sample for i, one in enumerate(named) if isinstance(one.sample, Sample)}
         with self.computing.use() as share_s:
             computed = dict(zip(samples, self.worker(list(samples.values())), strict=True))

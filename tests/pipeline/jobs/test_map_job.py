@@ -2,22 +2,26 @@
 
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 
+from infra.receipts import Attempt
 from pipeline.execution.hosts import IN_FLIGHT
-from pipeline.jobs.map_job import MapJob
+from pipeline.jobs.map_job import HELD, MapJob
 from stages.base.stage import Record, Stage
 
-MEETING = threading.Barrier(IN_FLIGHT)
+MEETING = threading.Barrier(HELD)
 PATIENCE_S = 20
+ALIVE: list[weakref.ref] = []
 
 
 class Meeting(Stage):
-    """Waits until as many units as an actor holds have come."""
+    """Waits until as many units as an actor computes and writes have come."""
 
     name: ClassVar = "meeting"
 
@@ -65,5 +69,44 @@ def test_units_side_by_side_leave_what_each_leaves_alone(committed):
 def test_an_actor_leaves_it_to_the_worker_what_must_not_overlap(committed):
     plan = committed.plan()
     job, units = job_of(plan, replace(plan.error_maps(), stage=Meeting(), fingerprint="once", upstream={}))
-    receipts, _ = side_by_side(job, units[:IN_FLIGHT])
-    assert len(receipts) == IN_FLIGHT
+    receipts, _ = side_by_side(job, units[:HELD])
+    assert len(receipts) == HELD
+
+
+class Large(Stage):
+    """Records arrays, and notes how many of them are in memory."""
+
+    name: ClassVar = "large"
+    keeps: ClassVar = frozenset({"arrays"})
+
+    def setup(self, device: torch.device):
+        """Return a worker whose results come at once."""
+
+        def work(samples):
+            records = []
+            for sample in samples:
+                array = np.zeros(1000)
+                ALIVE.append(weakref.ref(array))
+                records.append(Record(sample.key, arrays={"array": array}))
+            return iter(records)
+
+        return work
+
+
+def test_a_slow_store_does_not_fill_the_memory_with_results(committed, monkeypatch):
+    """Results of three units are ready long before the first is written; those of two may be in memory."""
+    plan = committed.plan()
+    job, units = job_of(plan, replace(plan.error_maps(), stage=Large(), fingerprint="once", upstream={}))
+    ALIVE.clear()
+    most, commit = [], Attempt.commit
+
+    def slow(attempt, *arguments):
+        time.sleep(0.3)
+        most.append(sum(array() is not None for array in ALIVE))
+        return commit(attempt, *arguments)
+
+    monkeypatch.setattr(Attempt, "commit", slow)
+    receipts, _ = side_by_side(job, units)
+    sizes = sorted(len(receipt.recorded) for receipt in receipts)
+    assert len(sizes) > HELD
+    assert min(sizes) <= max(most) <= sum(sizes[-HELD:]) < sum(sizes)
