@@ -2,11 +2,11 @@
 
     python -m benchmarks.methods [--quick] --json FILE [--device cpu] [--encoder FILE]
 
-All methods invert the same scenes in the demo's generator, with its objective, in one run and in fp32; figures are means
-over scenes, of the codes as stored. Segments get the space that `assign_spaces` gives them at the demo's threshold, from
-the errors achieved in every single space. `methods`: name → `psnr_db`, `lpips` (of the demo's distance),
-`psnr_db_occluded`, `seconds_per_image` (of one worker, measures included) and `steps`. Methods in W, W+ and a
-feature space have no regularisation but the deltas' own. `--encoder` is an encoder of the demo's generator: a SAM
+All methods invert the same scenes in the demo's generator, with its objective, in one run and in fp32; figures are
+means over scenes, of the codes as stored. Segments get the space that `assign_spaces` gives them at the demo's
+threshold, from the errors achieved in every single space. `methods`: name → `psnr_db`, `lpips` (of the demo's
+distance), `psnr_db_occluded`, `seconds_per_image` (of one worker, measures included) and `steps`. Methods in W, W+ and
+a feature space have no regularisation but the deltas' own. `--encoder` is an encoder of the demo's generator: a SAM
 encoder (`.safetensors`; by default the demo's) or one in a published format.
 
 `steps_to_equal_loss`: for each start, the steps of a whole schedule (ramps included) that reach the mean loss of
