@@ -108,7 +108,7 @@ class _MapRunner:
         """Process one task to its committed bundle.
 
         Tasks come on several threads: while one computes, others are read or written. However slow the store is, no
-        more than `HELD` tasks have results in memory: another one waits, its samples read.
+        more than `HELD` tasks have results in memory: another task waits with its samples.
 
         `computed_s` is the task's share of the actor's computing time (`SharedTime`): over the receipts of an actor it
         adds up to the time in which its worker had anything to do, which the estimate of hours left needs.
