@@ -24,7 +24,7 @@ from stages.engine.result import Inversion, Trace, fate
 from stages.engine.schedule import Schedule
 from stages.inversion.inverter import Inverter
 from stages.inversion.single import pack_single
-from stages.inversion.stage import InvertingStage
+from stages.inversion.stage import InvertingStage, NamedSchedule
 from stages.inversion.starts import Bundle
 from stages.inversion.viewer import Photograph
 from stages.maps.reduction import at_size, fit_reduced, reduced
@@ -74,7 +74,7 @@ class ErrorMaps(InvertingStage):
 
     truth: str | None = None  # member of a sample that masks its occluder, white where occluded
     map_side_px: PositiveInt | None = 256  # longest side of the maps; None is the region's
-    schedule: Schedule = Schedule(steps=501)
+    schedule: NamedSchedule = Schedule(steps=501)  # steps per image and space; `thesis` is the published schedule
     keep_images: bool = False  # also keep the single-space inversions, `image_LHW3` uint8
     keep_codes: bool = False  # also keep their codes, so that edits in one space can be compared with those of SAM
 

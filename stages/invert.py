@@ -6,11 +6,11 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from stages.base.batched_worker import batched_worker
 from stages.base.stage import Record, Rejected, Sample, Sizes, Value, Worker
@@ -19,7 +19,7 @@ from stages.images.encoding import encoded
 from stages.inversion.methods import Method, Optimise
 from stages.inversion.methods.method import Assigned, Found
 from stages.inversion.rounding import Packed, Packing, pack_exactly, pack_within
-from stages.inversion.stage import InvertingStage
+from stages.inversion.stage import InvertingStage, no_other_name
 from stages.inversion.starts import BY_KIND, Mean, start_of_samples
 from stages.inversion.tuned import tuned_generator
 from stages.inversion.viewer import Viewer
@@ -59,6 +59,11 @@ def _kind(variant: object) -> str:
     return str(variant.get("kind") if isinstance(variant, Mapping) else getattr(variant, "kind", None))
 
 
+ScheduleOfStart = Annotated[
+    Schedule, BeforeValidator(no_other_name, json_schema_input_type=Schedule | Literal["thesis"] | None)
+]
+
+
 class Invert(InvertingStage):
     """Invert each image with every segment in its assigned space.
 
@@ -77,7 +82,8 @@ class Invert(InvertingStage):
     with_arrays: ClassVar[frozenset[str]] = frozenset({RECONSTRUCTION})
     located: ClassVar[bool] = True
 
-    schedule: Schedule = Schedule()  # steps per image, and their size; null is the schedule of the start
+    schedule: ScheduleOfStart = Schedule()
+    """Steps per image, and their size; `thesis` is the published schedule, null that of the start."""
     method: Method = Optimise()  # how codes are found
     bundles: Packing = Packing()  # how they are stored
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, model_validator
+from pydantic import BeforeValidator, NonNegativeInt, model_validator
 from torch import Tensor
 
 from generators.classes import prior_mean_of_class
@@ -40,6 +40,27 @@ def _with_class_prior(settings: Any) -> Any:  # noqa: ANN401  # what a model is 
     return settings
 
 
+THESIS = "thesis"
+"""The name of the published schedule, which is the default of every stage."""
+
+
+def with_named_schedule(settings: Any) -> Any:  # noqa: ANN401  # what a model is validated from
+    """Return settings without a schedule if it is that of the thesis, given by name: stages have it by default."""
+    if not isinstance(settings, Mapping) or settings.get("schedule") != THESIS:
+        return settings
+    return {name: value for name, value in settings.items() if name != "schedule"}
+
+
+def no_other_name(schedule: object) -> object:
+    """Return a schedule; raise `ValueError` if it is a name."""
+    if isinstance(schedule, str):
+        raise ValueError(f"no schedule is named {schedule!r}: write {THESIS}, or steps and learning_rate")
+    return schedule
+
+
+NamedSchedule = Annotated[Schedule, BeforeValidator(no_other_name, json_schema_input_type=Schedule | Literal["thesis"])]
+
+
 class InvertingStage(Stage):
     """A stage that inverts by optimisation."""
 
@@ -50,7 +71,8 @@ class InvertingStage(Stage):
     spaces: tuple[str, ...] | None = None  # some of the generator's, most editable first; None is all of them
     label: Label | None = None  # class of every image, or where its sample says it; None starts at the mean of classes
     objective: Objective = Objective()
-    schedule: Schedule = Schedule()
+    schedule: NamedSchedule = Schedule()
+    """Steps per image, and their size; `thesis` is the published schedule."""
     start: Start = Mean()
     """Where an inversion starts: at the `mean` w, one `learnt` from draws, an `encoder`'s, or that of an earlier
     `bundle`; deltas start at zero.
@@ -78,6 +100,7 @@ class InvertingStage(Stage):
 
     _short_start = model_validator(mode="before")(start_of_samples)
     _class_prior = model_validator(mode="before")(_with_class_prior)
+    _named_schedule = model_validator(mode="before")(with_named_schedule)
 
     def precision_on(self, device: torch.device) -> str:
         """Return the precision in which it inverts on a device."""

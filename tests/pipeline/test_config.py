@@ -133,6 +133,14 @@ def test_a_schedule_of_null_is_that_of_the_start(tmp_path, overrides, start):
     assert load_config(path, overrides).invert.schedule == Schedule()
 
 
+def test_the_schedule_of_the_thesis_is_given_by_its_name(tmp_path):
+    path = write(tmp_path, MINIMAL + "error_maps: {schedule: thesis}\ninvert: {schedule: {steps: 50}}\n")
+    assert load_config(path).error_maps.schedule == Schedule(steps=501)
+    assert load_config(path, ["invert.schedule=thesis"]).invert.schedule == Schedule()
+    with pytest.raises(ConfigError, match=r"invert\.schedule: .*no schedule is named 'theses': write thesis, or steps"):
+        load_config(path, ["invert.schedule=theses"])
+
+
 def test_an_encoder_without_a_kind_is_a_published_one_as_before(tmp_path):
     path = write(tmp_path, MINIMAL)
     given, named = (

@@ -44,7 +44,9 @@ def test_a_configuration_of_the_tests_follows_it(tmp_path):
         ({"refine_maps": {"region": None}}, "$.refine_maps"),
         ({"refine_maps": {"segmentation": {"kind": "labels", "segments": 3}}}, "$.refine_maps.segmentation"),
         ({"invert": {"batch": "many"}}, "$.invert.batch"),
-        ({"error_maps": {"schedule": {"steps": 0}}}, "$.error_maps.schedule.steps"),
+        ({"error_maps": {"schedule": {"steps": 0}}}, "$.error_maps.schedule"),
+        ({"error_maps": {"schedule": None}}, "$.error_maps.schedule"),
+        ({"invert": {"schedule": "theses"}}, "$.invert.schedule"),
         ({"outptu": "store"}, "$"),
     ],
 )
@@ -52,6 +54,12 @@ def test_what_a_run_would_refuse_breaks_it(changes, where: str):
     given = {"input": "in", "output": "out", "folder": "folder", "generator": {"checkpoint": "g"}}
     assert errors_in(given) == []
     assert errors_in(given | changes) == [where]
+
+
+@pytest.mark.parametrize("schedule", ["thesis", None, {"steps": 50}])
+def test_a_schedule_is_its_steps_or_a_name(schedule):
+    given = {"input": "in", "output": "out", "folder": "folder", "generator": {"checkpoint": "g"}}
+    assert errors_in(given | {"invert": {"schedule": schedule}}) == []
 
 
 def test_every_key_has_its_description():

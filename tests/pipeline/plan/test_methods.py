@@ -36,6 +36,12 @@ def test_another_method_redoes_nothing_but_the_inversions_and_replaces_none(comm
         assert (record.row["w_plus"] == record.row["w_plus"][:1]).all()
 
 
+def test_a_schedule_by_name_has_the_fingerprint_of_its_numbers(committed):
+    spelled = "{steps: 1001, learning_rate: 0.05, ramp_up: 0.05, ramp_down: 0.25}"
+    named = fingerprints(committed, "invert.schedule=thesis")
+    assert named == fingerprints(committed, f"invert.schedule={spelled}") != fingerprints(committed)
+
+
 def test_a_space_that_the_generator_lacks_is_refused_before_the_first_image(committed):
     with pytest.raises(SettingError, match="no space 'F10' in this run"):
         committed.plan("invert.method={kind: optimise, spaces: F10}").check_weights()
