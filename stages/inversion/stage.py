@@ -54,7 +54,8 @@ def with_named_schedule(settings: Any) -> Any:  # noqa: ANN401  # what a model i
 def no_other_name(schedule: object) -> object:
     """Return a schedule; raise `ValueError` if it is a name."""
     if isinstance(schedule, str):
-        raise ValueError(f"no schedule is named {schedule!r}: write {THESIS}, or steps and learning_rate")
+        message = f"no schedule is named {schedule!r}: write {THESIS}, or steps and learning_rate"
+        raise ValueError(message)  # noqa: TRY004 - pydantic reports no TypeError
     return schedule
 
 
