@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a worker of one core has it
     device, started, processor = torch.device(options.device), time.perf_counter(), time.process_time()
-    scenes = _assigned(held_out(6 if options.quick else 24), device)
+    scenes = assigned(held_out(6 if options.quick else 24), device)
     measured = dict[str, Mapping[str, float]]()
     for name, stage in methods(options.encoder).items():
         measured[name] = _figures(stage, scenes, device)
@@ -134,14 +134,15 @@ def methods(encoder: Path) -> dict[str, Invert]:
         "hybrid W+": {"method": {"kind": "hybrid", "spaces": "W+", **named}, "objective": PLAIN, "schedule": HYBRID},
         "hybrid SAM": {"method": {"kind": "hybrid", **named}, "schedule": HYBRID},
     }
-    return {name: _stage(**settings) for name, settings in chosen.items()}
+    return {name: stage_of(**settings) for name, settings in chosen.items()}
 
 
 def _encoder(path: Path) -> dict[str, Any]:
     return {"kind": "sam" if path.suffix == ".safetensors" else "published", "checkpoint": path}
 
 
-def _stage(*, objective: Mapping[str, float] | None = None, **settings: Any) -> Invert:  # noqa: ANN401  # of a stage
+def stage_of(*, objective: Mapping[str, float] | None = None, **settings: Any) -> Invert:  # noqa: ANN401  # of a stage
+    """Return the demo's `invert` with other settings, and other weights of the objective."""
     given = {"schedule": Schedule(steps=STEPS, learning_rate=RATE), "batch": BATCH} | settings
     weights = OBJECTIVE.model_copy(update=dict(objective or {}))
     return Invert.model_validate({**_networks(), "objective": weights, **given})
@@ -167,7 +168,7 @@ def held_out(count: int) -> list[Sample]:
     ]
 
 
-def _assigned(samples: Sequence[Sample], device: torch.device) -> list[Sample]:
+def assigned(samples: Sequence[Sample], device: torch.device) -> list[Sample]:
     """Return samples with the assignment that their achieved errors give at the demo's threshold."""
     stage = ErrorMaps.model_validate(
         {
@@ -264,7 +265,7 @@ def _tried(start: Mapping[str, Any], scenes: Sequence[Sample], shares: Sequence[
     tried = {}
     schedule = HYBRID if start["kind"] in ("encoder", "bundle") else Schedule(learning_rate=RATE)
     for steps in (max(1, round(share * STEPS)) for share in shares):
-        stage = _stage(start=dict(start), schedule=schedule.model_copy(update={"steps": steps}))
+        stage = stage_of(start=dict(start), schedule=schedule.model_copy(update={"steps": steps}))
         tried[steps] = _reached(stage, scenes, device)
     return tried
 
@@ -273,7 +274,7 @@ def _by_default(
     starts: Mapping[str, Mapping[str, Any]], scenes: Sequence[Sample], device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Return what the default schedule of each start reaches."""
-    stages = {name: _stage(start=dict(start), schedule=None) for name, start in starts.items()}
+    stages = {name: stage_of(start=dict(start), schedule=None) for name, start in starts.items()}
     few = scenes[:BATCH]  # these are many more steps than those of the demo
     return {name: {"steps": stage.schedule.steps, **_reached(stage, few, device)} for name, stage in stages.items()}
 
@@ -285,7 +286,7 @@ def _reached(stage: Invert, scenes: Sequence[Sample], device: torch.device) -> d
 
 def _earlier(scenes: Sequence[Sample], folder: Path, device: torch.device) -> dict[str, Any]:
     """Return a start at codes of an inversion in W+ of half the demo's steps."""
-    stage = _stage(
+    stage = stage_of(
         method={"kind": "optimise", "spaces": "W+"},
         start=DRAWS,
         schedule=Schedule(steps=STEPS // 2, learning_rate=RATE),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from generators.latents import Codes, zero_deltas
-from stages.engine.adam import BETAS, EPSILON
+from stages.engine.adam import EPSILON
 from stages.inversion.inverter import Inverter
 from stages.maps.region import crop
 from stages.objective.objective import losses, prepare_target
@@ -28,7 +28,8 @@ def invert_plainly(
     generator, region, objective = inverter.generator, inverter.region, inverter.objective
     w_plus = inverter.prior.mean_w.float().expand(1, generator.num_ws, generator.w_dim).clone().requires_grad_()
     deltas = zero_deltas(masks, generator.feature_shapes, image_13HW.device)
-    adam = torch.optim.Adam([w_plus, *(d.requires_grad_() for d in deltas.values())], betas=BETAS, eps=EPSILON)
+    moving = [w_plus, *(delta.requires_grad_() for delta in deltas.values())]
+    adam = torch.optim.Adam(moving, betas=inverter.schedule.betas, eps=EPSILON)
     target = prepare_target(image_13HW, inverter.perceptual, objective)
     for step in range(inverter.schedule.steps):
         adam.param_groups[0]["lr"] = inverter.schedule.rate(step)

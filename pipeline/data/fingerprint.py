@@ -65,7 +65,13 @@ def _identify(value: Any, known: Mapping[Path, str]) -> Any:  # noqa: ANN401  # 
     if isinstance(value, GeneratorSource | HuggingFace):
         return _identify(value.identity, known)
     if isinstance(value, BaseModel):
-        return {name: _identify(getattr(value, name), known) for name in type(value).model_fields}
+        before: Mapping[str, object] = getattr(value, "added", {})
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        return {
+            name: _identify(field, known)
+            for name, field in fields.items()
+            if not (name in before and field == before[name])
+        }
     if isinstance(value, Mapping):
         return {str(key): _identify(item, known) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,12 +1,17 @@
-"""The number of steps of an inversion, and their size."""
+"""The number of steps of an inversion, their size, and what Adam remembers of earlier ones."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 TRACE_POINTS = 50
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Schedule(BaseModel):
@@ -18,6 +23,10 @@ class Schedule(BaseModel):
     learning_rate: PositiveFloat = 0.05  # largest rate, between the ramps
     ramp_up: float = Field(default=0.05, ge=0, le=1)  # share of the steps over which the rate grows linearly from 0
     ramp_down: float = Field(default=0.25, ge=0, le=1)  # share of the steps over which it falls along a cosine
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Shares that Adam's means of gradients and of their squares keep in a step; (0.7, 0.9) suits short schedules."""
+
+    added: ClassVar[Mapping[str, object]] = {"betas": (0.9, 0.999)}
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, the first being 0 (Karras et al. 2020; the authors' code)."""

@@ -77,7 +77,9 @@ class Slots:
 
     def _pace(self, like: Tensor) -> Tensor:
         now = [
-            (0.0, 1.0) if tenant is None else pace(tenant.schedule.rate(tenant.taken), tenant.taken)
+            (0.0, 1.0, 0.0, 0.0)
+            if tenant is None
+            else pace(tenant.schedule.rate(tenant.taken), tenant.taken, tenant.schedule.betas)
             for tenant in self._tenants
         ]
         return torch.tensor(now, dtype=like.dtype).T.contiguous().to(like.device, non_blocking=True)

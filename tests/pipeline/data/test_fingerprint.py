@@ -7,6 +7,7 @@ import pytest
 from generators.source import GeneratorSource
 from pipeline.data.fingerprint import fingerprint, settings_of
 from pipeline.errors import RunError
+from stages.engine.schedule import Schedule
 from stages.invert import Invert
 from stages.maps.region import Region
 from stages.perceptual.source import PerceptualSource
@@ -40,6 +41,11 @@ def test_a_precision_that_is_chosen_by_the_device_counts_as_full_precision():
     """Stores of earlier versions, whose default was full precision, stay complete."""
     assert of(invert()) == of(invert(precision="auto")) == of(invert(precision="fp32"))
     assert len({of(invert(precision=stated)) for stated in ("auto", "bf16", "fp16")}) == 3
+
+
+def test_betas_of_a_schedule_count_only_if_they_are_not_those_of_earlier_versions():
+    assert of(invert()) == of(invert(schedule=Schedule(betas=(0.9, 0.999)))) == "8de409e37d8d5b1b"  # before betas
+    assert of(invert()) != of(invert(schedule=Schedule(betas=(0.7, 0.9))))
 
 
 class Newer(RefineMaps):

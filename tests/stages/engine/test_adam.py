@@ -1,6 +1,7 @@
 """One step: Adam by hand and against torch's, each image with its own rate and its own count of steps."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -19,8 +20,12 @@ def moving(rows: list[list[float]], **changes) -> Moving:
     return Moving.begin(torch.arange(len(now)), changes.get("free", torch.ones(len(now), dtype=torch.bool)), now)
 
 
-def paces(*each: tuple[float, int]) -> torch.Tensor:
-    return torch.tensor([pace(*one) for one in each], dtype=torch.float64).T
+BETAS = (0.9, 0.999)
+
+
+def paces(*each: tuple[float, int], betas: Sequence[tuple[float, float]] = (), dtype=torch.float64) -> torch.Tensor:
+    of_each = zip(each, betas or [BETAS] * len(each), strict=True)
+    return torch.tensor([pace(*one, its_betas) for one, its_betas in of_each], dtype=dtype).T
 
 
 def everyone(count: int) -> torch.Tensor:
@@ -38,21 +43,22 @@ def test_the_first_adam_steps_worked_by_hand():
     assert x.now[0].item() == pytest.approx(0.9 - move, abs=1e-7)
 
 
-def test_every_row_is_moved_as_torch_moves_it_alone_at_its_own_rate_and_step():
+def test_every_row_is_moved_as_torch_moves_it_alone_at_its_own_rate_step_and_betas():
     begun = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rates = ((0.0, 0.1, 0.1, 0.02, 0.3, 0.3), (0.2, 0.2, 0.1, 0.1), (0.05,) * 5)
     enters = (0, 1, 3)  # the step at which a row begins
+    betas = (BETAS, (0.7, 0.9), (0.0, 0.99))
     x = moving(begun.tolist())
     counts = [0, 0, 0]
     for now in range(8):
         runs = torch.tensor([0 <= now - e < len(r) for e, r in zip(enters, rates, strict=True)])
         each = [(r[min(c, len(r) - 1)], c) for r, c in zip(rates, counts, strict=True)]
         gradient = 4 * x.now**3 + x.now.cos()
-        adam(x, torch.where(runs[:, None], gradient, 0), paces(*each), runs)
+        adam(x, torch.where(runs[:, None], gradient, 0), paces(*each, betas=betas), runs)
         counts = [c + bool(run) for c, run in zip(counts, runs, strict=True)]
     for row, of_row in zip(x.now, range(3), strict=True):
         theirs = torch.nn.Parameter(begun[of_row].clone())
-        optimiser = torch.optim.Adam([theirs])
+        optimiser = torch.optim.Adam([theirs], betas=betas[of_row])
         for rate in rates[of_row]:
             optimiser.param_groups[0]["lr"] = rate
             optimiser.zero_grad()
@@ -94,7 +100,7 @@ def batch_of(*items: Item) -> Batch:
 def test_a_delta_is_carried_for_the_images_in_which_it_acts_and_goes_with_them():
     batch = batch_of(item(1.0), item(2.0, 0.5), item(3.0), item(4.0, 0.25))
     assert batch.deltas["F4"].image.tolist() == [1, 3]
-    terms = step(quadratic, batch, torch.tensor([pace(0.1, 0)] * 4).T)
+    terms = step(quadratic, batch, paces(*[(0.1, 0)] * 4, dtype=torch.float32))
     assert terms[1].tolist() == [0, 4 * 0.5**2, 0, 4 * 0.25**2]
     assert batch.deltas["F4"].now[:, 0, 0, 0].tolist() == pytest.approx([0.4, 0.15])
     batch.remove([1])
@@ -110,7 +116,7 @@ def test_a_delta_is_carried_for_the_images_in_which_it_acts_and_goes_with_them()
 def test_tied_rows_move_together_along_the_sum_of_their_gradients():
     batch = batch_of(item(1.0), item(1.0, tied=True))
     for taken in range(3):
-        step(quadratic, batch, torch.tensor([pace(0.1, taken)] * 2).T)
+        step(quadratic, batch, paces(*[(0.1, taken)] * 2, dtype=torch.float32))
     alone = moving([[1.0]])
     for taken in range(3):
         adam(alone, 2 * (1 + 2 + 3) * alone.now, paces((0.1, taken)), everyone(1))
@@ -120,7 +126,7 @@ def test_tied_rows_move_together_along_the_sum_of_their_gradients():
 
 def test_an_image_whose_loss_is_not_finite_stays_and_is_not_fine():
     batch = batch_of(item(1.0), item(math.inf), item(2.0, math.nan))
-    step(quadratic, batch, torch.tensor([pace(0.1, 0)] * 3).T)
+    step(quadratic, batch, paces(*[(0.1, 0)] * 3, dtype=torch.float32))
     assert batch.alive.tolist() == batch.fine().tolist() == [True, False, False]
     assert batch.w_plus.now[:, 0, 0].tolist() == pytest.approx([0.9, math.inf, 2.0])
 
@@ -128,7 +134,7 @@ def test_an_image_whose_loss_is_not_finite_stays_and_is_not_fine():
 def test_a_last_step_into_nowhere_is_not_fine():
     # the loss √x² is finite at 0, its gradient there is not
     batch = batch_of(item(0.0), item(1.0))
-    step(lambda codes, _: codes.w_plus.square().sqrt().sum(dim=1).T, batch, torch.tensor([pace(0.1, 0)] * 2).T)
+    step(lambda codes, _: codes.w_plus.square().sqrt().sum(dim=1).T, batch, paces(*[(0.1, 0)] * 2, dtype=torch.float32))
     assert (batch.alive.tolist(), batch.fine().tolist()) == ([True, True], [False, True])
 
 
@@ -147,5 +153,5 @@ def test_no_step_reads_a_value_back_from_the_device():
     batch = batch_of(item(1.0), item(2.0, 0.5))
     with CountReads() as count:
         torch.ones(1).item()
-        step(quadratic, batch, torch.tensor([pace(0.1, 0)] * 2).T)
+        step(quadratic, batch, paces(*[(0.1, 0)] * 2, dtype=torch.float32))
     assert count.reads == 1  # the one above
