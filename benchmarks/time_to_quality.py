@@ -19,6 +19,7 @@ published schedule from the mean w on a few scenes, and how many times as fast i
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -60,7 +61,7 @@ VARIANTS: Mapping[str, Descent] = {
     "short memory": Stepwise(schedule=SHORT),
     "NAdam": Stepwise(torch.optim.NAdam),
     "RAdam": Stepwise(torch.optim.RAdam),
-    "AMSGrad": Stepwise(lambda *groups, **named: torch.optim.Adam(*groups, **named, amsgrad=True)),
+    "AMSGrad": Stepwise(functools.partial(torch.optim.Adam, amsgrad=True)),
     "w at half the rate": Stepwise(w_rate=0.5),
     "deltas at half the rate": Stepwise(delta_rate=0.5),
     "deltas at twice the rate": Stepwise(delta_rate=2),
@@ -273,14 +274,14 @@ def speed_up(curve: Curve, quality: Reached) -> float | None:
     Between two points, the logarithm of the seconds is linear in that of the loss. Above the first point it is that
     point's.
     """
-    wanted = math.log(quality.loss_N.mean())
-    points = sorted((one.seconds, math.log(one.loss_N.mean())) for one in curve.values())
+    wanted = math.log(float(quality.loss_N.mean()))
+    points = sorted((one.seconds, math.log(float(one.loss_N.mean()))) for one in curve.values())
     before: tuple[float, float] | None = None
     for seconds, loss in points:
         if loss <= wanted:
             share = 1.0 if before is None else (before[1] - wanted) / (before[1] - loss)
             from_s = seconds if before is None else before[0]
-            return round(quality.seconds / (from_s * (seconds / from_s) ** share), 2)
+            return round(quality.seconds / (from_s * math.pow(seconds / from_s, share)), 2)
         before = seconds, loss
     return None
 

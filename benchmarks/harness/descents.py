@@ -129,7 +129,7 @@ def lbfgs_on_w(work: Work, batch: Batch, evaluations: int) -> None:
             optimiser.zero_grad()  # noqa: B023  # called in this turn only
             with torch.enable_grad():
                 total = loss(_codes(alone, tensors), alone.target).sum()  # noqa: B023
-                total.backward()  # type: ignore[no-untyped-call]
+                total.backward()
             return float(total.detach())
 
         optimiser.step(closure)
