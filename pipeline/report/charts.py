@@ -27,6 +27,9 @@ MAX_SIDE_PX = 384
 LOSSLESS_SIDE_PX = 128
 """Side up to which WebP's half resolution of colour would show."""
 
+LOSSLESS = {"lossless": True, "quality": 75, "method": 2}
+"""Effort on small pictures: 3 % more bytes than with the most, in a sixth of the time."""
+
 LABEL_CHARACTERS = 26  # that fit next to the axis of a curve
 
 _COLOURS = {
@@ -97,7 +100,7 @@ def draw_image(image_HW3: NDArray[np.uint8]) -> Drawing:
 def draw_compact(image_HW3: NDArray[np.uint8]) -> Drawing:
     """Return an image, reduced if it is large, as WebP, for pages of many images; small ones without loss."""
     image = _reduced(Image.fromarray(image_HW3), Image.Resampling.LANCZOS)
-    return _drawing(image, "webp", quality=90, lossless=max(image.size) <= LOSSLESS_SIDE_PX)
+    return _drawing(image, "webp", **(LOSSLESS if max(image.size) <= LOSSLESS_SIDE_PX else {"quality": 90}))
 
 
 def draw_error(error_HW: NDArray[np.float32], ceiling: float) -> Drawing:
