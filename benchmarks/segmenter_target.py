@@ -22,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.harness.command import circumstances, parser_of, write_report
+from benchmarks.harness.demo_supervision import calibration_error
 from pipeline.config import load_config
 from pipeline.data.reading import Recorded
 from pipeline.data.stores import Stores
 from pipeline.plan.plan import Plan
-from pipeline.report.map_quality import HeldOut, MapQuality, judge
+from pipeline.report.map_quality import HeldOut, judge
 from pipeline.training.committed_examples import MAPS, CommittedExamples, Supervision
 from stages.base.stage import Record, Sample
 from stages.error_maps import ErrorMaps
@@ -84,7 +85,7 @@ def _run(plan: Plan, supervision: Supervision, stage: TrainSegmenter, device: to
         "correlation": _rounded(found.correlation_per_segment),
         "correlation_per_pixel": _rounded(found.correlation_per_pixel),
         "bias": _rounded(found.bias_per_segment, 4),
-        "calibration": _calibration_of(found),
+        "calibration": calibration_error(found),
         "average_precision": found.average_precision_predicted_map,
         "quality": asdict(found),
         "seconds": round(seconds, 1),
@@ -93,15 +94,6 @@ def _run(plan: Plan, supervision: Supervision, stage: TrainSegmenter, device: to
 
 def _rounded(values: dict[str, float | None], digits: int = 3) -> dict[str, float | None]:
     return {space: None if value is None else round(value, digits) for space, value in values.items()}
-
-
-def _calibration_of(found: MapQuality) -> dict[str, float]:
-    """Return per space the distance of the curve's points from the diagonal, as a share of the mean error."""
-    shares = {}
-    for space, curve in found.calibration.items():
-        far = sum(abs(predicted - achieved) * count for predicted, achieved, count in curve)
-        shares[space] = round(far / sum(achieved * count for _, achieved, count in curve), 3)
-    return shares
 
 
 def _held_out(plan: Plan, supervision: Supervision, segmenter: Segmenter) -> Iterator[HeldOut]:

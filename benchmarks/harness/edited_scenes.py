@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 HASTY = (
     "error_maps.schedule.steps=2",
     "invert.schedule.steps=2",
-    "error_maps.start.samples=8",
+    "error_maps.start={kind: learnt, samples: 8}",
     "invert.start={kind: learnt, samples: 8}",
 )
 """Settings under which inversions take a second and are worth nothing, for tests of what is done with them."""
@@ -67,7 +67,7 @@ class Scenes:
         members = [{name: data for name, data in scene.items() if isinstance(data, bytes)} for scene in scenes]
         occluded = [one for number, one in enumerate(members) if number % CLEAN_EVERY][:count]
         samples = [Sample(f"scene-{number}", HELD_OUT, one) for number, one in enumerate(occluded)]
-        stage = ErrorMaps(**_networks(config), **_settings(config.error_maps) | {"keep_codes": True})
+        stage = ErrorMaps(**networks_of(config), **settings_of(config.error_maps) | {"keep_codes": True})
         records = [record for record in stage.setup(CPU)(samples) if isinstance(record, Record)]
         assert len(records) == len(samples), "every scene is inverted"
         return cls(config, config.generator.load(CPU), samples, records)
@@ -89,13 +89,13 @@ class Scenes:
 
     def inverted(self, assignments: Sequence[NDArray[np.uint8]], objective: Objective | None = None) -> list[Record]:
         """Return the SAM inversions under some assignments, with the demo's objective unless another is given."""
-        settings = _settings(self.config.invert) | ({} if objective is None else {"objective": objective})
+        settings = settings_of(self.config.invert) | ({} if objective is None else {"objective": objective})
         refined = [Record(s.key, {}, {"assignment_HW": a}) for s, a in zip(self.samples, assignments, strict=True)]
         samples = [
             Sample(sample.key, sample.shard, sample.members, {"refine_maps": record})
             for sample, record in zip(self.samples, refined, strict=True)
         ]
-        return [r for r in Invert(**_networks(self.config), **settings).setup(CPU)(samples) if isinstance(r, Record)]
+        return [r for r in Invert(**networks_of(self.config), **settings).setup(CPU)(samples) if isinstance(r, Record)]
 
     @property
     def editor(self) -> Editor:
@@ -138,9 +138,11 @@ def codes_of(record: Record) -> Codes:
     return unpack_codes(w_plus, record.arrays)
 
 
-def _networks(config: RunConfig) -> dict[str, object]:
+def networks_of(config: RunConfig) -> dict[str, object]:
+    """Return the networks of the demo, and which member of its scenes is the picture."""
     return {"generator": config.generator, "perceptual": config.perceptual, "image": ImageMember(member="png")}
 
 
-def _settings(section: object) -> dict[str, object]:
+def settings_of(section: object) -> dict[str, object]:
+    """Return the settings of a section by name, for the stage that they belong to."""
     return {name: getattr(section, name) for name in type(section).model_fields}  # type: ignore[attr-defined]
