@@ -33,8 +33,7 @@ from stages.base.stage import Sample
 
 LEARNT = "error_maps.start={kind: learnt, samples: 1024}"
 ENCODER = "error_maps.start={kind: encoder, encoder: {kind: sam, checkpoint: pipeline/demo/assets/encoder.safetensors}}"
-RECIPE = ("train_segmenter.epochs=80", "train_segmenter.batch=16")
-"""Of the training, until 2026-11-29."""
+RECIPE = ("train_segmenter.epochs=80",)
 
 
 def schedule(steps: int, rate: float, ramp_up: float = 0.05, ramp_down: float = 0.25) -> str:
@@ -44,6 +43,8 @@ def schedule(steps: int, rate: float, ramp_up: float = 0.05, ramp_down: float = 
 
 REFERENCE = (LEARNT, schedule(50, 0.15))
 CONVERGED = (LEARNT, schedule(200, 0.15))
+NEAR = schedule(30, 0.04, 0, 0.3)
+"""From an encoder: a low rate keeps a near start near."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,13 @@ class Variant:
 
 
 VARIANTS = {
-    "learnt, 50 steps": Variant((*REFERENCE, *RECIPE)),
+    "learnt, 50 steps": Variant((*REFERENCE, *RECIPE)),  # the demo's until 2026-11-29
+    "learnt, 25 steps": Variant((LEARNT, schedule(25, 0.15), *RECIPE)),
+    "encoder, 12 steps": Variant((ENCODER, schedule(12, 0.05, 0, 0.5), *RECIPE)),
+    "encoder, 25 steps": Variant((ENCODER, schedule(25, 0.05, 0, 0.5), *RECIPE)),
+    "encoder, 30 steps": Variant((ENCODER, NEAR, *RECIPE)),
+    "20 scenes, 160 epochs": Variant((ENCODER, NEAR, "train_segmenter.epochs=160"), scenes_per_shard=10),
+    "60 epochs": Variant((ENCODER, NEAR, "train_segmenter.epochs=60")),
 }
 
 
