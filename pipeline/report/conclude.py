@@ -195,7 +195,11 @@ def conclude(finished: RunResult) -> Conclusion:
 
 
 def viewer_of(plan: Plan) -> Viewer:
-    """Return the viewer of a run's codes, on the CPU: the plan's generator, without prior and learnt start."""
+    """Return the viewer of a run's codes, on the CPU: the plan's generator, without prior and learnt start.
+
+    It computes with as many threads as a worker: more of them wait for one another on small pictures.
+    """
+    torch.set_num_threads(plan.config.compute.cpus_per_worker)
     return Viewer(plan.generator, plan.perceptual.load(torch.device("cpu")), plan.region, plan.spaces)
 
 
