@@ -33,7 +33,7 @@ from stages.base.stage import Sample
 
 LEARNT = "error_maps.start={kind: learnt, samples: 1024}"
 ENCODER = "error_maps.start={kind: encoder, encoder: {kind: sam, checkpoint: pipeline/demo/assets/encoder.safetensors}}"
-RECIPE = ("train_segmenter.epochs=80",)
+RECIPE = ("train_segmenter.epochs=80", "train_segmenter.augmentation={paste: 0.5, jitter: 0.4}")
 
 
 def schedule(steps: int, rate: float, ramp_up: float = 0.05, ramp_down: float = 0.25) -> str:
@@ -45,6 +45,8 @@ REFERENCE = (LEARNT, schedule(50, 0.15))
 CONVERGED = (LEARNT, schedule(200, 0.15))
 NEAR = schedule(30, 0.04, 0, 0.3)
 """From an encoder: a low rate keeps a near start near."""
+SHORT = "error_maps.schedule={steps: 25, learning_rate: 0.05, ramp_up: 0, ramp_down: 0.5, betas: [0.7, 0.9]}"
+"""The demo's: a short memory of Adam."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ VARIANTS = {
     "encoder, 12 steps": Variant((ENCODER, schedule(12, 0.05, 0, 0.5), *RECIPE)),
     "encoder, 25 steps": Variant((ENCODER, schedule(25, 0.05, 0, 0.5), *RECIPE)),
     "encoder, 30 steps": Variant((ENCODER, NEAR, *RECIPE)),
-    "20 scenes, 160 epochs": Variant((ENCODER, NEAR, "train_segmenter.epochs=160"), scenes_per_shard=10),
-    "60 epochs": Variant((ENCODER, NEAR, "train_segmenter.epochs=60")),
+    "short memory": Variant((ENCODER, SHORT, *RECIPE)),
+    "short memory, more pasted": Variant((ENCODER, SHORT, "train_segmenter.augmentation={paste: 0.7, jitter: 0.4}")),
+    "20 scenes, 160 epochs": Variant((ENCODER, NEAR, *RECIPE, "train_segmenter.epochs=160"), scenes_per_shard=10),
+    "60 epochs": Variant((ENCODER, NEAR, *RECIPE, "train_segmenter.epochs=60")),
 }
 
 
