@@ -27,7 +27,19 @@ LATER: dict[str, Any] = {
 }
 """Settings that earlier versions lacked, with what they did: omitted, so that earlier published files stay the same."""
 
-ADDED = {stage.name: dict(stage.added) for stage in GRAPH.stages if stage.added and stage.name not in LOCAL}
+
+def _formerly_of(stage: type[BaseModel]) -> dict[str, Any]:
+    """Return the settings of a stage that earlier versions lacked, with what it did: defaults of unions among them."""
+    variants = {name: field.default for name, field in stage.model_fields.items() if isinstance(field.default, Variant)}
+    unnamed = {
+        name: default.model_dump()
+        for name, default in variants.items()
+        if name not in LATER and not default.hashed_as(name)
+    }
+    return {**getattr(stage, "added", {}), **unnamed}
+
+
+ADDED = {stage.name: before for stage in GRAPH.stages if stage.name not in LOCAL if (before := _formerly_of(stage))}
 """The same for settings of stages."""
 
 INDIFFERENT = {stage.name: frozenset(getattr(stage, "indifferent", ())) for stage in GRAPH.stages}
@@ -57,7 +69,8 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
         RunError: the published result needs weights that the configuration does not name.
     """
     later = {name: value for name, value in LATER.items() if name not in settings}
-    own = merged(_plain(config) | {"generator": dict(config.generator)}, later | ADDED)
+    own = merged(_plain(config) | {"generator": dict(config.generator)}, _before(config))
+    own = merged(own, later | ADDED)
     try:
         return RunConfig.model_validate(merged(own, settings))
     except ValidationError as error:
@@ -88,8 +101,32 @@ def _as_hashed(section: object, plain: Any) -> Any:  # noqa: ANN401  # any value
             continue
         variant = getattr(section, name)
         hashed = variant.hashed_as(name) if isinstance(variant, Variant) else {name: value}
-        settings |= {name: value} if name in hashed else hashed
+        settings |= {name: _without_added(variant, value)} if name in hashed else hashed
     return settings | dict(getattr(stage, "formerly", {}))
+
+
+def _without_added(model: object, plain: Any) -> Any:  # noqa: ANN401  # any value of a configuration
+    """Return the plain values of a model inside a section, without settings that earlier versions lacked."""
+    if not (isinstance(model, BaseModel) and isinstance(plain, Mapping)):
+        return plain
+    added = getattr(model, "added", {})
+    return {
+        name: _without_added(getattr(model, name), value)
+        for name, value in plain.items()
+        if not (name in added and value == added[name])
+    }
+
+
+def _before(settings: object) -> dict[str, Any]:
+    """Return what the models inside a model did before they had the settings that were added to them."""
+    if not isinstance(settings, BaseModel):
+        return {}
+    found: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        model = getattr(settings, name)
+        if before := {**getattr(model, "added", {}), **_before(model)}:
+            found[name] = before | ({"kind": model.kind} if hasattr(model, "kind") else {})
+    return found
 
 
 def _without_paths(value: Any) -> Any:  # noqa: ANN401  # any value of a configuration

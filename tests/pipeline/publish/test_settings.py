@@ -13,6 +13,27 @@ def test_a_published_result_is_described_with_its_own_value_of_a_newer_setting(c
     assert with_settings(plain, with_codes).error_maps.keep_codes
 
 
+def test_a_schedule_is_published_and_described_with_betas_only_if_they_are_not_those_of_earlier_versions(committed):
+    plain, short = committed.settings(), committed.settings("invert.schedule={steps: 3, betas: [0.7, 0.9]}")
+    without, with_betas = portable_settings(plain), portable_settings(short)
+    assert "betas" not in without["invert"]["schedule"]
+    assert "betas" not in without["error_maps"]["schedule"]
+    assert with_betas["invert"]["schedule"]["betas"] == [0.7, 0.9]
+    assert with_settings(short, without).invert.schedule == plain.invert.schedule
+    assert with_settings(plain, with_betas).invert.schedule == short.invert.schedule
+
+
+def test_the_same_goes_for_schedules_inside_a_method(committed):
+    tuned = committed.settings("invert.method={kind: pivotal, pivot: {steps: 3}}")
+    short = committed.settings("invert.method={kind: pivotal, pivot: {steps: 3, betas: [0.7, 0.9]}}")
+    without, with_betas = portable_settings(tuned), portable_settings(short)
+    assert "betas" not in without["invert"]["method"]["pivot"]
+    assert with_betas["invert"]["method"]["pivot"]["betas"] == [0.7, 0.9]
+    assert with_settings(short, without).invert.method == tuned.invert.method
+    assert with_settings(tuned, with_betas).invert.method == short.invert.method
+    assert with_settings(short, portable_settings(committed.settings())).invert.method.kind == "optimise"
+
+
 def test_true_edits_decide_no_result_and_are_this_machines(committed):
     measuring = committed.settings("true_edits=edits.npz")
     assert portable_settings(measuring) == portable_settings(committed.settings())
