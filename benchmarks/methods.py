@@ -52,7 +52,7 @@ from stages.maps.assignment import assign_spaces
 from stages.perceptual.source import PerceptualSource
 
 STEPS, RATE = 50, 0.1
-"""The demo's schedule of inversions."""
+"""The schedule of the demo's inversions until it took a short memory of Adam."""
 BATCH = 6
 """A divisor of the numbers of scenes: idle slots would cost as much as others."""
 THRESHOLD = 0.055

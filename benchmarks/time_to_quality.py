@@ -3,7 +3,7 @@
     python -m benchmarks.time_to_quality [--quick] --json FILE [--plot FILE] [--photographs FOLDER] [--device cpu]
 
 The demo's held-out scenes, assigned as in `benchmarks.methods`, are inverted in one batch by each way of descending
-(`VARIANTS`), in the precision that `auto` chooses, in several numbers of evaluations of the loss with its gradient.
+(`VARIANTS`), in fp32, in several numbers of evaluations of the loss with its gradient.
 Every final loss (Eq. 3.8) is computed at full size in float32. `seconds_per_image` are those of the processor (of the
 clock on a GPU), without what each image takes before (`starts`: decoding, its target, its start).
 
@@ -14,7 +14,7 @@ loss, interpolated between numbers of evaluations; null if it does not within th
 published schedule from the mean w on a few scenes, and how many times as fast its loss is reached on them.
 
 `photographs`: the same for those ways that pay, in the demo's generator with stripes of all spaces. `config_f` (not
-`--quick`): the same at 256 px with random weights and LPIPS-VGG.
+`--quick`): the same at 256 px with random weights and LPIPS-VGG, in the precision that `auto` chooses.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         **_demo(device, quick=options.quick),
         **(_photographs(options.photographs, device, quick=options.quick) if options.photographs else {}),
         **({} if options.quick else _config_f(device)),
-        "precision": computed_in("auto", device),
+        "precision": {"demo and photographs": "fp32", "config_f": computed_in("auto", device)},
         "units": {
             "loss": "Eq. 3.8, mean over images",
             "psnr_db": "dB, mean over images",

@@ -24,7 +24,7 @@ from stages.objective.precision import lowered
 from stages.perceptual.layer_error import normalised
 
 TODAY = Schedule(learning_rate=0.1)
-"""The demo's schedule of inversions, whatever its steps."""
+"""The schedule of the demo's inversions until it took a short memory, whatever its steps."""
 FINISH = 0.25
 """Share of the evaluations that a second optimiser takes at the end."""
 CONJUGATE = 5
